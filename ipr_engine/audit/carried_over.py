@@ -24,13 +24,12 @@ from ipr_engine.policy.cost_weights import CostWeights, merged_figures, resolve_
 from ipr_engine.policy.in_use import MAX_KEPT_POLICIES
 from ipr_engine.policy.policy import Policy, op_terms
 from ipr_engine.policy.policy_spec import DEFAULTS, Options, frozen_options, options_to_json
-from ipr_engine.policy.rules import CALIBRATED, EVERY_RULE, PATH, TARGETS, tau_or_target
+from ipr_engine.policy.rules import AIMS, CALIBRATED, EVERY_RULE, PATH, TARGETS, tau_or_target
 from ipr_engine.prompts import parse_request
 from ipr_engine.request.intake import text_terms
 
 _RATIO = "billed_tokens * token_ratio"
 EARLIER_RULE = "minmax"  # of a record before schema 3 that names none, and asks nothing else than tau
-_LEVEL = ("tau", *TARGETS)  # one of them says how much quality is asked for: they replace each other
 _OF_RECORD = ("rule", "cost_weights", "performance")  # whether they fit depends on what else the record holds
 
 
@@ -44,7 +43,7 @@ def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Option
     unknown = sorted(terms.keys() - DEFAULTS.keys())
     if unknown:
         raise InvalidInputError(f"{', '.join(unknown)}: unknown; known: {', '.join(sorted(DEFAULTS))}")
-    if terms.keys() & set(_LEVEL):
+    if terms.keys() & set(AIMS):
         tau_or_target(terms.get("tau"), {name: terms[name] for name in TARGETS if name in terms})
     if terms.get("rule", EARLIER_RULE) not in EVERY_RULE:
         raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {terms['rule']!r}")
@@ -54,7 +53,7 @@ def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Option
         taken_back = {name: None for name, own in terms["performance"].items() if own is None}
         terms["performance"] = {**checked, **taken_back}
     # What is left fits with any rule that takes it: whatever is wrong with it is told before the first record.
-    plain = {name: value for name, value in terms.items() if name not in (*_LEVEL, *_OF_RECORD)}
+    plain = {name: value for name, value in terms.items() if name not in (*AIMS, *_OF_RECORD)}
     beside = {"min_support": 0.0} if "unsupported" in plain and "min_support" not in plain else {}
     loaded.policies.compile({"tau": 0.0, "rule": "max" if "slack" in plain else "minmax", **beside, **plain})
     return terms
@@ -102,7 +101,7 @@ def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> di
     tau and what is asked instead of it replace each other. Figures are taken number by number, over those that the record weighed.
     The record's worth, slack and figures stay only where the rule and the weights that then run read them.
     """
-    left = _LEVEL if given.keys() & set(_LEVEL) else ()
+    left = AIMS if given.keys() & set(AIMS) else ()
     terms = {**{name: value for name, value in own.items() if name not in left}, **given}
     if "performance" in own and "performance" in given:
         weighed = merged_figures("performance", {}, own["performance"], names)

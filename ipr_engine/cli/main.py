@@ -17,6 +17,7 @@ from ipr_engine.errors import IprError
 COMMANDS = {
     "route": "route",
     "explain": "explain",
+    "serve": "serve",
     "replay": "replay",
     "key": "key",
     "info": "info",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -165,6 +166,16 @@ class ResultRow:
         if self.by_support:  # one that an operating point leaves out may be named for prompts of little support
             mask[self.result.index_at(self.row)] = True
         return mask
+
+    def saved_usd(self, best: int | None, m: int) -> float | None:
+        """Return what a candidate is predicted to cost less than another on this request: than its policy's `best_position`, say.
+
+        None where that other one is not known, or could not serve this request.
+        """
+        if best is None or (self.may_keep_out and self.unable(best) is not None):
+            return None
+        saved = self.usd_of(best) - self.usd_of(m)
+        return saved if math.isfinite(saved) else None
 
     def unable(self, m: int) -> str | None:
         """Return why a candidate cannot serve this request, whatever the policy says; None where it can."""

@@ -23,10 +23,11 @@ from typing import Any, Unpack
 from ipr_engine._extras import need
 from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import IprError
-from ipr_engine.integrations.request_controls import CONTROLS, WrongControlError
 from ipr_engine.integrations.seat import Answer, Seat, told
 from ipr_engine.integrations.shared_engine import BundleSource
-from ipr_engine.policy.policy_spec import PolicyOptions
+from ipr_engine.policy.policy_spec import POLICY_CONTROLS, PolicyOptions
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS
+from ipr_engine.request.wrong_control import WrongControlError
 
 _CustomLogger: Any = need("litellm.integrations.custom_logger", "the seat in LiteLLM", package="litellm").CustomLogger
 _log = logging.getLogger(__name__)
@@ -169,7 +170,8 @@ class IprClassifier(LiteLLMSeat):
         bundle: BundleSource = None,
         watch_s: float | None = None,
         alias: str | Collection[str] | None = None,
-        controls: Sequence[str] = CONTROLS,
+        controls: Sequence[str] = POLICY_CONTROLS,
+        assumed_tokens: int | None = ASSUMED_TOKENS,
         **policy: Unpack[PolicyOptions],
     ) -> None:
         """Load the bundle and compile the policy.
@@ -179,13 +181,23 @@ class IprClassifier(LiteLLMSeat):
             bundle: a bundle root or folder, None for the embedded default; or an Engine or AsyncEngine of your own.
             watch_s: seconds between two looks at the root's CURRENT, to serve what it names; None: never.
             alias: the model name, or names, whose controls it checks; None: every request's. Say it where there are several seats.
-            controls: what a request may say of its own decision: tau, quality_share, max_usd_per_1k, allowed, exclude.
+            controls: options of a policy that a request may set; all but prices and performance.
+            assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
             policy: the options of `Engine.policy`; tau is 0.2 where there is no aim.
         Raises:
             InvalidInputError: an argument is not as above: the proxy does not start.
         """
         super().__init__(
-            Seat(tiers, policy, bundle=bundle, watch_s=watch_s, controls=controls, observe=_observe), alias
+            Seat(
+                tiers,
+                policy,
+                bundle=bundle,
+                watch_s=watch_s,
+                controls=controls,
+                assumed_tokens=assumed_tokens,
+                observe=_observe,
+            ),
+            alias,
         )
 
     async def classify(self, context: Any) -> str | None:
@@ -208,7 +220,8 @@ class IprPlugin(LiteLLMSeat):
         groups: str | Collection[str] | None = None,
         bundle: BundleSource = None,
         watch_s: float | None = None,
-        controls: Sequence[str] = CONTROLS,
+        controls: Sequence[str] = POLICY_CONTROLS,
+        assumed_tokens: int | None = ASSUMED_TOKENS,
         **policy: Unpack[PolicyOptions],
     ) -> None:
         """Load the bundle and compile the policy.
@@ -217,12 +230,21 @@ class IprPlugin(LiteLLMSeat):
             models: `litellm_params.model` -> candidate, such as "openai/gpt-4o-mini" -> "gpt-4o-mini-2024-07-18"; None: what
                 follows the provider's name is the candidate's.
             groups: the model groups that are decided; None: every one whose deployments are all candidates'.
-            bundle, watch_s, controls, policy: those of `IprClassifier`.
+            bundle, watch_s, controls, assumed_tokens, policy: those of `IprClassifier`.
         Raises:
             InvalidInputError: an argument is not as above: the proxy does not start.
         """
         super().__init__(
-            Seat(models, policy, bundle=bundle, watch_s=watch_s, controls=controls, observe=_observe, called="models"),
+            Seat(
+                models,
+                policy,
+                bundle=bundle,
+                watch_s=watch_s,
+                controls=controls,
+                assumed_tokens=assumed_tokens,
+                observe=_observe,
+                called="models",
+            ),
             groups,
         )
 

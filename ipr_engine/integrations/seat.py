@@ -5,60 +5,54 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ipr_engine._validate import matched
+from ipr_engine._validate import list_of_names, matched
 from ipr_engine.decision.decision import Decision
+from ipr_engine.decision.reply_headers import header_value, reply_headers
 from ipr_engine.errors import InvalidInputError, IprError
-from ipr_engine.integrations.request_controls import (
-    AIMS,
-    CONTROLS,
-    WrongControlError,
-    blamed,
-    controlled,
-    read_controls,
-)
 from ipr_engine.integrations.shared_engine import BundleSource, ServingEngine, shared_engine
+from ipr_engine.policy.best_position import best_position
+from ipr_engine.policy.levels import merged
 from ipr_engine.policy.policy import Policy
-from ipr_engine.policy.policy_spec import Options
+from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS, Options
+from ipr_engine.policy.rules import AIMS, BEST, CHEAPEST
 from ipr_engine.prompts.parse import parse_request
-from ipr_engine.prompts.parsed import ParsedRequest
+from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
+from ipr_engine.request.assumed import assumed_bill
+from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 
 TAU = 0.2  # of a seat whose operator names no aim
+FIELD = "metadata.ipr"
+MAX_KEPT_BESTS = 256
 LONGEST_HEADER = 300  # characters of an error that a response's header tells
 
 _log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """An `Answer` is a decision, and the kinds of parts of the request whose tokens its costs leave out."""
+    """An `Answer` is a decision, and what is known besides.
+
+    Attributes:
+        saved: predicted USD, against the policy's best single candidate on this request; None where that one is not known.
+        uncounted: the kinds of parts of the request that cannot be counted. assumed: tokens that are billed for them.
+    """
 
     decision: Decision
+    saved: float | None = None
     uncounted: tuple[str, ...] = ()
+    assumed: int = 0
 
     def headers(self) -> dict[str, str]:
-        """Return what a response's headers tell.
-
-        x-ipr-saved-usd is against the best single candidate of the policy on this very request, where its promise names one.
-        """
+        """Return what a response's headers tell."""
         decision = self.decision
         headers = {
-            "x-ipr-candidate": decision.model,
-            "x-ipr-tau": f"{decision.policy.tau:g}",
+            "x-ipr-candidate": header_value(decision.model),
             "x-ipr-cause": decision.cause,
-            "x-ipr-quality": f"{decision.quality:.4f}",
-            "x-ipr-cost-usd": f"{decision.cost_usd:.6g}",
-            "x-ipr-bundle": decision.bundle_hash[:12],
+            **reply_headers(decision, decision.index, self.saved, self.assumed),
         }
-        if decision.support is not None:
-            headers["x-ipr-support"] = f"{decision.support:.3f}"
-        promise = decision.policy.promise
-        if promise is not None:
-            best = decision.bundle.names.index(promise.best)
-            headers["x-ipr-saved-usd"] = f"{decision.usd_of(best) - decision.cost_usd:.6g}"
         if self.uncounted:
-            headers["x-ipr-uncounted"] = ", ".join(sorted(set(self.uncounted)))
+            headers["x-ipr-uncounted"] = header_value(", ".join(sorted(set(self.uncounted))))
         return headers
 
 
@@ -76,7 +70,8 @@ class Seat:
         *,
         bundle: BundleSource = None,
         watch_s: float | None = None,
-        controls: Sequence[str] = CONTROLS,
+        controls: Sequence[str] = POLICY_CONTROLS,
+        assumed_tokens: int | None = ASSUMED_TOKENS,
         observe: Callable[[str, str], object] | None = None,
         called: str = "tiers",
     ) -> None:
@@ -86,15 +81,18 @@ class Seat:
             names: the gateway's name -> candidate, or candidates of the same name; None: every candidate of the bundle.
             options: of `Engine.policy`; tau is 0.2 where they name no aim. They allow no more than the candidates of `names`.
             bundle, watch_s: those of `shared_engine`. A bundle that cannot be loaded is no error here: it is logged, and tried again.
-            controls: what a request may say of its own decision, of `CONTROLS`.
+            controls: options of a policy that a request may set, of `POLICY_CONTROLS`.
+            assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
             called: what errors call `names`.
             observe: called with outcome and detail of each request that `counts` counts.
         Raises:
             InvalidInputError: an argument is not as above, or the policy does not fit the bundle.
         """
-        unknown = sorted(set(controls) - set(CONTROLS))
+        unknown = sorted(set(controls) - set(POLICY_CONTROLS))
         if isinstance(controls, str) or unknown:
-            raise InvalidInputError(f"controls: expected some of {', '.join(CONTROLS)}, got {controls!r}")
+            raise InvalidInputError(f"controls: expected some of {', '.join(POLICY_CONTROLS)}, got {controls!r}")
+        if assumed_tokens is not None and (type(assumed_tokens) is not int or assumed_tokens < 1):
+            raise InvalidInputError(f"assumed_tokens: expected a whole number >= 1, or None, got {assumed_tokens!r}")
         self.counts: Counter[tuple[str, str]] = Counter()
         self._observe = observe
         self._called = called
@@ -103,9 +101,11 @@ class Seat:
             raise InvalidInputError(f"{called}: expected at least one name of a candidate, got none")
         self._options = dict(options) if any(options.get(aim) is not None for aim in AIMS) else {**options, "tau": TAU}
         self._controls = tuple(controls)
+        self._assumed_tokens = assumed_tokens
         self._shared = shared_engine(bundle, watch_s)
         # of one bundle: its hash, the names, the policy
         self._resolved: tuple[str, dict[str, str], Policy] | None = None
+        self._bests: dict[Policy, int | None] = {}
         if self._shared.error is None:
             self._at(self.engine)
 
@@ -123,33 +123,37 @@ class Seat:
         return self._at(self.engine)[0]
 
     def policy(self, headers: object, field: object, among: Collection[str] | None = None) -> Policy:
-        """Return the policy of one request: the operator's, with the request's controls in place.
+        """Return the policy of one request: the operator's, with the request's controls over it.
 
         Args:
-            headers, field: those of `read_controls`. among: the candidates that can serve the request; None: all of the seat's.
+            headers: name -> text, of the HTTP request. field: the object `ipr` of its metadata; None where it has none.
+            among: the candidates that can serve the request; None: all of the seat's.
         Raises:
             WrongControlError: a control is wrong.
             IprError, OSError: the bundle cannot be loaded yet, or does not have what the operator's policy needs.
         """
-        controls = read_controls(headers, field, self._controls)
+        texts = ((str(name), str(text)) for name, text in headers.items()) if isinstance(headers, Mapping) else ()
+        controls = read_controls(texts, [(FIELD, field)], self._controls)
         engine = self.engine
         names, policy = self._at(engine)
-        if not controls and among is None:
+        if controls is NO_CONTROLS and among is None:
             return policy
-        allowed = [name for name in self._allowed(names) if among is None or name in among]
-        options = {**self._options, "allowed": allowed}
+        open_to = set(names.values()) if among is None else set(names.values()).intersection(among)
         resolve: Callable[..., Policy] = engine.engine.loaded.resolve
-        if not controls:
-            return resolve(None, options)
-        known = {**{candidate: candidate for candidate in names.values()}, **names}
-        kept = {name: candidate for name, candidate in known.items() if candidate in allowed}
+        own = self._merged(engine, open_to)  # without the controls: what is wrong of it is no fault of theirs
+        if controls is NO_CONTROLS:
+            return resolve(None, own)
         try:
-            return resolve(None, controlled(options, controls, kept))
-        except WrongControlError:
-            raise
+            return resolve(None, self._merged(engine, open_to, _meant(controls, names)))
         except InvalidInputError as error:
-            wrong = blamed(error, controls)
+            wrong = controls.blamed(error)
         raise wrong
+
+    def _merged(self, engine: ServingEngine, open_to: Collection[str], said: Options | None = None) -> dict[str, Any]:
+        """Return the operator's options, with others over them, for the candidates that it is open to."""
+        candidates = engine.bundle.candidates
+        closed = {one.name: f"not of these {self._called}" for one in candidates if one.name not in open_to}
+        return merged((self._options, said or {}), candidates, closed).options
 
     def _at(self, engine: ServingEngine) -> tuple[dict[str, str], Policy]:
         """Return names and policy as they are on the bundle that serves now."""
@@ -158,38 +162,43 @@ class Seat:
             stated = self._names if self._names is not None else {name: name for name in bundle.names}
             meant = matched(self._called, stated.values(), bundle.names)
             names = {name: meant[candidate] for name, candidate in stated.items()}
-            options: Any = {**self._options, "allowed": self._allowed(names)}
-            policy = engine.policy(**options)
+            own = self._options.get("allowed")
+            if own is not None:
+                matched("allowed", list_of_names("allowed", own), names.values())
+            policy = engine.policy(**self._merged(engine, names.values()))
             self._resolved = resolved = (bundle.hash, names, policy)
+            self._bests = {}
         return resolved[1], resolved[2]
-
-    def _allowed(self, names: Mapping[str, str]) -> list[str]:
-        """Return the candidates of the names, of those that the operator's own `allowed` has."""
-        own = self._options.get("allowed")
-        candidates = dict.fromkeys(names.values())
-        if own is None:
-            return list(candidates)
-        kept = set(matched("allowed", [own] if isinstance(own, str) else own, candidates).values())
-        return [candidate for candidate in candidates if candidate in kept]
 
     async def decide(self, body: Any, policy: Policy) -> Answer:
         """Decide one request, whole.
 
-        What cannot be counted of it, images say, is left out of the cost, not of what a candidate must be able to read.
+        What cannot be counted of it, images say, is billed by assumption.
 
         Raises:
             InvalidInputError: the body is no request that can be read.
             IprError: it cannot be decided.
         """
         request = parse_request(body, where="request")
-        uncounted = request.uncountable
-        if uncounted:
-            request = replace(request, uncountable=())
+        engine, uncounted = self.engine, request.uncountable
+        given: dict[str, Any] = {}
+        assumed = 0
+        if uncounted and self._assumed_tokens is not None:
+            given["billed_tokens"], assumed = assumed_bill(engine.engine.encoder, request, self._assumed_tokens)
         plain = request == ParsedRequest(request.encoded)  # the engine's short way
-        decision = await self.engine.route(request.encoded if plain else request, policy)
+        decision = await engine.route(request.encoded if plain else request, policy, **given)
         self.count("decided", decision.model)
         _log.info("decided %s", decision)
-        return Answer(decision, uncounted)
+        return Answer(decision, decision.saved_usd(self._best(decision), decision.index), uncounted, assumed)
+
+    def _best(self, decision: Decision) -> int | None:
+        """Return the position of the best single candidate of a decision's policy, found once for each policy."""
+        bests, policy = self._bests, decision.policy
+        if policy not in bests:
+            if len(bests) >= MAX_KEPT_BESTS:  # a caller of ever new policies: begin anew, without an order to keep
+                bests.clear()
+            bests[policy] = best_position(policy, decision.bundle)
+        return bests[policy]
 
     def count(self, outcome: str, detail: str = "") -> None:
         """Count one request."""
@@ -207,4 +216,21 @@ class Seat:
 def told(error: BaseException) -> str:
     """Return an error in one line that a header can hold."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text.encode("ascii", "replace").decode()[:LONGEST_HEADER]
+    return header_value(text)[:LONGEST_HEADER]
+
+
+def _meant(controls: Controls, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the policy's options of a request, with candidates where it says a gateway's names for them.
+
+    Raises:
+        InvalidInputError: a name is neither one of these nor a candidate of theirs; the error names the control.
+    """
+    known = {**{candidate: candidate for candidate in names.values()}, **names}
+    found = dict(controls.policy)
+    for option, value in controls.policy.items():
+        form = ABOUT[option].form
+        if form == "candidates":
+            found[option] = [known[name] for name in matched(option, value, known).values()]
+        elif form == "candidate" and value.casefold() not in (BEST, CHEAPEST):
+            found[option] = known[matched(option, [value], known)[value]]
+    return found

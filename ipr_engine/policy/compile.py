@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import list_of_names, matched, nonnegative, nonnegative_or_infinite
-from ipr_engine.bundle import BundleSpec, CalibrationMap, Candidate, EscalationSpec, PriceList
+from ipr_engine._validate import nonnegative, nonnegative_or_infinite
+from ipr_engine.bundle import BundleSpec, CalibrationMap, EscalationSpec, PriceList
 from ipr_engine.bundle.context_windows import least_window, surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations, CalibrationStatus, path_certificate, resolve_point
 from ipr_engine.policy.cost_weights import Figures, Weighing, merged_figures, resolve_weights
+from ipr_engine.policy.masks import MASKS, kept_out
 from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy, SecondRule, op_terms
 from ipr_engine.policy.policy_spec import PolicySpec
@@ -93,7 +94,7 @@ def compile_policy(spec: PolicySpec, context: PolicyContext) -> Policy:
     price_list = bundle.prices if spec.prices is None else merge_prices(bundle.prices, spec.prices)
     price_list = effective_prices(price_list, _flag("batch", spec.batch), _flag("cache_write", spec.cache_write))
     rates = price_table(bundle.candidates, price_list)
-    exclusions = _exclusions(bundle.candidates, spec)
+    exclusions = kept_out(bundle.candidates, {name: getattr(spec, name) for name in MASKS})
     names = [candidate.name for candidate in bundle.candidates]
     if len(exclusions) == len(names):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in exclusions.items())
@@ -305,40 +306,3 @@ def _flag(name: str, value: object) -> bool:
     if value is not None and not isinstance(value, bool):
         raise InvalidInputError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
-
-
-def _known(argument: str, values: Sequence[str] | str, known: set[str]) -> set[str]:
-    """Return the known names meant, whatever their case; at least one."""
-    wanted = list_of_names(argument, values)
-    if not wanted:
-        raise InvalidInputError(f"{argument}: expected at least one name, got an empty list")
-    return set(matched(argument, wanted, known).values())
-
-
-def _exclusions(candidates: Sequence[Candidate], spec: PolicySpec) -> dict[str, str]:
-    """Return the first reason, in the order of the options, why a candidate may not be chosen."""
-    allowed, exclude, family, requires = spec.allowed, spec.exclude, spec.family, spec.requires
-    every = {candidate.name for candidate in candidates}
-    names = every if allowed is None else _known("allowed", allowed, every)
-    away = set() if exclude is None or exclude in ([], (), set(), "") else _known("exclude", exclude, every)
-    families = None if family is None else _known("family", family, {c.family for c in candidates})
-    features = set() if requires is None else _known("requires", requires, {f for c in candidates for f in c.features})
-    limit = None if spec.max_latency_ms is None else nonnegative("max_latency_ms", spec.max_latency_ms)
-
-    result: dict[str, str] = {}
-    for candidate in candidates:
-        missing = sorted(features - set(candidate.features))
-        # an unknown latency keeps a candidate out: the caller asked for those known to answer in time
-        if candidate.name not in names:
-            result[candidate.name] = "not in allowed"
-        elif candidate.name in away:
-            result[candidate.name] = "excluded by name"
-        elif families is not None and candidate.family not in families:
-            result[candidate.name] = f"family is {candidate.family}"
-        elif missing:
-            result[candidate.name] = f"lacks {', '.join(missing)}"
-        elif limit is not None and candidate.latency_ms is None:
-            result[candidate.name] = "latency unknown"
-        elif limit is not None and candidate.latency_ms is not None and candidate.latency_ms > limit:
-            result[candidate.name] = f"latency {candidate.latency_ms:g} ms over {limit:g} ms"
-    return result

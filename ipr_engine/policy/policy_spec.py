@@ -249,6 +249,9 @@ class PolicyOptions(TypedDict, total=False):
 ABOUT = MappingProxyType(about(PolicySpec))
 DEFAULTS: Options = MappingProxyType({made.name: made.default for made in fields(PolicySpec)})
 
+# options that a request over HTTP may set: what candidates cost and do is their operator's to say
+POLICY_CONTROLS = tuple(name for name in DEFAULTS if name not in ("prices", "performance"))
+
 
 def frozen_options(options: Options) -> Options:
     """Return a copy that the caller's lists and mappings no longer reach, without the options left at None."""

@@ -138,12 +138,6 @@ def make_promise(
     cost_weights: str | None = None,
 ) -> Promise:
     """Return the promise of a point. names: the candidates of the path, in its order. remarks: of the rows behind it."""
-    if point.takes_best:
-        cost = path.dearest_choice_usd
-    elif point.worth:
-        cost = float(np.interp(np.log(point.worth), np.log(path.worth), path.cost_usd))
-    else:
-        cost = path.cheapest_choice_usd
     notes = [*_notes(path, names, point), *remarks]
     return Promise(
         best=names[path.best],
@@ -153,11 +147,20 @@ def make_promise(
         least_quality=path.least_quality,
         best_usd=float(path.single_usd[path.best]),
         quality=point.level,
-        cost_usd=cost,
+        cost_usd=usd_at(path, point),
         worth=point.worth,
         note="; ".join(notes) or None,
         cost_weights=cost_weights,
     )
+
+
+def usd_at(path: TauPath, point: PathPoint) -> float:
+    """Return the mean predicted cost of a point, in USD a prompt."""
+    if point.takes_best:
+        return path.dearest_choice_usd
+    if not point.worth:
+        return path.cheapest_choice_usd
+    return float(np.interp(np.log(point.worth), np.log(path.worth), path.cost_usd))
 
 
 def _worth_at(path: TauPath, level: float) -> float:

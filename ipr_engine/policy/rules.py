@@ -20,6 +20,7 @@ from ipr_engine.errors import InvalidInputError
 CALIBRATED, PATH = "calibrated", "path"  # the rules that answer a target
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
 TARGETS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
+AIMS = ("tau", *TARGETS)  # of which a policy has one: they replace each other
 UNSUPPORTED = CAUSE.index("unsupported")
 BEST, CHEAPEST = "best", "cheapest"  # who answers prompts of little support, where no name is given
 

@@ -72,7 +72,7 @@ def best_single(bundle: BundleSpec, names: Sequence[str], prices: PriceList) -> 
     covered = [] if rows is None else [name for name in names if name not in rows.without_rows(names)]
     if rows is not None and covered:
         own = rows.of(covered)
-        means, costs = _means(own), _mean_costs(bundle, own, prices)
+        means, costs = mean_qualities(own), _mean_costs(bundle, own, prices)
         # best mean first; equal means to the cheaper, equal costs by the bundle's rank, as tau's path has it
         order = [(-means[m], costs[m], rank[bundle.names.index(name)], name) for m, name in enumerate(covered)]
         return min(order)[-1]
@@ -88,7 +88,8 @@ def best_single(bundle: BundleSpec, names: Sequence[str], prices: PriceList) -> 
     return min(known, key=lambda name: (-known[name], rank[bundle.names.index(name)]))
 
 
-def _means(rows: PathRows) -> list[float]:
+def mean_qualities(rows: PathRows) -> list[float]:
+    """Return (models,) the mean quality of each candidate alone; a prediction stands for an outcome that is not judged."""
     outcome = rows.realised()
     means: list[float] = np.where(np.isnan(outcome), rows.quality, outcome).mean(axis=0).tolist()
     return means

@@ -17,6 +17,8 @@ from ipr_engine.prompts.objects import kind_of
 BYTES_PER_TOKEN = 8  # as kBytesPerToken of csrc/include/ipr/router.h
 NOTHING: Mapping[str, str] = read_only({})
 
+ASSUMED_TOKENS = 1000  # of each part that cannot be counted, where its operator says nothing
+
 
 class Needs(NamedTuple):
     """A `Needs` says what a request asks of whoever answers it, besides reading its text.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
@@ -165,6 +165,19 @@ class Counters:
             return NotImplemented
         return Counters(
             **{one.name: _added(getattr(self, one.name), getattr(other, one.name)) for one in fields(Counters)}
+        )
+
+    @property
+    def ended(self) -> Counters:
+        """Return what a process that has ended leaves: its counts, without what waits, is held or serves in it."""
+        return replace(
+            self,
+            queue_depth=0,
+            queue_limit=0,
+            in_forward=0,
+            cache=replace(self.cache, entries=0, limit=0),
+            records=replace(self.records, waiting=0),
+            bundles={},
         )
 
     @property

@@ -153,7 +153,7 @@ def test_the_response_tells_the_decision(proxy, engine):
     assert float(reply.headers["x-ipr-quality"]) == pytest.approx(decision.quality, abs=1e-4)
     assert float(reply.headers["x-ipr-cost-usd"]) == pytest.approx(decision.cost_usd, rel=1e-5)
     assert reply.headers["x-ipr-cause"] == decision.cause
-    assert reply.headers["x-ipr-bundle"] == decision.bundle_hash[:12]
+    assert reply.headers["x-ipr-bundle"] == decision.bundle_hash[:16]
 
 
 def test_a_stream_passes_and_tells_the_decision(proxy, upstream, engine):
@@ -179,6 +179,7 @@ def test_a_request_with_an_image_goes_to_a_candidate_that_sees(proxy, upstream):
     reply = proxy.chat("auto", [{"type": "text", "text": "what is in it"}, IMAGE], {"x-ipr-tau": "1"})
     assert (reply.status, reply.headers["x-ipr-candidate"]) == (200, "gamma/small")
     assert reply.headers["x-ipr-uncounted"] == "image_url"
+    assert reply.headers["x-ipr-assumed-tokens"] == "1000"
     assert served(upstream) == ["small"]
 
 
@@ -211,6 +212,9 @@ def test_other_formats_are_decided_alike(proxy, upstream, engine, path, said):
         ({"x-ipr-tau": "0.2"}, {"metadata": {"ipr": {"tau": 0.2}}}, "metadata.ipr.tau"),
         ({}, {"metadata": {"ipr": {"tau": "0.2"}}}, "metadata.ipr.tau"),
         ({}, {"metadata": {"ipr": 0.2}}, "metadata.ipr"),
+        ({}, {"metadata": {"ipr": "tau"}}, "metadata.ipr"),
+        ({"x-ipr-tau": "0.2"}, {"metadata": {"ipr": {"preset": "cost"}}}, "metadata.ipr.preset"),
+        ({"x-ipr-requires": "wings"}, {}, "x-ipr-requires"),
     ],
 )
 def test_a_wrong_control_is_refused(proxy, upstream, headers, body, control):
@@ -220,6 +224,28 @@ def test_a_wrong_control_is_refused(proxy, upstream, headers, body, control):
     assert reply.body["error"]["message"].startswith(f"{control}: ")
     assert PROMPTS[0] not in reply.text
     assert upstream.seen() == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "meant"),
+    [
+        ({"x-ipr-requires": "tools"}, {}, {"tau": 0.2, "requires": "tools"}),
+        ({"x-ipr-family": "beta, delta", "x-ipr-tau": "1"}, {}, {"tau": 1.0, "family": ["beta", "delta"]}),
+        (
+            {"x-ipr-rule": "max"},
+            {"metadata": {"ipr": '{"tau": 0.6, "slack": 0.1}'}},
+            {"tau": 0.6, "rule": "max", "slack": 0.1},
+        ),
+    ],
+)
+def test_a_request_may_set_any_option_of_a_policy(proxy, engine, headers, body, meant):
+    reply = proxy.chat("auto", PROMPTS[0], headers, **body)
+    left = [name for name in engine.policy(**meant).allowed if name in TIERS.values()]
+    meant = {name: value for name, value in meant.items() if name not in ("requires", "family")}
+    request = {"messages": [{"role": "user", "content": PROMPTS[0]}]}
+    decision = engine.route(request, **meant, allowed=left)
+    assert (reply.status, reply.headers["x-ipr-candidate"]) == (200, decision.model), reply.text
+    assert float(reply.headers["x-ipr-tau"]) == meant["tau"]
 
 
 def test_controls_that_the_operator_does_not_accept_are_refused(proxy, upstream):

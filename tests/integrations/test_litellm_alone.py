@@ -12,6 +12,7 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.integrations.seat import Answer
+from ipr_engine.policy.best_position import best_position
 from tests.support import skips
 from tests.support.places import ROOT
 
@@ -79,7 +80,8 @@ def test_what_the_document_shows_fits_together():
     assert router["fallback_tier"] in tiers
     assert groups["router_settings"]["plugins"] == groups["litellm_settings"]["callbacks"] == ["my_ipr.pool"]
     assert [one["litellm_params"]["model"] for one in groups["model_list"]] == list(made["pool"].seat.names())
-    assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:12]}" in text
+    assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:16]}" in text
     decision = Engine.load().route("What is 17 * 23?", tau=0.2, allowed=list(made["auto"].seat.names().values()))
-    shown = Answer(decision).headers()
+    best = best_position(decision.policy, decision.bundle)
+    shown = Answer(decision, decision.saved_usd(best, decision.index)).headers()
     assert all(f"    {name}: {value}\n" in text for name, value in shown.items()), shown

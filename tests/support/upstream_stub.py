@@ -1,7 +1,7 @@
 """A provider to send requests to: a small HTTP server in a process of its own, of the standard library alone.
 
-It answers OpenAI's chat completions (whole and streamed), Responses, completions and embeddings for any model; the answer names
-the model. A test tells it over HTTP which model fails and how, and reads what it was asked:
+It answers OpenAI's chat completions, Responses and completions, Anthropic's Messages (whole and streamed) and embeddings for any
+model; the answer names the model. A test tells it over HTTP which model fails and how, and reads what it was asked:
 
     with UpstreamStub() as upstream:
         upstream.fail("big", "status", status=503, times=2)
@@ -12,19 +12,23 @@ the model. A test tells it over HTTP which model fails and how, and reads what i
 from __future__ import annotations
 
 import json
+import select
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-WORDS = ("Answered", " by", " {model}", ".")
-USAGE = {"prompt_tokens": 10, "completion_tokens": len(WORDS), "total_tokens": 10 + len(WORDS)}
-FAILURES = ("status", "close", "hang", "cut")
-"""An error status; the connection closed without an answer; nothing for `seconds`; a stream cut after its first word."""
+from tests.support.places import ROOT
+from tests.support.upstream_replies import events, reply
+
+FAILURES = ("status", "close", "hang", "cut", "stall", "pace", "pad", "raw")
+"""An error status; the connection closed without an answer; nothing for `seconds`, then closed; a reply cut in its middle (a stream
+after two events); a stream that waits there for `seconds`; `seconds` before each piece; a whole reply with `size` bytes more;
+`pieces`, then closed."""
 
 
 class UpstreamStub:
@@ -32,12 +36,14 @@ class UpstreamStub:
 
     Attributes:
         url: the address, http://127.0.0.1:PORT; the API stands under /v1.
+        failed: models that were told to fail since the last `reset`.
     """
 
     def __init__(self, port: int = 0) -> None:
         """Name the port; 0 takes any that is free."""
         self.port = port
         self.url = ""
+        self.failed: set[str] = set()
 
     def __enter__(self) -> UpstreamStub:
         self.start()
@@ -49,7 +55,10 @@ class UpstreamStub:
     def start(self) -> None:
         """Start the process, again after a `stop` on the port of before; returns when it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), str(self.port)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.support.upstream_stub", str(self.port)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
@@ -62,19 +71,26 @@ class UpstreamStub:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def fail(self, model: str, how: str, *, status: int = 500, times: int | None = None, seconds: float = 30.0) -> None:
-        """Let requests to a model fail from now on, `times` of them (None: all); `how` is one of FAILURES."""
+    def fail(self, model: str, how: str, *, times: int | None = None, **what: Any) -> None:
+        """Let requests to a model fail from now on, `times` of them (None: all); `how` is one of FAILURES.
+
+        what: `status` (500), `headers` and `message` of an error; `seconds` (30) of "hang", "stall" and "pace"; `size` of "pad"; `pieces`
+            of "raw": texts are sent as they are (latin-1), and for numbers it waits so many seconds.
+        """
         assert how in FAILURES, how
-        self._control({"fail": model, "how": how, "status": status, "times": times, "seconds": seconds})
+        self.failed.add(model)
+        self._control({"fail": model, "how": how, "times": times, "status": 500, "seconds": 30.0, **what})
 
     def reset(self) -> None:
         """Forget failures and what was seen."""
+        self.failed.clear()
         self._control({"reset": True})
 
     def seen(self) -> list[dict[str, Any]]:
         """Return the bodies of all requests since the start or the last `reset`, failed ones included, in their order.
 
-        Each has the request's headers under "_headers", in lower case, and its path under "_path".
+        Each has the request's headers under "_headers", in lower case, its path under "_path", and under "_ended" how it ended:
+        None while it lasts, "whole", "failed" (as it was told), or "left" where the client closed the connection before.
         """
         return self._control({})
 
@@ -82,6 +98,10 @@ class UpstreamStub:
         request = urllib.request.Request(f"{self.url}/control", json.dumps(order).encode())
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())
+
+
+class _LeftError(Exception):
+    """The client closed its connection."""
 
 
 class _State:
@@ -99,15 +119,15 @@ class _State:
             if order.get("reset"):
                 self.failures.clear()
                 self.seen.clear()
-            return list(self.seen)
+            return [dict(one) for one in self.seen]
 
-    def asked(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Note a request; return how it fails, or None."""
+    def asked(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Note a request; return how it fails, nothing where it does not."""
         with self.lock:
             self.seen.append(body)
-            failure = self.failures.get(body.get("model", ""))
+            failure = self.failures.get(str(body.get("model", "")))
             if failure is None or failure["times"] == 0:
-                return None
+                return {}
             if failure["times"] is not None:
                 failure["times"] -= 1
             return failure
@@ -115,6 +135,7 @@ class _State:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     state = _State()
 
     def do_GET(self) -> None:
@@ -126,113 +147,91 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, self.state.ordered(body))
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        failure = self.state.asked({**body, "_headers": headers, "_path": self.path})
-        how = failure["how"] if failure is not None else None
-        if failure is not None and how == "hang":
-            time.sleep(failure["seconds"])
-        if how in ("close", "hang"):
+        noted = {**body, "_headers": headers, "_path": self.path, "_ended": None}
+        failure = self.state.asked(noted)
+        try:
+            ended = self._answer(body, failure)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            ended = "failed"  # a provider refuses what is malformed
+            self._reply(400, {"error": {"message": type(error).__name__, "type": "invalid_request_error"}})
+        except (_LeftError, OSError):
+            ended = "left"
             self.close_connection = True
-        elif failure is not None and how == "status":
-            error = {"message": "told to fail", "type": "server_error", "param": None, "code": None}
-            self._reply(failure["status"], {"error": error})
-        elif self.path.endswith("/embeddings"):
-            self._reply(200, _embeddings(body))
-        elif self.path.endswith("/responses"):
-            self._reply(200, _response(body))
-        elif self.path.endswith("/chat/completions"):
-            if body.get("stream"):
-                self._stream(body, cut=how == "cut")
+        with self.state.lock:
+            noted["_ended"] = ended
+
+    def _answer(self, body: dict[str, Any], failure: dict[str, Any]) -> str:
+        """Answer, or fail as told; return how it ended."""
+        how = failure.get("how")
+        if how in ("hang", "pace"):
+            self._wait(failure["seconds"])
+        for piece in failure["pieces"] if how == "raw" else ():
+            if isinstance(piece, str):
+                self.wfile.write(piece.encode("latin-1"))
             else:
-                self._reply(200, _completion(body))
-        elif self.path.endswith("/completions"):
-            choice = {"index": 0, "text": _said(body), "finish_reason": "stop", "logprobs": None}
-            self._reply(200, {**_head(body, "text_completion"), "choices": [choice], "usage": USAGE})
-        else:
+                self._wait(piece)
+        if how in ("close", "hang", "raw"):
+            self.close_connection = True
+            return "failed"
+        if how == "status":
+            message = failure.get("message", "told to fail")
+            error = {"message": message, "type": "server_error", "param": None, "code": None}
+            self._reply(failure["status"], {"error": error}, failure.get("headers", {}))
+            return "failed"
+        if body.get("stream"):
+            return self._stream(body, failure)
+        found = reply(self.path, body)
+        if found is None:
             self._reply(404, {"error": {"message": f"no {self.path} here", "type": "invalid_request_error"}})
+            return "failed"
+        if how == "pad":
+            found["padding"] = "x" * failure["size"]
+        self._reply(200, found, cut=how == "cut")
+        return "failed" if how == "cut" else "whole"
 
-    def _reply(self, status: int, document: Any) -> None:
+    def _reply(self, status: int, document: Any, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
         content = json.dumps(document).encode()
-        head = f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
-        self.wfile.write(head.encode() + content)  # one send: two would wait for a delayed acknowledgement
+        said = {"content-type": "application/json", "content-length": str(len(content)), **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+        if cut:
+            content, self.close_connection = content[: len(content) // 2], True
+        # one send: two would wait for a delayed acknowledgement
+        self.wfile.write(f"HTTP/1.1 {status} -\r\n{head}\r\n".encode() + content)
 
-    def _stream(self, body: dict[str, Any], *, cut: bool) -> None:
-        self.wfile.write(b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-        self.close_connection = True
-        for number, delta in enumerate(_deltas(body)):
-            if cut and number == 2:
-                return
-            finish = delta.pop("finish", None)
-            chunk = {**_head(body, "chat.completion.chunk"), "choices": [_choice("delta", delta, finish)]}
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
+    def _stream(self, body: dict[str, Any], failure: dict[str, Any]) -> str:
+        # in chunks: the end of a connection would look like the end of the reply
+        self.wfile.write(b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        how = failure.get("how")
+        for number, event in enumerate(events(self.path, body)):
+            if how == "cut" and number == 2:
+                self.close_connection = True
+                return "failed"
+            if (how == "pace" and number) or (how == "stall" and number == 2):
+                self._wait(failure["seconds"])
+            self.wfile.write(f"{len(event):x}\r\n".encode() + event + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+        return "whole"
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, and find out meanwhile whether the client leaves."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            readable, _, _ = select.select([self.connection], [], [], left)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                raise _LeftError
+            if readable:
+                time.sleep(0.01)  # a next request already, which has to wait
 
     def log_message(self, *_: object) -> None:
         """Write nothing: what is asked is read by `seen`."""
 
 
-def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"id": "chatcmpl-stub", "object": kind, "created": 1, "model": body["model"]}
-
-
-def _choice(name: str, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
-    return {"index": 0, name: content, "finish_reason": finish}
-
-
-def _said(body: dict[str, Any]) -> str:
-    return "".join(WORDS).format(model=body["model"])
-
-
-def _tool_call(body: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a call of the request's first tool; None where it has none."""
-    tools = body.get("tools")
-    if not tools:
-        return None
-    name = tools[0]["function"]["name"]
-    return {"id": "call_stub", "index": 0, "type": "function", "function": {"name": name, "arguments": "{}"}}
-
-
-def _completion(body: dict[str, Any]) -> dict[str, Any]:
-    call = _tool_call(body)
-    message: dict[str, Any] = {"role": "assistant", "content": None if call else _said(body)}
-    if call:
-        message["tool_calls"] = [call]
-    choices = [_choice("message", message, "tool_calls" if call else "stop")]
-    return {**_head(body, "chat.completion"), "choices": choices, "usage": USAGE}
-
-
-def _deltas(body: dict[str, Any]) -> list[dict[str, Any]]:
-    call = _tool_call(body)
-    if call:
-        return [{"role": "assistant", "tool_calls": [call]}, {"finish": "tool_calls"}]
-    words = [{"content": word.format(model=body["model"])} for word in WORDS]
-    return [{"role": "assistant", "content": ""}, *words, {"finish": "stop"}]
-
-
-def _response(body: dict[str, Any]) -> dict[str, Any]:
-    text = {"type": "output_text", "text": _said(body), "annotations": []}
-    message = {"type": "message", "id": "msg_stub", "role": "assistant", "status": "completed", "content": [text]}
-    usage = {
-        "input_tokens": 10,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": len(WORDS),
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 10 + len(WORDS),
-    }
-    made = {"id": "resp_stub", "object": "response", "created_at": 1, "status": "completed", "model": body["model"]}
-    settings = {"error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "tools": []}
-    settings |= {"parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "top_p": 1.0}
-    return {**made, **settings, "output": [message], "usage": usage}
-
-
-def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
-    data = [{"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}]
-    usage = {"prompt_tokens": 1, "total_tokens": 1}
-    return {"object": "list", "model": body["model"], "data": data, "usage": usage}
-
-
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write nothing: a client that closes its connection between two requests is no error."""
 
 
 if __name__ == "__main__":

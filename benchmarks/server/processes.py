@@ -1,0 +1,84 @@
+"""Servers run in processes of their own, on ports of loopback that are free; each is ended by its own id."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 90.0
+STOP_S = 15.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: Sequence[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until it answers at `ready`, and end it afterwards.
+
+    Raises:
+        RuntimeError: it ended, or did not answer in time; what it said is in `log`.
+    """
+    with log.open("wb") as said:
+        server = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT)
+    try:
+        end = time.monotonic() + READY_S
+        while not _answers(ready):
+            if server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{' '.join(command)} does not serve:\n{log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.1)
+        yield server
+    finally:
+        if server.poll() is None:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def granian(target: str, port: int, *, factory: bool = False) -> list[str]:
+    """Return the command that serves an ASGI application of this checkout."""
+    made = [
+        sys.executable,
+        "-m",
+        "granian",
+        target,
+        "--interface",
+        "asgi",
+        "--http",
+        "1",
+        "--no-ws",
+        "--log-level",
+        "warning",
+    ]
+    return [*made, "--port", str(port), *(["--factory"] if factory else [])]
+
+
+def ipr_serve(port: int, *flags: str) -> list[str]:
+    """Return the command of `ipr serve`."""
+    return [sys.executable, "-m", "ipr_engine", "serve", "--port", str(port), *flags]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as reply:
+            return bool(reply.status < 500)
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False

@@ -1,0 +1,181 @@
+"""`ipr serve` serves decisions over HTTP, and with upstreams passes requests on."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+from dataclasses import replace
+from functools import partial
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from ipr_engine._extras import need
+from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
+from ipr_engine.errors import BundleError, InvalidInputError
+
+if TYPE_CHECKING:
+    from ipr_engine.server import ServerConfig
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+STOP_S = 30  # a worker that stops may finish what it answers for so long
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve decisions over HTTP; with --upstreams, answers",
+        description="Serve decisions over HTTP (/v1/route). With --upstreams it is a gateway too: OpenAI chat completions and "
+        "Responses and Anthropic Messages are passed on to the candidate that is chosen for each. docs/server.md says what may "
+        "stand in the files. Policy flags are the default of every request.",
+    )
+    parser.add_argument("--upstreams", metavar="FILE", help="YAML: endpoints, and where each candidate answers")
+    parser.add_argument(
+        "--config", metavar="FILE", help="YAML: everything else (models, tenants, records, shadow, server)"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to bind to (default 127.0.0.1: this machine alone)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port (default 8000)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    parser.add_argument(
+        "--log-requests", action="store_true", help="one line of JSON a request on stderr, without its text"
+    )
+    add_policy_options(parser)
+    add_bundle_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.workers < 1:
+        raise InvalidInputError(f"--workers: expected at least 1, got {arguments.workers}")
+    if not 0 < arguments.port < 65536:
+        raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
+    _require_free(arguments.host, arguments.port)
+    granian, http = need("granian", "ipr serve", "serve"), need("granian.http", "ipr serve", "serve")
+    config = _config(arguments)
+    with tempfile.TemporaryDirectory(prefix="ipr-serve-") as shared:
+        served = Path(shared, "served")
+        make = partial(_application, arguments.bundle, load_keywords(arguments), config, served, os.getpid())
+        if (
+            arguments.workers > 1
+        ):  # prometheus_client reads it when it is imported: the counts of workers are summed there
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        _tell(make().state.ipr.summary())  # what is wrong is told here, before a worker starts
+        if not _is_loopback(arguments.host) and not config.tenants:
+            _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
+        multiprocessing.set_start_method("spawn", force=True)  # an encoder's threads do not come along into a fork
+        limits = config.server.limits
+        server = granian.Granian(
+            "ipr_engine.server:app",
+            address=arguments.host,
+            port=arguments.port,
+            interface="asgi",
+            workers=arguments.workers,
+            websockets=False,
+            http="1",
+            backpressure=2 * limits.requests,  # connections; what is over `requests` is refused with 503
+            http1_settings=http.HTTP1Settings(
+                max_buffer_size=limits.head_bytes, header_read_timeout=int(1e3 * limits.head_s)
+            ),
+            respawn_failed_workers=True,
+            workers_kill_timeout=STOP_S,
+            log_level="warning",
+        )
+        Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
+        server.serve(target_loader=make, wrap_loader=False)
+    return 0
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse a port that another server holds: it would share it, since workers do, and answer some of the requests."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise InvalidInputError(f"--host: expected an address of this machine, got {host!r} ({error})") from None
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+            trial.listen()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InvalidInputError(
+                    f"--port: {port} is in use; stop the other server, or give another port"
+                ) from None
+            raise InvalidInputError(f"--host: cannot bind to {host}: {error.strerror}") from None
+
+
+def _tell_ready(host: str, port: int) -> None:
+    """Say where the server serves, once it answers."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while True:
+        asking = HTTPConnection(reached, port, timeout=1)
+        try:
+            asking.request("GET", "/health")
+            asking.getresponse()
+            break
+        except (OSError, HTTPException):
+            sleep(0.05)
+        finally:
+            asking.close()
+    _tell([f"serving on http://{f'[{host}]' if ':' in host else host}:{port}"])
+
+
+def _config(arguments: argparse.Namespace) -> ServerConfig:
+    """Return the config of the files, with the policy of the flags."""
+    from ipr_engine.server import ServerConfig, read_config  # the extra [serve]; other commands do without
+
+    files = [path for path in (arguments.upstreams, arguments.config) if path is not None]
+    config = read_config(*files) if files else ServerConfig()
+    policy = given_options(arguments)
+    if policy and config.policy:
+        raise InvalidInputError(f"--{next(iter(policy)).replace('_', '-')}: the config has a policy too; give it once")
+    server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
+    if _is_loopback(arguments.host) and not server.hosts:
+        server = replace(server, hosts=(*LOOPBACK, arguments.host))
+    return replace(config, policy=policy or config.policy, server=server)
+
+
+def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig, served: Path, parent: int) -> Any:
+    """Return the application of one process; called again in every worker.
+
+    Args:
+        served: tells the bundle that served last; a worker that begins where CURRENT cannot be served takes that one.
+        parent: the process that starts workers.
+    """
+    from ipr_engine.server import app
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        made = app(bundle, config, **options)
+    except (BundleError, InvalidInputError) as error:
+        if not served.exists():
+            raise
+        logging.getLogger(__name__).error("%s; the bundle of before serves in this worker, too", error)
+        made = app(served.read_text(), config, follow=bundle, **options)
+    made.state.ipr.served = served
+    if os.getpid() != parent:
+        made.state.ipr.parent = parent
+    return made
+
+
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

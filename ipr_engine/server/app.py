@@ -1,0 +1,206 @@
+"""`app` makes the ASGI application of a server: one engine, its endpoints, and a gateway where there are upstreams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Unpack
+
+from ipr_engine._extras import need
+from ipr_engine.audit.record_writer import RecordKeywords
+from ipr_engine.encoders.load_options import LoadKeywords
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.answering import Answering
+from ipr_engine.server.chooser import Chooser
+from ipr_engine.server.config_checks import as_service_errors
+from ipr_engine.server.decision_endpoints import DecisionEndpoints
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.gateway import Gateway
+from ipr_engine.server.judge_schema import JUDGE
+from ipr_engine.server.overview import Overview
+from ipr_engine.server.page import page
+from ipr_engine.server.question_endpoints import QuestionEndpoints
+from ipr_engine.server.request_formats import CHAT, FORMATS, MESSAGES, SYSTEMONE, RequestFormat
+from ipr_engine.server.server_config import Records, ServerConfig, Tenant
+from ipr_engine.server.server_state import ServerState
+from ipr_engine.server.told import Told
+from ipr_engine.serving import AsyncEngine
+from ipr_engine.serving.recorders import AsyncRecorder
+
+Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
+
+
+def app(
+    engine: Engine | str | os.PathLike[str] | None = None,
+    config: ServerConfig | None = None,
+    *,
+    follow: str | os.PathLike[str] | None = None,
+    **options: Unpack[LoadKeywords],
+) -> Any:
+    """Return an ASGI application that decides, and with upstreams passes requests on.
+
+        >>> application = app("bundles/", read_config("upstreams.yaml"))     # uvicorn, granian or a mount of your own app
+
+    Everything is loaded here; the lifespan opens connections and warms up, so run it, and mounts must pass it on.
+
+    Args:
+        engine: what decides: an Engine, or a bundle's root or folder; None for the embedded bundle. A root is followed: when
+            its CURRENT is replaced, the new bundle serves.
+        config: None for a decision server that anybody may ask.
+        follow: the root whose CURRENT is followed, where `engine` is one bundle of it; None for `engine` itself.
+        options: those of `Engine.load`, where a bundle is loaded here.
+    Returns:
+        A Starlette application; `state.ipr` is its `ServerState`.
+    Raises:
+        BundleError: the bundle cannot be loaded. BackendUnavailableError: the extra [serve] is missing.
+        InvalidInputError: the config does not fit the bundle, or a key is not in the environment.
+        RecordError: the file of records cannot be opened.
+    """
+    applications = need("starlette.applications", "a server", "serve")
+    routing = need("starlette.routing", "a server", "serve")
+    config = ServerConfig() if config is None else config
+    root = None
+    if engine is None or not isinstance(engine, Engine):
+        root = None if engine is None else Path(engine)
+        engine = Engine.load(root, **options)
+    root = root if follow is None else Path(follow)
+    if not isinstance(config, ServerConfig):
+        raise InvalidInputError(
+            f"config: expected a ServerConfig, got {type(config).__name__}; read_config(path) makes one"
+        )
+    service: dict[str, Any] = {name: value for name, value in config.server.service.items() if name != "budget_us"}
+    shadow = None
+    if config.shadow is not None:
+        beside = Engine.load(config.shadow.bundle)
+        shadow = AsyncEngine(beside), beside
+    with as_service_errors():
+        serving = AsyncEngine(engine, **service)
+    recorder = None if config.records is None else _recorder(serving, config.records)
+    state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
+    chooser = Chooser(config, state.decider)
+    decisions, questions = DecisionEndpoints(chooser), QuestionEndpoints(chooser)
+    gateway = None if state.upstreams is None else Gateway(config, state.decider, state.upstreams)
+    overview = Overview(config, state.decider, state.upstreams, state.shadow)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        async with state.running():
+            yield
+
+    def posted(path: str, handler: Handler, form: RequestFormat = CHAT) -> Any:
+        return routing.Route(path, Answering(state, handler, form), methods=["POST"])
+
+    def read(path: str, handler: Handler, *, open_to_all: bool = True) -> Any:
+        return routing.Route(path, Answering(state, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
+
+    routes = [
+        posted("/v1/route", decisions.route),
+        posted("/v1/decisions", questions.decisions),
+        posted(SYSTEMONE.path, questions.systemone, SYSTEMONE),
+        *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
+        read("/", _page()),
+        read("/ipr/overview", _overview(overview), open_to_all=False),
+        read("/v1/models", _models(state), open_to_all=False),
+        read("/health", _health),
+        read("/ready", _ready(state)),
+        read("/metrics", _metrics(state)),
+    ]
+    unknown = _unknown(state)
+    made = applications.Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: unknown, 405: unknown})
+    made.router.redirect_slashes = (
+        False  # a path is known or not: a client would repeat its body, and its key, elsewhere
+    )
+    made.state.ipr = state
+    return made
+
+
+def _passed_on(
+    config: ServerConfig, decisions: DecisionEndpoints, gateway: Gateway | None, form: RequestFormat
+) -> Handler:
+    """Return what answers requests of a format: the gateway; without upstreams, and for the judge's model, a decision."""
+
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        body = await exchange.json(config.server.limits)
+        if form is CHAT and (gateway is None or body.get("model") == JUDGE):
+            await decisions.judge(exchange, tenant, told, body)
+        elif gateway is None:
+            await _no_upstreams(exchange, form)
+        else:
+            await gateway.answer(exchange, tenant, form, told, body)
+
+    return answer
+
+
+def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
+    kept: RecordKeywords = {
+        "keep_prompts": records.keep_prompts,
+        "keep_x": records.keep_x,
+        "key": records.key,
+        "min_words": records.min_words,
+    }
+    return serving.recorder(records.path, **kept)
+
+
+async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
+    message = "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
+    await exchange.json_reply(404, form.error(404, message))
+
+
+def _models(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.json_reply(200, {"object": "list", "data": await state.models(tenant)})
+
+    return answer
+
+
+def _page() -> Handler:
+    written, headers = page()
+
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.reply(200, written, headers)
+
+    return answer
+
+
+def _overview(overview: Overview) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        await exchange.json_reply(200, await overview.of(tenant), [(b"cache-control", b"no-store")])
+
+    return answer
+
+
+async def _health(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+    await exchange.json_reply(200, {"status": "ok"})
+
+
+def _ready(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        ready, found = state.readiness()
+        await exchange.json_reply(200 if ready else 503, found)
+
+    return answer
+
+
+def _metrics(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        written = await state.metrics_text()
+        await exchange.reply(200, written, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")])
+
+    return answer
+
+
+def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Return what answers a path or a method that is not known, as clients of OpenAI read errors; it counts under one name."""
+    responses = need("starlette.responses", "a server", "serve")
+
+    async def answer(request: Any, error: Any) -> Any:
+        status = error.status_code
+        message = "the path is not known" if status == 404 else "the method is not allowed here"
+        state.metrics.requests("other", "", str(status)).inc()
+        form = MESSAGES if request.url.path.startswith(MESSAGES.path) else CHAT
+        return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
+
+    return answer

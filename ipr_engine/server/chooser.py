@@ -1,0 +1,93 @@
+"""A `Chooser` decides for the endpoints that ask nobody: for whole requests, and among the candidates that a question names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decider import Decider
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.policy_book import require_known
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.told import Told
+
+MOST_SETS = 16
+"""Different sets of choices that the questions of one request may have: each is a decision."""
+
+
+class Chooser:
+    """A `Chooser` decides by one `Decider`, and counts what it chose.
+
+    Attributes:
+        config: of the server. limits: of its requests. default: the routed model where none is named.
+    """
+
+    def __init__(self, config: ServerConfig, decider: Decider) -> None:
+        self.config = config
+        self.limits = config.server.limits
+        self.default = next(iter(config.models))
+        self._decider = decider
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the candidates of the bundle that serves."""
+        return self._decider.engine.bundle.names
+
+    def alias(self, body: Mapping[str, Any]) -> str:
+        """Return the routed model that a decision is asked for; it may be left out."""
+        model = body.get("model")
+        return self.default if model is None else require_known(model, self.config.models)
+
+    async def decide(self, question: Question, told: Told) -> Decided:
+        decided = await self._decider.decide(question)
+        told.decided = decided
+        self._decider.answered(decided, decided.decision.model, decided.decision.cause)
+        return decided
+
+    async def among(self, question: Question, choices: Sequence[str], told: Told) -> Decided:
+        """Decide among the candidates that a question names.
+
+        Raises:
+            RefusedError: one of them is no candidate.
+        """
+        known = {name.casefold() for name in self.names}
+        unknown = [one for one in choices if one.casefold() not in known]
+        if unknown:
+            wrong = f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
+            raise RefusedError(400, wrong, "choices")
+        names = tuple({one.casefold(): one for one in choices}.values())
+        return await self.decide(replace(question, among=names), told)
+
+    async def each(
+        self, exchange: Exchange, question: Question, wanted: Sequence[Sequence[str]], told: Told
+    ) -> list[Decided]:
+        """Decide among each of several sets of choices; a set that comes again is not decided again.
+
+        Raises:
+            RefusedError: too many sets, or a name that is no candidate. ClientGoneError: the client left meanwhile.
+        """
+        sets = {frozenset(map(str.casefold, choices)): choices for choices in wanted}
+        if len(sets) > MOST_SETS:
+            raise RefusedError(
+                400, f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}", "questions"
+            )
+
+        async def all_sets() -> dict[frozenset[str], Decided]:
+            found = {}
+            for names, choices in sets.items():
+                found[names] = await self.among(question, choices, told)
+                await asyncio.sleep(0)  # other requests are answered in between
+            return found
+
+        async with exchange.client() as client:
+            decided = await client.waits_for(all_sets())
+        return [decided[frozenset(map(str.casefold, choices))] for choices in wanted]
+
+
+def asked_as(choices: Sequence[str], name: str) -> str:
+    """Return the candidate as the question spells it."""
+    return next(one for one in choices if one.casefold() == name.casefold())

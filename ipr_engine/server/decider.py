@@ -1,0 +1,158 @@
+"""A `Decider` decides for a server: it counts, records and compares beside, whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from ipr_engine.decision.decision import Decision
+from ipr_engine.errors import InvalidInputError, IprError, RecordError, RowError
+from ipr_engine.prompts import ParsedRequest, parse_request
+from ipr_engine.prompts.parse import KEPT_BY_SERVER
+from ipr_engine.request.assumed import assumed_bill
+from ipr_engine.request.route_request import RequestOptions
+from ipr_engine.server.asked_policy import AskedPolicy
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.policy_book import PolicyBook
+from ipr_engine.server.recent import Recent
+from ipr_engine.server.refused import RefusedError, refused_as
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
+from ipr_engine.server.server_metrics import ServerMetrics
+from ipr_engine.server.tenants import ANYBODY
+from ipr_engine.server.told import count_cost
+
+LOGGER = logging.getLogger(__name__)
+
+
+class Decider:
+    """A `Decider` answers questions with one engine.
+
+    Attributes:
+        engine, book, metrics: its own. recent: the last decisions, for the page.
+        record_problem: why the last decision could not be recorded; None where it could.
+    """
+
+    def __init__(
+        self,
+        engine: ServerEngine,
+        maker: PolicyMaker,
+        config: ServerConfig,
+        metrics: ServerMetrics,
+        *,
+        recorder: DecisionRecorder | None = None,
+        beside: Callable[[Decided, Any, RequestOptions], None] | None = None,
+    ) -> None:
+        """Decide by `engine`, whose policies `maker` compiles.
+
+        Args:
+            recorder: decides in its place, where decisions are recorded.
+            beside: is told every decision, its prompt and what was given of it.
+        """
+        self.engine = engine
+        self.book = PolicyBook(maker, config)
+        self.metrics = metrics
+        self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
+        self._beside = beside
+        self._maker = maker
+        self._prefix, self._numbers = os.urandom(8).hex(), count()
+        self._assumed = config.server.assumed_tokens
+        self._budget_us = config.server.service.get("budget_us")
+        self._keeps_prompts = config.records is not None and config.records.keep_prompts
+        self._recorder = recorder
+        self.record_problem: str | None = None
+
+    async def close(self) -> None:
+        if self._recorder is not None:
+            await self._recorder.close()
+
+    async def decide(self, question: Question) -> Decided:
+        """Decide one request.
+
+        Raises:
+            RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
+        """
+        asked = await self.book.of(question)
+        try:
+            parsed = parse_request(question.prompt)
+            given, assumed = self._given(parsed, question.controls.given)
+            # a text alone is decided in one C++ call
+            plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
+            prompt: Any = parsed.encoded if plain else parsed
+            id = f"{self._prefix}{next(self._numbers):08x}"
+            decided_on = question.prompt if self._keeps_prompts else prompt
+            try:
+                decision = await self._route(decided_on, asked, given, id)
+            except InvalidInputError:
+                if asked.policy.bundle_hash == self.engine.bundle.hash:
+                    raise
+                # swapped meanwhile: the policy may name candidates of the bundle before
+                asked = await self.book.of(question)
+                decision = await self._route(decided_on, asked, given, id)
+        except InvalidInputError as error:
+            raise refused_as(question.controls.named_by(error) or error) from None
+        except RecordError as error:
+            if str(error) != self.record_problem:
+                LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
+            self.record_problem = str(error)
+            raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
+        except IprError as error:
+            raise refused_as(error) from None
+        self.record_problem = None
+        if decision.bundle_hash != asked.policy.bundle_hash:  # positions and exclusions are those of its own bundle
+            asked = await self.book.of(question)
+            if decision.bundle_hash != asked.policy.bundle_hash:
+                asked = replace(asked, best=None)
+        decided = Decided.of(id, question, asked, decision, assumed)
+        support = decision.support
+        if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
+            self.metrics.support.observe(support)
+        if self._beside is not None:
+            self._beside(decided, prompt, given)
+        return decided
+
+    def answered(self, decided: Decided, candidate: str, cause: str) -> None:
+        """Count who answers, or was chosen where nobody is asked, and what that costs and saves; keep it for the page."""
+        count_cost(self.metrics, decided, candidate)
+        self.recent.add(decided, candidate, cause)
+
+    async def _route(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Decision:
+        """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""
+        policy, budget = asked.policy, self._budget_us
+        try:
+            if self._recorder is not None:
+                return await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
+            return await self.engine.route(prompt, policy, budget_us=budget, **given)
+        except RowError as error:
+            # it does not say why; the engine beneath does, and is not counted
+            rows = await asyncio.to_thread(self._maker.route_many, [prompt], policy, on_error="status", **given)
+            reason = rows[0].reason
+            raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
+
+    def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
+        """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
+
+        Raises:
+            RefusedError: nothing may be assumed of such a part.
+        """
+        for kind in parsed.uncountable:
+            if kind in KEPT_BY_SERVER or kind == "item_reference":
+                raise RefusedError(
+                    400,
+                    f"{kind}: what a server keeps belongs to the candidate that answered before; name that one as model, or send the "
+                    "conversation itself",
+                    kind,
+                )
+        if not parsed.uncountable or given.get("billed_tokens") is not None:
+            return given, 0
+        if self._assumed is None:
+            return given, 0  # refused by the engine, which says what to give
+        for kind in parsed.uncountable:
+            self.metrics.assumed(kind).inc()
+        billed, assumed = assumed_bill(self._maker.encoder, parsed, self._assumed)
+        return {**given, "billed_tokens": billed}, assumed

@@ -1,0 +1,89 @@
+"""A `DecisionEndpoints` answers who should be asked, and asks nobody: `/v1/route`, and the judge's chat completion."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from ipr_engine.decision import Explanation
+from ipr_engine.prompts import TURNS
+from ipr_engine.server.asked_controls import controls_of
+from ipr_engine.server.chooser import Chooser, asked_as
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decision_json import decision_dict, decision_json
+from ipr_engine.server.exchange import JSON, Exchange
+from ipr_engine.server.json_text import json_text
+from ipr_engine.server.judge_schema import JUDGE, filled
+from ipr_engine.server.policy_book import require_known
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import Tenant
+from ipr_engine.server.told import Told
+
+
+class DecisionEndpoints:
+    """A `DecisionEndpoints` answers with decisions."""
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
+
+    async def route(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        """Answer `POST /v1/route`: the decision for a whole request, who is next, and why where `explain` is asked for."""
+        body = await exchange.json(self._chooser.limits)
+        controls = controls_of(exchange.headers, body, tenant.controls)
+        model = told.asked = self._chooser.alias(body)
+        if not any(body.get(name) is not None for name in TURNS):
+            raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
+        decided = await self._chooser.decide(Question(body, controls, tenant, model), told)
+        written = decision_json(decided)
+        if controls.explain:  # the taus at which the choice changes take milliseconds
+            found = await asyncio.to_thread(_explained, decided)
+            written = written[:-1] + b',"explanation":' + orjson.dumps(found) + b"}"
+        await exchange.reply(200, written, [JSON])
+
+    async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
+        """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
+        controls = controls_of(exchange.headers, body, tenant.controls)
+        told.asked = require_known(body.get("model"), (JUDGE, *self._chooser.config.models))
+        model = self._chooser.default if told.asked == JUDGE else told.asked
+        if body.get("stream"):
+            raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
+        form = body.get("response_format")
+        schema = (
+            form.get("json_schema", {}).get("schema")
+            if isinstance(form, dict) and isinstance(form.get("json_schema"), dict)
+            else None
+        )
+        if not isinstance(schema, dict):
+            raise RefusedError(
+                400,
+                "response_format: expected a json_schema with an enum of candidates; without upstreams only decisions are made here",
+                "response_format",
+            )
+        controls.require_no_explain()
+        choices, fill = filled(schema, self._chooser.names)
+        question = Question({"messages": body.get("messages")}, controls, tenant, model)
+        decided = await self._chooser.among(question, choices, told)
+        content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
+        tokens = decided.decision.billed_tokens
+        found = {
+            "id": f"chatcmpl-{decided.id}",
+            "object": "chat.completion",
+            "created": int(told.begun),
+            "model": told.asked,
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+            "ipr": decision_dict(decided),
+        }
+        await exchange.json_reply(200, found)
+
+
+def _explained(decided: Decided) -> dict[str, Any]:
+    """Return every candidate of a decision, with what kept it out, whoever said so. It takes milliseconds."""
+    found = Explanation(decided.decision).to_dict()
+    for row in found["candidates"]:
+        why = decided.asked.exclusions.get(row["name"])
+        if why is not None and not row["chosen"]:
+            row["excluded_because"] = row["state"] = why
+    return found

@@ -1,0 +1,241 @@
+"""A `Gateway` passes a request on to the candidate that is chosen for it, and to the next one where that fails before its first byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from ipr_engine.decision.reply_headers import header_value
+from ipr_engine.request.controls import NO_CONTROLS, Controls
+from ipr_engine.request.wrong_control import WrongControlError
+from ipr_engine.server.asked_controls import controls_of
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decider import Decider
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.health import Turn
+from ipr_engine.server.policy_book import require_known
+from ipr_engine.server.refused import RefusedError, ReplyCutError
+from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.told import Told, decision_headers
+from ipr_engine.server.upstreams import (
+    Reply,
+    StreamCutError,
+    StreamedReply,
+    Target,
+    UpstreamFailedError,
+    Upstreams,
+    WholeReply,
+)
+
+FALLBACK = "fallback"
+"""The cause of an answer by another candidate than the one chosen."""
+FAILED = "failed"
+"""The cause of no answer: every candidate was asked in vain."""
+NAMED = "named"
+"""The cause of an answer by the candidate that the request itself names."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """An `Attempts` lists what came of the candidates that were asked for one request.
+
+    Attributes:
+        outcomes: (candidate, outcome), in the order in which they were asked.
+        reply, target: what one of them said, and which; None where all failed.
+        last: the failure of the last one that failed.
+    """
+
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
+    reply: Reply | None = None
+    target: Target | None = None
+    last: UpstreamFailedError | None = None
+
+    @property
+    def header(self) -> str:
+        return ", ".join(f"{candidate}={outcome}" for candidate, outcome in self.outcomes)
+
+
+class Gateway:
+    """A `Gateway` answers requests of the three formats by the upstreams of a config."""
+
+    def __init__(self, config: ServerConfig, decider: Decider, upstreams: Upstreams) -> None:
+        self._config = config
+        self._decider = decider
+        self._upstreams = upstreams
+        self._metrics = decider.metrics
+
+    async def answer(
+        self, exchange: Exchange, tenant: Tenant, form: RequestFormat, told: Told, body: dict[str, Any]
+    ) -> None:
+        """Answer one request, whose body is read.
+
+        told: is filled with what is known of it, for the log and the spans.
+        Raises:
+            RefusedError: it is wrong, or nobody could answer. ClientGoneError: the client left first.
+        """
+        config = self._config
+        controls = controls_of(exchange.headers, body, tenant.controls)
+        controls.require_no_explain()
+        model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
+        if not any(body.get(name) is not None for name in form.turns):
+            raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
+        decided: Decided | None = None
+        if model in config.models:
+            decided = await self._decider.decide(Question(body, controls, tenant, model, form))
+            told.decided = decided
+            order: Sequence[str] = decided.decision.ranked
+            for name in decided.asked.masked:
+                self._metrics.masked(name, form.name).inc()
+        else:
+            order = (await self._named(tenant, model, form, controls),)
+        async with exchange.client() as client:
+            attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
+            told.attempts = attempts.outcomes
+            if attempts.reply is None or attempts.target is None:
+                await self._nobody(exchange, attempts, decided, told)
+                return
+            headers = self._served(attempts, attempts.target, decided, told)
+            if isinstance(attempts.reply, WholeReply):
+                await exchange.reply(attempts.reply.status, attempts.reply.body, [*attempts.reply.headers, *headers])
+            else:
+                try:
+                    await client.waits_for(self._stream(exchange, attempts.reply, headers, attempts.target, form))
+                finally:
+                    attempts.reply.close()  # the client may leave before the first piece is read
+
+    def _served(
+        self, attempts: Attempts, target: Target, decided: Decided | None, told: Told
+    ) -> list[tuple[bytes, bytes]]:
+        """Count who answered, where it is an answer, and return the headers that tell it."""
+        told.served = target.candidate
+        cause = NAMED if decided is None else decided.decision.cause
+        if decided is not None and target.candidate != decided.decision.model:
+            cause = FALLBACK
+        told.cause = cause
+        headers = decision_headers(decided, target.candidate, target.model, cause)
+        if len(attempts.outcomes) > 1:
+            headers.append((b"x-ipr-attempts", header_value(attempts.header).encode()))
+        if attempts.reply is not None and attempts.reply.status < 400:  # what is no answer costs and saves nothing
+            self._metrics.served(target.candidate, cause).inc()
+            if decided is not None:
+                self._decider.answered(decided, target.candidate, cause)
+        elif decided is not None:
+            self._decider.recent.add(decided, None, FAILED)
+        return headers
+
+    async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
+        """Return the candidate that a request names, where it may answer.
+
+        Raises:
+            WrongControlError: it has controls of a choice, or of what a choice is decided by.
+            RefusedError: its upstream does not speak the format, or the tenant's policy leaves it out.
+        """
+        said = (*controls.policy, *controls.given)
+        if said:
+            place = controls.where[said[0]]
+            raise WrongControlError(place, f"concerns a choice, and the request names {model}; ask for a routed model")
+        target = self._upstreams.targets[model]
+        if form.name not in target.formats:
+            spoken = " and ".join(target.formats)
+            raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
+        # masks of the server and of the tenant hold; those of a routed name are not asked for
+        asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
+        if model not in asked.policy.allowed:
+            why = asked.exclusions.get(model, "the bundle that serves does not have it")
+            raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")
+        return model
+
+    async def _in_turn(
+        self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
+    ) -> Attempts:
+        attempts, metrics = Attempts(), self._metrics
+        for target, turn in self._open_to(order, attempts):
+            begun = perf_counter()
+            try:
+                reply = await self._upstreams.ask(target, form, body, exchange.headers)
+            except UpstreamFailedError as error:
+                target.health.failed(turn, error.retry_after_s)
+                attempts.outcomes.append((target.candidate, error.outcome))
+                attempts.last = error
+                metrics.attempts(target.candidate, error.outcome).inc()
+                continue
+            except RefusedError:  # nothing was sent
+                target.health.left(turn)
+                raise
+            except BaseException:
+                target.health.left(turn)
+                metrics.attempts(target.candidate, "left").inc()
+                raise
+            if isinstance(reply, WholeReply) or turn is not Turn.UP:  # a stream may still break off
+                target.health.succeeded()
+            outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
+            attempts.outcomes.append((target.candidate, outcome))
+            metrics.attempts(target.candidate, outcome).inc()
+            metrics.first_byte_s(target.candidate).observe(perf_counter() - begun)
+            attempts.reply, attempts.target = reply, target
+            break
+        return attempts
+
+    def _open_to(self, order: Sequence[str], attempts: Attempts) -> Iterator[tuple[Target, Turn]]:
+        """Yield the targets in their order: first those that are up or may be probed, at last those that cool.
+
+        attempts: is told who is passed over.
+        """
+        passed_over = []
+        for name in order:
+            target = self._upstreams.targets.get(name)
+            if target is None:  # a bundle that was swapped in meanwhile may have another candidate
+                continue
+            turn = target.health.take()
+            if turn is None:
+                passed_over.append(target)
+                attempts.outcomes.append((name, "cooling"))
+            else:
+                yield target, turn
+        # nobody else could answer: a candidate that failed before may
+        for target in sorted(passed_over, key=lambda target: target.health.until):
+            yield target, Turn.LAST
+
+    async def _stream(
+        self,
+        exchange: Exchange,
+        reply: StreamedReply,
+        headers: list[tuple[bytes, bytes]],
+        target: Target,
+        form: RequestFormat,
+    ) -> None:
+        await exchange.begin(reply.status, [*reply.headers, *headers])
+        async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
+            try:
+                async for piece in pieces:
+                    await exchange.piece(piece)
+            except StreamCutError:
+                self._metrics.cut(target.candidate).inc()
+                self._metrics.attempts(target.candidate, "cut").inc()
+                target.health.failed(Turn.UP)
+                if not reply.events:  # nothing can be said in the middle of a body: the connection ends
+                    raise ReplyCutError from None
+                await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off"))
+            else:
+                target.health.succeeded()
+        await exchange.piece(b"", more=False)
+
+    async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:
+        """Answer where every candidate failed: what the last one said, where it said something."""
+        last = attempts.last
+        headers = [(b"x-ipr-attempts", header_value(attempts.header).encode())]
+        if decided is not None:
+            headers.append((b"x-ipr-decision-id", decided.id.encode()))
+            self._decider.recent.add(decided, None, FAILED)
+        told.cause = FAILED
+        if last is not None and last.reply is not None:
+            await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])
+            return
+        tried = attempts.header or "none could be asked"
+        late = last is not None and last.outcome == "timeout"
+        said = {name.decode(): value.decode("latin-1") for name, value in headers}
+        raise RefusedError(504 if late else 502, f"no upstream answered: {tried}", headers=said)

@@ -1,0 +1,142 @@
+"""A `PolicyBook` compiles and keeps the policy that each request means: of the server, the model asked for, the tenant and the request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import cast
+
+from ipr_engine.bundle import BundleSpec
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.best_position import best_position
+from ipr_engine.policy.levels import merged
+from ipr_engine.policy.policy_spec import Options, PolicyOptions
+from ipr_engine.policy.rules import AIMS
+from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.asked_policy import AskedPolicy
+from ipr_engine.server.decided import Question
+from ipr_engine.server.json_text import json_text
+from ipr_engine.server.refused import RefusedError, refused_as
+from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import PolicyMaker
+
+DEFAULT_TAU = 0.1
+MOST_KEPT = 16384
+"""Bytes of options, as JSON, from which on a policy is compiled for its request alone: `limits.policies` bounds memory, too."""
+FORMAT = "format"
+"""The cause by which a candidate is left out that cannot speak the request's format."""
+
+
+LOGGER = logging.getLogger(__name__)
+
+
+class PolicyBook:
+    """A `PolicyBook` keeps the policies of one server, the least lately used leaving first."""
+
+    def __init__(self, engine: PolicyMaker, config: ServerConfig, last: Options = MappingProxyType({})) -> None:
+        """Compile by `engine`. last: options over those of every request."""
+        self._engine = engine
+        self._config = config
+        self._last = last
+        self._kept: OrderedDict[tuple[object, ...], AskedPolicy] = OrderedDict()
+
+    def format_exclusions(self, form: RequestFormat | None, bundle: BundleSpec) -> dict[str, str]:
+        """Return candidate -> why it cannot answer a request of this format (None: of any)."""
+        config = self._config
+        found: dict[str, str] = {}
+        if not config.upstreams:
+            return found
+        for name in bundle.names:
+            if name not in config.upstreams:
+                found[name] = "upstream: none is configured"
+                continue
+            spoken = config.endpoints[config.upstream(name).endpoint].formats
+            if form is not None and form.name not in spoken:
+                found[name] = f"{FORMAT}: its upstream speaks {' and '.join(spoken)}, not {form.name}"
+        return found
+
+    async def of(self, question: Question) -> AskedPolicy:
+        """Return the policy of a request. One that is not kept is compiled in a thread: it may take milliseconds.
+
+        Raises:
+            RefusedError: an option is wrong, or leaves nobody who could answer.
+        """
+        controls, form, serving = question.controls, question.form, self._engine.bundle.hash
+        text = json_text(controls.policy, sort_keys=True) if controls.policy else b""
+        means = (question.tenant.name, question.model, None if form is None else form.name, question.among, text)
+        found = self._kept.get((serving, means))
+        if found is not None:
+            self._kept.move_to_end((serving, means))
+            return found
+        try:
+            found = await asyncio.to_thread(self.compile, question)
+        except InvalidInputError as error:
+            wrong = controls.blamed(error) if controls.policy else error
+        else:
+            if len(text) <= MOST_KEPT:
+                self._kept[found.policy.bundle_hash, means] = found
+            while len(self._kept) > self._config.server.limits.policies:
+                self._kept.popitem(last=False)
+            return found
+        if self._engine.bundle.hash != serving:  # swapped meanwhile: names of the one before may be unknown
+            return await self.of(question)
+        if (
+            controls.policy or question.among or form is not None
+        ):  # where it is wrong without these, too, that is no fault of theirs
+            await self.of(replace(question, controls=NO_CONTROLS, among=(), form=None))
+            if form is not None and not any(
+                form.name in spoken for spoken in speakers(self._config, self._engine.bundle.names).values()
+            ):
+                raise RefusedError(
+                    400, f"no upstream of this server speaks {form.name}; ask in another format", "model"
+                )
+            raise refused_as(wrong)
+        LOGGER.error("model %s of tenant %s cannot be decided: %s", question.model, question.tenant.name, wrong)
+        raise RefusedError(503, "the server's own policy does not suit the bundle that serves; its log tells why")
+
+    def compile(self, question: Question) -> AskedPolicy:
+        """Compile the policy of a request for the bundle that serves now.
+
+        Raises:
+            InvalidInputError: an option is wrong, or leaves nobody who could answer.
+        """
+        engine, config, tenant = self._engine, self._config, question.tenant
+        bundle = engine.bundle
+        among = {"allowed": question.among} if question.among else {}
+        of_model = config.models.get(question.model, {})
+        levels = (config.policy, of_model, tenant.policy, among, question.controls.policy, self._last)
+        options, exclusions = merged(levels, bundle.candidates, self.format_exclusions(question.form, bundle))
+        if options.keys().isdisjoint(AIMS):
+            options["tau"] = DEFAULT_TAU
+        policy = engine.policy(**cast(PolicyOptions, options))
+        if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
+            return self.compile(question)
+        exclusions = {**policy.exclusions, **exclusions}
+        masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
+        return AskedPolicy(policy, exclusions, best_position(policy, bundle), masked)
+
+
+def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return candidate -> formats its upstream speaks, of those that have one."""
+    return {
+        name: config.endpoints[config.upstream(name).endpoint].formats for name in names if name in config.upstreams
+    }
+
+
+def require_known(model: object, known: Iterable[str]) -> str:
+    """Return the model that a request asks for.
+
+    Raises:
+        RefusedError: 400, it is missing or no text; 404, it is not known.
+    """
+    names = list(known)
+    if not isinstance(model, str) or not model:
+        raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
+    if model not in names:
+        raise RefusedError(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")
+    return model

@@ -1,0 +1,149 @@
+"""A `Recent` keeps the last decisions of one worker for the page, apart for each tenant: figures alone, no text of a prompt."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, deque
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+from time import time
+from typing import Any, NamedTuple
+
+import orjson
+
+from ipr_engine.decision.decision import Decision
+from ipr_engine.server.decided import Decided
+from ipr_engine.server.server_engine import ServerEngine
+from ipr_engine.server.server_metrics import SHARED
+
+KEPT = 512
+"""Decisions kept of each tenant."""
+READ_AT_ONCE = (
+    32  # decisions whose frontier one look computes; each takes milliseconds, in a thread beside those that serve
+)
+
+
+class Seen(NamedTuple):
+    """A `Seen` is a decision that nobody has looked at yet; its frontier is not computed."""
+
+    decision: Decision
+    id: str
+    at: float
+    asked: str
+    served: str | None
+    saved_usd: float | None
+
+
+class Looked(NamedTuple):
+    """A `Looked` is what one look finds: decisions as plain JSON types, the oldest first, and how many could not be read yet."""
+
+    decisions: list[dict[str, Any]]
+    unread: int
+
+
+class Ring:
+    """A `Ring` holds one tenant's decisions. It is added to in the event loop and read in threads.
+
+    Attributes:
+        routed: (candidate, cause) -> requests, since the start.
+        unread: the fields of each `Seen`. add: appends to it.
+    """
+
+    __slots__ = ("_lock", "_read", "add", "routed", "unread")
+
+    def __init__(self) -> None:
+        self.routed: Counter[tuple[str, str]] = Counter()
+        self.unread: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # plain tuples: every request makes one
+        self.add = self.unread.append
+        self._read: list[dict[str, Any]] = []
+        self._lock = Lock()
+
+    def look(self) -> Looked:
+        """Return the decisions, those read newly among them; the newest are read first."""
+        with self._lock:
+            for _ in range(READ_AT_ONCE):
+                try:
+                    seen = self.unread.pop()
+                except IndexError:
+                    break
+                self._read.append(_figures(Seen(*seen)))
+            self._read = sorted(self._read, key=lambda found: found["at"])[-KEPT:]
+            room = KEPT - len(self._read)
+            waiting = len(self.unread) if room else 0
+            return Looked(list(self._read), min(waiting, room))
+
+
+class Recent:
+    """A `Recent` holds a ring for each tenant of one worker."""
+
+    def __init__(self, engine: ServerEngine, tenants: Iterable[str]) -> None:
+        """Make the rings. tenants: their names."""
+        self._engine = engine
+        self._bundle = engine.bundle
+        self._rings = {name: Ring() for name in tenants}
+        folder = os.environ.get(SHARED)
+        self._folder = None if not folder else Path(folder)
+
+    def add(self, decided: Decided, served: str | None, cause: str) -> None:
+        """Keep a decision. served: the candidate that answered, or was chosen where nobody is asked; None: everyone failed."""
+        ring = self._rings[decided.question.tenant.name]
+        if (
+            self._engine.bundle is not self._bundle
+        ):  # a decision holds its bundle: those that left must not stay in memory
+            self._bundle = self._engine.bundle
+            for other in self._rings.values():
+                other.unread.clear()
+        saved = decided.saved
+        if served is not None and served != decided.decision.model:
+            saved = decided.saved_usd(decided.decision.bundle.names.index(served))
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved))
+        if served is not None:
+            ring.routed[served, cause] += 1
+
+    def look(self, tenant: str) -> Looked:
+        """Return a tenant's decisions of this worker. It takes up to some hundred milliseconds: call it in a thread."""
+        return self._rings[tenant].look()
+
+    def share(self) -> None:
+        """Leave this worker's counts for the other workers of its server."""
+        if self._folder is not None:
+            counts = {name: [[*key, n] for key, n in ring.routed.items()] for name, ring in self._rings.items()}
+            made = self._folder / f".routed-{os.getpid()}"
+            made.write_bytes(orjson.dumps(counts))
+            made.replace(self._folder / f"routed-{os.getpid()}.json")
+
+    def routed(self, tenant: str) -> Counter[tuple[str, str]]:
+        """Return (candidate, cause) -> a tenant's requests since the start, of all workers, those that have ended included."""
+        found = Counter(self._rings[tenant].routed)
+        if self._folder is not None:
+            for path in self._folder.glob("routed-*.json"):
+                if path.name != f"routed-{os.getpid()}.json":
+                    for candidate, cause, n in orjson.loads(path.read_bytes()).get(tenant, ()):
+                        found[candidate, cause] += n
+        return found
+
+
+def _figures(seen: Seen) -> dict[str, Any]:
+    """Return a decision as the page reads it, with the taus at which its choice changes."""
+    decision = seen.decision
+    index = decision.index if seen.served is None else decision.bundle.names.index(seen.served)
+    return {
+        "id": seen.id,
+        "at": seen.at,
+        "asked": seen.asked,
+        "chosen": decision.model,
+        "served": seen.served,
+        "cause": decision.cause,
+        "tau": decision.policy.tau,
+        "quality": _finite(float(decision.qualities[index])),
+        "cost_usd": _finite(decision.usd_of(index)),
+        "saved_usd": seen.saved_usd,
+        "bundle": decision.bundle_hash,
+        "steps": [list(step) for step in decision.frontier],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

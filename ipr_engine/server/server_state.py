@@ -1,0 +1,300 @@
+"""A `ServerState` is what one worker holds: the engine, its policies, upstreams, tenants, metrics, and what runs beside requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.load import CURRENT
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.decided import Question
+from ipr_engine.server.decider import Decider
+from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.judge_schema import JUDGE
+from ipr_engine.server.patience import Patience
+from ipr_engine.server.policy_book import PolicyBook, speakers
+from ipr_engine.server.request_formats import FORMATS
+from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
+from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
+from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
+from ipr_engine.server.shadow import Shadow
+from ipr_engine.server.tenants import ANYBODY, Tenants
+from ipr_engine.server.told import Told
+from ipr_engine.server.upstreams import Upstreams
+from ipr_engine.watch import Watch
+
+SHARE_S = 1.0  # seconds between two times that a worker leaves its engine's counters for the others
+REQUEST_LOG = "ipr_engine.server.requests"
+
+
+class ServerState:
+    """A `ServerState` is one worker's.
+
+    Attributes:
+        config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
+        patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
+        served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
+    """
+
+    def __init__(
+        self,
+        engine: ServerEngine,
+        maker: PolicyMaker,
+        config: ServerConfig,
+        *,
+        root: Path | None = None,
+        recorder: DecisionRecorder | None = None,
+        shadow: tuple[ServerEngine, PolicyMaker] | None = None,
+    ) -> None:
+        """Check that the config fits the bundle, and compile what it names.
+
+        Args:
+            engine: what decides. maker: compiles its policies.
+            root: the bundle's root, to be followed; None for none.
+            recorder: decides in place of `engine`, where decisions are recorded.
+            shadow: engine and maker of the bundle that decides beside.
+        Raises:
+            InvalidInputError: the config does not fit.
+        """
+        self.config = config
+        self.parent: int | None = None
+        self.served: Path | None = None
+        self.engine = engine
+        self.metrics = ServerMetrics()
+        self.tenants = Tenants(config.tenants)
+        self.patience = Patience(config.server.limits.body_s)
+        self.in_flight = 0
+        self.hosts = frozenset(host.lower().encode() for host in config.server.hosts)
+        self.logs_requests = config.server.log_requests
+        self._log = logging.getLogger(REQUEST_LOG)
+        self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
+        self._warm = False
+        self._problem: str | None = None  # why it is not ready
+        self._watch: Watch | None = None
+        self._workers = WorkerCounters()
+        self._tracer = _tracer() if config.server.spans else None
+        known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
+        unknown = [name for name in config.upstreams if name not in known]
+        if unknown:
+            names = ", ".join(known)
+            raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
+        self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
+        beside = None if self.shadow is None else self.shadow.compare
+        self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
+        self.upstreams = Upstreams(config) if config.upstreams else None
+        self._check_policies(self.decider.book)
+
+    def _check_policies(self, book: PolicyBook) -> None:
+        """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
+        for tenant in (ANYBODY, *self.config.tenants):
+            for model in self.config.models:
+                try:
+                    book.compile(Question(None, NO_CONTROLS, tenant, model))
+                except InvalidInputError as error:
+                    option, _, why = str(error).partition(": ")
+                    raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve, and close afterwards. It warms up meanwhile: until then `/ready` says no, and requests get 503."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self.upstreams is not None:
+                await self.upstreams.open()
+                stack.push_async_callback(self.upstreams.close)
+            if self.shadow is not None:
+                stack.push_async_callback(self.shadow.close)
+            stack.push_async_callback(self.engine.close)
+            stack.push_async_callback(self.decider.close)
+            beside = [asyncio.ensure_future(self._warm_up()), asyncio.ensure_future(self._share())]
+            try:
+                yield
+            finally:
+                self._warm = False
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                if self._watch is not None:
+                    await asyncio.to_thread(self._watch.close)
+                self._workers.write(self.engine.counters())
+                self.decider.recent.share()
+
+    async def _warm_up(self) -> None:
+        try:
+            if self.shadow is not None:
+                await self.shadow.engine.start()
+            await self.engine.start()
+            self._tell_served()  # before a swap: the config was checked against this one
+            if self._root is not None:
+                self._watch = await self._follow(self._root)
+        except Exception as error:
+            self._problem = f"{type(error).__name__}: {error}"
+            logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
+            return
+        if (
+            self.parent is not None
+        ):  # a process of the server's own: what is loaded stays, and is not looked through again
+            gc.collect()
+            gc.freeze()
+        self._warm = True
+
+    async def _follow(self, root: Path) -> Watch:
+        return await self.engine.watch(
+            root,
+            interval_s=self.config.server.follow_s,
+            on_swap=self._swapped,
+            on_error=lambda _: self.metrics.swap_failures.inc(),
+        )
+
+    def _swapped(self, _: Bundle) -> None:
+        """Say that requests fail, where the config's own policies do not suit the bundle that was put in place."""
+        try:
+            self._check_policies(self.decider.book)
+        except InvalidInputError as error:
+            self._problem = str(error)
+            self.metrics.swap_failures.inc()
+            logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
+        else:
+            self._problem = None
+            self._tell_served()
+
+    def _tell_served(self) -> None:
+        if self.served is not None and self.engine.bundle.path is not None:
+            made = self.served.with_suffix(f".{os.getpid()}")
+            made.write_text(str(self.engine.bundle.path))
+            made.replace(self.served)
+
+    async def _share(self) -> None:
+        while True:
+            self._tell_gauges()
+            self._workers.write(self.engine.counters())
+            self.decider.recent.share()
+            if self.parent is not None and os.getppid() != self.parent:  # killed: nobody would stop this worker
+                logging.getLogger(__name__).error("the server's own process has ended, so this worker does")
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.parent = None
+            await asyncio.sleep(SHARE_S)
+
+    def _tell_gauges(self) -> None:
+        """Set what is so now."""
+        self.metrics.in_flight.set(self.in_flight)
+        if self.upstreams is not None:
+            for target in self.upstreams.targets.values():
+                self.metrics.up(target.candidate).set(target.health.state)
+
+    async def metrics_text(self) -> bytes:
+        """Return all metrics, of all workers; files are read in a thread."""
+        self._tell_gauges()
+        own = self.engine.counters()
+        return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether requests are taken, and what is known of it."""
+        ready = self._warm and self._problem is None
+        found: dict[str, Any] = {"ready": ready, "bundle": self.engine.bundle.hash}
+        if self._problem is not None:
+            found["problem"] = self._problem
+        if self.decider.record_problem is not None:
+            found["records"] = self.decider.record_problem
+        if self.upstreams is not None:
+            found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
+        if self.shadow is not None:
+            found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
+        return ready, found
+
+    async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
+        """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.
+
+        Raises:
+            RefusedError: the config does not suit the bundle that serves.
+        """
+        config, bundle = self.config, self.engine.bundle
+        made = {"object": "model", "created": 0, "owned_by": "ipr"}
+        routed = [
+            {"id": name, **made, "policy": {**config.policy, **options, **tenant.policy}}
+            for name, options in config.models.items()
+        ]
+        if self.upstreams is None:
+            return [*routed, {"id": JUDGE, **made}]
+        closed = (await self.decider.book.of(Question(None, NO_CONTROLS, tenant, ""))).exclusions
+        spoken = speakers(config, bundle.names)
+        candidates = [
+            {
+                "id": one.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": one.provider,
+                "context_length": one.context_window,
+                "max_output_tokens": one.max_output_tokens,
+                "capabilities": list(one.features),
+                "formats": list(spoken[one.name]),
+            }
+            for one in bundle.candidates
+            if one.name in spoken and one.name not in closed
+        ]
+        return [*routed, {"id": JUDGE, **made}, *candidates]
+
+    def summary(self) -> list[str]:
+        """Return what is told at the start: the bundle, and who speaks which format."""
+        bundle = self.engine.bundle
+        lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
+        records = self.config.records
+        if records is not None and records.keep_prompts and records.key is None:
+            lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")
+        if self.upstreams is None:
+            return [*lines, "no upstreams: a decision server"]
+        spoken = speakers(self.config, bundle.names)
+        for name in bundle.names:
+            lines.append(f"  {name}: {' '.join(spoken[name]) if name in spoken else 'no upstream, never chosen'}")
+        for form in FORMATS.values():
+            masked = [name for name in bundle.names if form.name not in spoken.get(name, ())]
+            lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
+        return lines
+
+    def span(self, exchange: Exchange, told: Told) -> contextlib.AbstractContextManager[None]:
+        """Open the span of a request, where spans are asked for."""
+        return contextlib.nullcontext() if self._tracer is None else _span(self._tracer, exchange, told)
+
+    def log(self, told: Told, status: int, took_s: float) -> None:
+        """Write the line of a request: JSON, without text of a prompt."""
+        line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
+        self._log.info(orjson.dumps(line).decode())
+
+
+def _tracer() -> Any:
+    from ipr_engine._extras import need
+
+    return need("opentelemetry.trace", "spans", "otel").get_tracer("ipr_engine")
+
+
+@contextlib.contextmanager
+def _span(tracer: Any, exchange: Exchange, told: Told) -> Iterator[None]:
+    from opentelemetry import propagate, trace
+
+    carrier = {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name[:5] == b"trace"
+    }
+    context = propagate.extract(carrier)
+    with tracer.start_as_current_span("ipr.request", context=context, kind=trace.SpanKind.SERVER) as span:
+        try:
+            yield
+        finally:
+            known = told.fields()
+            named = {"asked": "gen_ai.request.model", "served": "gen_ai.response.model"}
+            tags = known.pop("tags", {})
+            for name, value in (*known.items(), *((f"tag.{tag}", said) for tag, said in tags.items())):
+                if value is not None:
+                    span.set_attribute(named.get(name, f"ipr.{name}"), value)
+            if exchange.status is not None:
+                span.set_attribute("http.response.status_code", exchange.status)

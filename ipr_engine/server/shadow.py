@@ -1,0 +1,84 @@
+"""A `Shadow` decides beside by another bundle, and never serves: metrics tell how its choices differ."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import Any
+
+from ipr_engine.errors import IprError
+from ipr_engine.request.route_request import RequestOptions
+from ipr_engine.server.decided import Decided
+from ipr_engine.server.policy_book import PolicyBook
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import ServerConfig
+from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
+from ipr_engine.server.server_metrics import ServerMetrics
+from ipr_engine.server.told import MOST_USD
+
+
+class Shadow:
+    """A `Shadow` compares what another bundle would have chosen, after the request has its decision.
+
+    Attributes:
+        engine: of the other bundle.
+        problem: why it could not decide of late; None where it could.
+    """
+
+    def __init__(self, engine: ServerEngine, maker: PolicyMaker, config: ServerConfig, metrics: ServerMetrics) -> None:
+        """Compare by `engine`, whose policies `maker` compiles. config: of the server; it has a shadow."""
+        assert config.shadow is not None
+        self.engine = engine
+        self.problem: str | None = None
+        self._book = PolicyBook(maker, config, config.shadow.policy)
+        self._metrics = metrics
+        self._most = config.shadow.waiting
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
+        """Decide the same request beside, in a task of its own."""
+        if len(self._tasks) >= self._most:
+            self._metrics.shadow("left_out").inc()
+            return
+        task = asyncio.get_running_loop().create_task(self._compare(decided, prompt, given))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
+        question, metrics = decided.question, self._metrics
+        try:
+            asked = await self._book.of(question)
+            other = await self.engine.route(prompt, asked.policy, **given)
+        except (IprError, RefusedError) as error:
+            metrics.shadow("failed").inc()
+            said = str(error)
+            if said != self.problem:
+                self.problem = said
+                logging.getLogger(__name__).warning("the shadow bundle could not decide a request: %s", said)
+            return
+        except Exception as error:  # its text may hold a prompt; nobody waits for this task
+            metrics.shadow("failed").inc()
+            self.problem = type(error).__name__
+            logging.getLogger(__name__).error("the shadow bundle failed: %s", type(error).__name__)
+            return
+        self.problem = None
+        chosen = decided.decision
+        if other.model == chosen.model:
+            metrics.shadow("same").inc()
+            return
+        metrics.shadow("other").inc()
+        # what the shadow's own heads predict of both candidates: figures of two bundles are not comparable
+        names = other.bundle.names
+        if chosen.model in names:
+            m = names.index(chosen.model)
+            cost, quality = other.cost_usd - other.usd_of(m), other.quality - float(other.qualities[m])
+            if abs(cost) <= MOST_USD and math.isfinite(quality):
+                metrics.shadow_cost.inc(cost)
+                metrics.shadow_quality.inc(quality)
+
+    async def close(self) -> None:
+        """Leave what still waits, and close the engine."""
+        for task in self._tasks:
+            task.cancel()
+        await self.engine.close()

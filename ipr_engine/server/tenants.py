@@ -1,0 +1,58 @@
+"""A `Tenants` knows who asks by the key of a request, compared in constant time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.server.config_checks import key_in_environment
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import Tenant
+
+ANYBODY = Tenant(name="anybody")
+
+
+class Tenants:
+    """A `Tenants` finds the tenant of a request; where none is configured everybody may ask."""
+
+    def __init__(self, tenants: Sequence[Tenant]) -> None:
+        """Read the keys that stand in the environment.
+
+        Raises:
+            InvalidInputError: a variable is not set, a tenant has no key, or two share one.
+        """
+        self._known: list[tuple[bytes, Tenant]] = []
+        for tenant in tenants:
+            digests = [bytes.fromhex(digest) for digest in tenant.keys_sha256]
+            for name in tenant.keys_env:
+                key = key_in_environment(f"tenants.{tenant.name}.keys_env", name)
+                digests.append(sha256(key.encode()).digest())
+            if not digests:
+                raise InvalidInputError(f"tenants: {tenant.name} has no key; give keys_sha256 or keys_env")
+            self._known += [(digest, tenant) for digest in digests]
+        if len({digest for digest, _ in self._known}) < len(self._known):
+            raise InvalidInputError("tenants: two keys are the same; nobody could tell whose it is")
+
+    def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Tenant:
+        """Return whose key the headers hold.
+
+        Raises:
+            RefusedError: 401, no key is known, or none was sent.
+        """
+        if not self._known:
+            return ANYBODY
+        sent = b""
+        for name, value in headers:
+            if name == b"authorization" and value[:7].lower() == b"bearer ":
+                sent = value[7:].strip()
+            elif name == b"x-api-key":
+                sent = value.strip()
+        digest, found = sha256(sent).digest(), None
+        for known, tenant in self._known:  # all of them, whichever it is: the time tells nothing
+            if compare_digest(known, digest):
+                found = tenant
+        if found is None:
+            raise RefusedError(401, "the key is missing or not known; send it as `Authorization: Bearer KEY`")
+        return found

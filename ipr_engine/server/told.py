@@ -1,0 +1,104 @@
+"""A `Told` gathers what is known of a request while it is answered; headers, log lines and spans tell it. It holds no text of a prompt."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+from ipr_engine.decision.reply_headers import header_value, reply_headers
+from ipr_engine.server.decided import Decided
+from ipr_engine.server.server_metrics import ServerMetrics
+
+MOST_USD = 1e4
+"""A request that is predicted to cost more states tokens that cannot be."""
+
+
+@dataclass(slots=True)
+class Told:
+    """A `Told` is what is known of one request.
+
+    Attributes:
+        path: of its URL. tenant, tags: who asks. asked: the model it names.
+        decided: its decision. served: who answered; None where nobody was asked. cause: why that one.
+        attempts: (candidate, outcome), in the order in which they were asked.
+        begun: seconds since the epoch. left: the client left before its reply ended.
+    """
+
+    path: str
+    tenant: str = ""
+    tags: Any = None
+    asked: str | None = None
+    decided: Decided | None = None
+    served: str | None = None
+    cause: str | None = None
+    attempts: list[tuple[str, str]] | None = None
+    begun: float = field(default_factory=time)
+    left: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """Return what a log line and a span tell, plain JSON types."""
+        found: dict[str, Any] = {"path": self.path, "tenant": self.tenant, "asked": self.asked, "served": self.served}
+        if self.tags:
+            found["tags"] = dict(self.tags)
+        if self.attempts:
+            found["attempts"] = [f"{candidate}={outcome}" for candidate, outcome in self.attempts]
+        decided = self.decided
+        if decided is not None:
+            decision = decided.decision
+            index = decision.index if self.served is None else decision.bundle.names.index(self.served)
+            found |= {
+                "id": decided.id,
+                "chosen": decision.model,
+                "cause": self.cause or decision.cause,
+                "tau": decision.policy.tau,
+                "quality": _finite(float(decision.qualities[index])),
+                "cost_usd": _finite(decision.usd_of(index)),
+                "saved_usd": decided.saved_usd(index),
+                "support": decision.support,
+                "calibration": decision.calibration,
+                "bundle": decision.bundle_hash,
+            }
+        elif self.cause is not None:
+            found["cause"] = self.cause
+        return found
+
+
+def decision_headers(decided: Decided | None, candidate: str, model: str, cause: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell who answers, why, and what that is predicted to cost.
+
+    candidate: who answers. model: what its upstream calls it.
+    """
+    told = {"x-ipr-candidate": candidate, "x-ipr-model": model, "x-ipr-cause": cause}
+    if decided is not None:
+        decision = decided.decision
+        index = decision.bundle.names.index(candidate)
+        told |= reply_headers(decision, index, decided.saved_usd(index), decided.assumed)
+        told["x-ipr-decision-id"] = decided.id
+    return [(name.encode(), header_value(text).encode()) for name, text in told.items()]
+
+
+def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:
+    """Count what the candidate that answers is predicted to cost and to save.
+
+    A request that brings its own costs (`extra_usd`) is left out: they steer the choice, and nobody spends them. So is one of
+    figures that cannot be: a sum that they entered would be lost.
+    """
+    if "extra_usd" in decided.question.controls.given:
+        return
+    decision, tenant = decided.decision, decided.question.tenant.name
+    if candidate == decision.model:
+        cost, saved = decision.cost_usd, decided.saved
+    else:
+        index = decision.bundle.names.index(candidate)
+        cost, saved = decision.usd_of(index), decided.saved_usd(index)
+    if not 0 <= cost <= MOST_USD:  # one that is not known, NaN, is not
+        return
+    metrics.cost(candidate, tenant).inc(cost)
+    if saved is not None and abs(saved) <= MOST_USD:
+        metrics.saved(tenant).inc(saved)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

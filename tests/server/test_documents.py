@@ -1,0 +1,62 @@
+"""What docs/server.md shows of configs can be read, and names what there is."""
+
+import re
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.support import skips
+
+TEXT = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.S)
+
+
+@pytest.fixture(autouse=True)
+def _served():
+    if find_spec("yaml") is None:
+        pytest.skip(skips.SERVE)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_config_of_the_page_is_read(block, tmp_path):
+    from ipr_engine.server import read_config
+
+    path = tmp_path / "config.yaml"
+    path.write_text(block)
+    assert read_config(path) is not None
+
+
+def test_both_files_are_one_config(tmp_path):
+    from ipr_engine.server import read_config
+
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(BLOCKS))]
+    for path, block in zip(paths, BLOCKS, strict=True):
+        path.write_text(block)
+    config = read_config(*paths)
+    assert config.upstreams
+    assert config.tenants
+
+
+def test_the_page_names_every_part_of_a_config():
+    from ipr_engine.server import ServerConfig
+    from ipr_engine.server.server_config import ServerOptions
+
+    named = {one.name for config in (ServerConfig, ServerOptions) for one in fields(config)}
+    assert {name for name in named if not re.search(rf"\b{name}\b", TEXT)} == set()
+
+
+def test_every_metric_that_the_server_counts_is_on_the_page():
+    from ipr_engine.server.server_metrics import ServerMetrics
+
+    written = ServerMetrics().text([]).decode()
+    counted = {name for name in re.findall(r"^# TYPE (\w+) ", written, flags=re.M) if not name.endswith("_created")}
+    own = counted - set(re.findall(r"^# TYPE (ipr_\w+) ", engine_text(), flags=re.M))
+    assert {name for name in own if name not in TEXT} == set()
+
+
+def engine_text():
+    from ipr_engine.serving import Counters, prometheus_text
+
+    return prometheus_text(Counters.sum([]), prefix="ipr")

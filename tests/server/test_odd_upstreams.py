@@ -1,0 +1,172 @@
+"""What an upstream sends in place of an answer is followed by the next candidate or passed on, counted as it was, and ends no worker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from ipr_engine import Engine, parse_request
+from tests.support.http_calls import events
+from tests.support.server_configs import CALLED, CHAT, EVERY, PATHS, SPEAKERS, body_of
+from tests.support.server_process import ServerProcess, until
+from tests.support.upstream_stub import UpstreamStub
+
+ELSEWHERE = "http://127.0.0.1:9/elsewhere"
+OF_THE_KEY = "the key ends in 07"
+
+
+def sent(status: str, body: str = "{}", **headers: str) -> str:
+    """Return a reply as it is sent."""
+    said = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    return f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items()) + "\r\n" + body
+
+
+ODD: dict[str, tuple[list[str | float], str]] = {
+    "a redirect": ([sent("302", location=ELSEWHERE)], "status_302"),
+    "a permanent redirect": ([sent("308", location=ELSEWHERE)], "status_308"),
+    "a wrong key": ([sent("401", OF_THE_KEY)], "status_401"),
+    "an answer without a byte": ([sent("200", "")], "broken"),
+    "no content": (["HTTP/1.1 204 -\r\n\r\n"], "broken"),
+    "events, and none of them": ([sent("200", "", **{"content-type": "text/event-stream"})], "broken"),
+    "a status below all": ([sent("099")], "broken"),
+    "an answer that is to come": ([sent("199")], "broken"),
+    "a status above all": ([sent("999")], "broken"),
+    "a status just above all": ([sent("600")], "broken"),
+    "a status of letters": ([sent("abc")], "broken"),
+    "no HTTP": (["220 ready\r\n"], "broken"),
+    "half a head": (["HTTP/1.1 200 -\r\ncontent-le"], "broken"),
+    "a head without an end": (["HTTP/1.1 200 -\r\nx-long: " + 70_000 * "x"], "broken"),
+    "less than is stated": (["HTTP/1.1 200 -\r\ncontent-length: 100\r\n\r\n{}"], "broken"),
+    "a wrong chunk": (["HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"], "broken"),
+}
+FAULTS_OF_THE_REQUEST = ("400", "404", "413", "422")
+
+
+def ranked(engine: Engine) -> list[str]:
+    return list(engine.route(parse_request(body_of(CHAT)), tau=0.2, allowed=SPEAKERS[CHAT]).ranked)
+
+
+def of(counted: dict[str, float], name: str, **labels: str) -> list[float]:
+    """Return the samples of this name that have these labels."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    return [value for sample, value in counted.items() if sample.startswith(name) and all(w in sample for w in wanted)]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("case", ODD)
+def test_the_next_one_answers(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine, case: str, stream: bool
+) -> None:
+    pieces, outcome = ODD[case]
+    first, second = ranked(default_engine)[:2]
+    upstream.fail(CALLED.get(first, first), "raw", pieces=pieces)
+    workers, before = gateway.workers(), gateway.metrics()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, stream=stream))
+    assert (reply.status, reply.told["candidate"], reply.told["cause"]) == (200, second, "fallback")
+    assert reply.told["attempts"] == f"{first}={outcome}, {second}=ok"
+    assert ELSEWHERE not in str(reply.headers)
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_upstream_attempts_total", candidate=first, outcome=outcome) == [1]
+    assert of(counted, "ipr_served_total") == of(counted, "ipr_served_total", candidate=second, cause="fallback") == [1]
+    assert of(counted, "ipr_cost_usd_total") == of(counted, "ipr_cost_usd_total", candidate=second)
+    assert gateway.workers() == workers
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_where_nobody_else_may_answer_it_is_a_bad_gateway(
+    gateway: ServerProcess, upstream: UpstreamStub, case: str
+) -> None:
+    pieces, outcome = ODD[case]
+    upstream.fail(EVERY[0], "raw", pieces=pieces)
+    before = gateway.metrics()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0]))
+    assert (reply.status, reply.told["attempts"]) == (502, f"{EVERY[0]}={outcome}")
+    assert not any(secret in f"{reply.content!r}{reply.headers}" for secret in (OF_THE_KEY, ELSEWHERE))
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_served_total") == of(counted, "ipr_cost_usd_total") == []
+    assert of(counted, "ipr_requests_total", status="502") == [1]
+
+
+@pytest.mark.parametrize("status", FAULTS_OF_THE_REQUEST)
+def test_a_fault_of_the_request_comes_as_it_is_and_costs_nothing(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine, status: str
+) -> None:
+    first = ranked(default_engine)[0]
+    said = '{"error": {"message": "the tools are malformed", "of": "the upstream"}}'
+    upstream.fail(CALLED.get(first, first), "raw", pieces=[sent(status, said, **{"x-request-id": "7"})])
+    before = gateway.metrics()
+    for _ in range(3):  # it is no failure of the upstream either: nobody is passed over
+        reply = gateway.post(PATHS[CHAT], body_of(CHAT))
+        assert (reply.status, reply.content.decode(), reply.told["candidate"]) == (int(status), said, first)
+        assert reply.headers["x-request-id"] == "7"
+    assert len(upstream.seen()) == 3
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_upstream_attempts_total") == [3]
+    assert of(counted, "ipr_upstream_attempts_total", candidate=first, outcome=f"status_{status}") == [3]
+    assert of(counted, "ipr_requests_total", status=status) == [3]
+    assert of(counted, "ipr_served_total") == of(counted, "ipr_cost_usd_total") == of(counted, "ipr_saved_usd") == []
+
+
+@pytest.mark.parametrize("value", ["a\x01b", "a\x7fb", "a\xffb", "a\tb"])
+def test_a_header_that_no_server_may_send_is_left_out(
+    gateway: ServerProcess, upstream: UpstreamStub, value: str
+) -> None:
+    said = '{"id": "1"}'
+    upstream.fail(EVERY[0], "raw", pieces=[sent("200", said, **{"x-request-id": value, "cf-ray": "7"})])
+    workers = gateway.workers()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0]))
+    assert (reply.status, reply.content.decode(), reply.headers["cf-ray"]) == (200, said, "7")
+    assert "x-request-id" not in reply.headers
+    assert gateway.workers() == workers
+
+
+@pytest.mark.parametrize("status", ["422", "503"])
+def test_an_error_in_two_segments_comes_whole(gateway: ServerProcess, upstream: UpstreamStub, status: str) -> None:
+    said = '{"error": {"message": "' + 3000 * "long " + '"}}'
+    whole = sent(status, said)
+    pieces = [whole[:-9000], 0.15, whole[-9000:]]
+    upstream.fail(EVERY[0], "raw", pieces=pieces)
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0]))
+    assert (reply.status, reply.content.decode()) == (int(status), said)
+
+
+def test_an_error_whose_text_does_not_come_is_that_error(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine
+) -> None:
+    first, second = ranked(default_engine)[:2]
+    upstream.fail(CALLED.get(first, first), "raw", pieces=["HTTP/1.1 503 -\r\ncontent-length: 100\r\n\r\n{", 30.0])
+    begun = time.monotonic()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT))
+    assert (reply.status, reply.told["attempts"]) == (200, f"{first}=status_503, {second}=ok")
+    assert time.monotonic() - begun < 10
+    until(lambda: upstream.seen()[0]["_ended"] == "left")
+
+
+def test_who_is_cut_twice_is_passed_over(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine
+) -> None:
+    first, second = ranked(default_engine)[:2]
+    upstream.fail(CALLED.get(first, first), "cut")
+    asked: Any = body_of(CHAT, stream=True)
+    for _ in range(2):
+        reply = gateway.post(PATHS[CHAT], asked)
+        assert (reply.told["candidate"], "error" in events(reply.content)[-1]) == (first, True)
+    reply = gateway.post(PATHS[CHAT], asked)
+    assert reply.told["attempts"] == f"{first}=cooling, {second}=ok"
+    assert reply.content.endswith(b"data: [DONE]\n\n")
+    up = f'ipr_upstream_up{{candidate="{first}"}}'
+    assert gateway.metrics()[up] == 0
+    until(lambda: gateway.metrics()[up] == 0.5)  # time alone brings it there
+
+
+def test_a_stream_that_ends_well_forgets_the_one_that_was_cut(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine
+) -> None:
+    first = ranked(default_engine)[0]
+    for _ in range(2):
+        upstream.fail(CALLED.get(first, first), "cut", times=1)
+        for _ in range(2):
+            assert gateway.post(PATHS[CHAT], body_of(CHAT, stream=True)).told["candidate"] == first
+    assert gateway.metrics()[f'ipr_upstream_up{{candidate="{first}"}}'] == 1

@@ -1,0 +1,220 @@
+"""The official Python SDKs of OpenAI and Anthropic work against a gateway as against their own servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ipr_engine import Engine, parse_request
+from tests.support import skips
+from tests.support.server_configs import (
+    CALLED,
+    CHAT,
+    EVERY,
+    MESSAGES,
+    OPENAI,
+    PROMPTS,
+    RESPONSES,
+    SPEAKERS,
+    TEAM_KEY,
+    body_of,
+)
+from tests.support.server_process import ServerProcess
+from tests.support.upstream_stub import UpstreamStub
+
+openai = pytest.importorskip("openai", reason=skips.SDK)
+anthropic = pytest.importorskip("anthropic", reason=skips.SDK)
+
+TURNS: Any = [{"role": "user", "content": PROMPTS[0]}]
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+ASKED: Any = {"role": "user", "content": "What is the weather in Bern?"}
+
+
+@pytest.fixture
+def of_openai(gateway: ServerProcess, upstream: UpstreamStub) -> Iterator[Any]:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=TEAM_KEY, max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def of_anthropic(gateway: ServerProcess, upstream: UpstreamStub) -> Iterator[Any]:
+    with anthropic.Anthropic(base_url=gateway.url, api_key=TEAM_KEY, max_retries=0, timeout=20) as client:
+        yield client
+
+
+def served(engine: Engine, form: str, tau: float = 0.2) -> str:
+    """Return the model that answers the first prompt, as its endpoint calls it."""
+    body = body_of(form, PROMPTS[0])  # with a limit of output tokens for Messages
+    name = engine.route(parse_request(body), tau=tau, allowed=SPEAKERS[form]).model
+    return CALLED.get(name, name)
+
+
+def test_chat(of_openai: Any, default_engine: Engine) -> None:
+    raw = of_openai.chat.completions.with_raw_response.create(model="auto", messages=TURNS)
+    answer = raw.parse()
+    name = served(default_engine, CHAT)
+    assert (answer.model, answer.choices[0].message.content) == (name, f"Answered by {name}.")
+    assert raw.headers["x-ipr-candidate"] == name
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [{"extra_headers": {"x-ipr-tau": "1"}}, {"extra_body": {"ipr": {"tau": 1}}}, {"metadata": {"ipr": '{"tau": 1}'}}],
+)
+def test_chat_takes_controls_as_the_sdk_sends_them(of_openai: Any, default_engine: Engine, controls: Any) -> None:
+    answer = of_openai.chat.completions.create(model="auto", messages=TURNS, **controls)
+    assert answer.model == served(default_engine, CHAT, 1.0)
+
+
+def test_chat_streams(of_openai: Any, default_engine: Engine) -> None:
+    chunks = list(
+        of_openai.chat.completions.create(
+            model="auto", messages=TURNS, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    name = served(default_engine, CHAT)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == f"Answered by {name}."
+    assert {chunk.model for chunk in chunks} == {name}
+    assert chunks[-1].usage.total_tokens == 14
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_calls_a_tool_and_reads_its_result(of_openai: Any, stream: bool) -> None:
+    tool: Any = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
+    if stream:
+        with of_openai.chat.completions.stream(model="auto", messages=[ASKED], tools=[tool]) as events:
+            answer = events.get_final_completion()
+    else:
+        answer = of_openai.chat.completions.create(model="auto", messages=[ASKED], tools=[tool])
+    message = answer.choices[0].message
+    (call,) = message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Bern"})
+    turns: Any = [
+        ASKED,
+        message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "rain"},
+    ]
+    last = of_openai.chat.completions.create(model="auto", messages=turns, tools=[tool])
+    assert last.choices[0].message.content == "The tool said rain."
+
+
+def test_responses(of_openai: Any, default_engine: Engine) -> None:
+    answer = of_openai.responses.create(model="auto", input=PROMPTS[0])
+    name = served(default_engine, RESPONSES)
+    assert (answer.model, answer.output_text) == (name, f"Answered by {name}.")
+
+
+def test_responses_stream(of_openai: Any, default_engine: Engine) -> None:
+    with of_openai.responses.stream(model="auto", input=PROMPTS[0]) as events:
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        whole = events.get_final_response()
+    assert text == whole.output_text == f"Answered by {served(default_engine, RESPONSES)}."
+
+
+def test_responses_call_a_tool_and_read_its_result(of_openai: Any) -> None:
+    tool: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": False}
+    first = of_openai.responses.create(model="auto", input=[ASKED], tools=[tool])
+    (call,) = first.output
+    assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "weather", {"city": "Bern"})
+    said = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    turns: Any = [ASKED, call.model_dump(exclude_none=True), said]
+    assert of_openai.responses.create(model="auto", input=turns, tools=[tool]).output_text == "The tool said rain."
+
+
+def test_models_are_listed(of_openai: Any) -> None:
+    assert {"auto", *OPENAI} <= {model.id for model in of_openai.models.list()}
+
+
+def test_decisions(of_openai: Any, default_engine: Engine) -> None:
+    among = (*OPENAI, EVERY[0])
+    question: Any = {
+        "type": "choice",
+        "name": "who",
+        "instructions": "who",
+        "choices": [{"value": one} for one in among],
+    }
+    decision = of_openai.decisions.create(
+        model="auto", input=PROMPTS[0], questions=[question], extra_body={"tau": 0.05}
+    )
+    expected = default_engine.route(PROMPTS[0], tau=0.05, allowed=among)
+    (answer,) = decision.answers
+    assert (answer.choice, answer.confidence) == (expected.model, 1.0)
+    assert decision.model_extra["ipr"]["quality"] == expected.quality
+    assert decision.model_extra["ipr"]["tau"] == 0.05
+
+
+def test_messages(of_anthropic: Any, default_engine: Engine) -> None:
+    answer = of_anthropic.messages.create(model="auto", max_tokens=64, messages=TURNS)
+    name = served(default_engine, MESSAGES)
+    assert (answer.model, answer.content[0].text) == (name, f"Answered by {name}.")
+
+
+def test_messages_take_a_bearer_token(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    with anthropic.Anthropic(base_url=gateway.url, auth_token=TEAM_KEY, max_retries=0) as client:
+        assert client.messages.create(model="auto", max_tokens=64, messages=TURNS).stop_reason == "end_turn"
+
+
+def test_messages_stream(of_anthropic: Any, default_engine: Engine) -> None:
+    with of_anthropic.messages.stream(model="auto", max_tokens=64, messages=TURNS) as events:
+        text = "".join(events.text_stream)
+        whole = events.get_final_message()
+    assert text == whole.content[0].text == f"Answered by {served(default_engine, MESSAGES)}."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_messages_call_a_tool_and_read_its_result(of_anthropic: Any, stream: bool) -> None:
+    asked: Any = {"model": "auto", "max_tokens": 64, "tools": [{"name": "weather", "input_schema": PARAMETERS}]}
+    if stream:
+        with of_anthropic.messages.stream(messages=[ASKED], **asked) as events:
+            answer = events.get_final_message()
+    else:
+        answer = of_anthropic.messages.create(messages=[ASKED], **asked)
+    (call,) = answer.content
+    assert (answer.stop_reason, call.name, call.input) == ("tool_use", "weather", {"city": "Bern"})
+    said = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "rain"}]}
+    turns: Any = [ASKED, {"role": "assistant", "content": [call.model_dump(exclude_none=True)]}, said]
+    assert of_anthropic.messages.create(messages=turns, **asked).content[0].text == "The tool said rain."
+
+
+ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "a wrong control": ({"extra_headers": {"x-ipr-tau": "2"}}, "BadRequestError"),
+    "an unknown model": ({"model": "gpt-9"}, "NotFoundError"),
+    "a wrong key": ({"extra_headers": {"authorization": "Bearer wrong", "x-api-key": "wrong"}}, "AuthenticationError"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_are_the_sdks_own(of_openai: Any, of_anthropic: Any, case: str) -> None:
+    change, kind = ERRORS[case]
+    with pytest.raises(getattr(openai, kind)) as of_chat:
+        of_openai.chat.completions.create(**{"model": "auto", "messages": TURNS, **change})
+    with pytest.raises(getattr(openai, kind)):
+        of_openai.responses.create(**{"model": "auto", "input": PROMPTS[0], **change})
+    with pytest.raises(getattr(anthropic, kind)) as of_messages:
+        of_anthropic.messages.create(**{"model": "auto", "max_tokens": 64, "messages": TURNS, **change})
+    assert of_chat.value.body["message"] == of_messages.value.body["error"]["message"]
+    assert of_chat.value.type == of_messages.value.body["error"]["type"]
+
+
+def test_what_an_upstream_says_becomes_the_sdks_error(
+    of_openai: Any, of_anthropic: Any, upstream: UpstreamStub
+) -> None:
+    upstream.fail(EVERY[0], "status", status=429, headers={"retry-after": "1"})
+    with pytest.raises(openai.RateLimitError) as of_chat:
+        of_openai.chat.completions.create(model=EVERY[0], messages=TURNS)
+    assert of_chat.value.response.headers["retry-after"] == "1"
+    with pytest.raises(anthropic.RateLimitError):
+        of_anthropic.messages.create(model=EVERY[0], max_tokens=64, messages=TURNS)
+
+
+def test_a_stream_that_breaks_raises(of_openai: Any, of_anthropic: Any, upstream: UpstreamStub) -> None:
+    upstream.fail(EVERY[0], "cut")
+    with pytest.raises(openai.APIError, match=EVERY[0]):
+        list(of_openai.chat.completions.create(model=EVERY[0], messages=TURNS, stream=True))
+    with pytest.raises(anthropic.APIError, match=EVERY[0]):
+        list(of_anthropic.messages.create(model=EVERY[0], max_tokens=64, messages=TURNS, stream=True))
+    last = list(of_openai.responses.create(model=EVERY[0], input=PROMPTS[0], stream=True))[-1]
+    assert (last.type, EVERY[0] in last.message) == ("error", True)  # this SDK hands the event on

@@ -1,0 +1,121 @@
+"""The last decisions of a worker: figures alone, a bounded number, read a few at a time, and no bundle kept that has left."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+
+from ipr_engine import Engine
+from ipr_engine.bundle import Bundle
+from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server import recent
+from ipr_engine.server.asked_policy import AskedPolicy
+from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.recent import KEPT, READ_AT_ONCE, Recent
+from ipr_engine.server.server_config import Tenant
+from ipr_engine.server.server_metrics import SHARED
+from ipr_engine.serving import AsyncEngine
+from tests.support.path_rows import make_path_bundle
+
+ONE, OTHER = Tenant(name="one"), Tenant(name="other")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(make_path_bundle(tmp_path / "first", rows=40))
+
+
+@pytest.fixture
+def ring(engine: Engine) -> Recent:
+    return Recent(AsyncEngine(engine), (ONE.name, OTHER.name))
+
+
+def add(ring: Recent, engine: Engine, prompts: list[str], tenant: Tenant = ONE) -> list[Decided]:
+    policy = engine.policy(tau=0.3)
+    made = []
+    for number, prompt in enumerate(prompts):
+        question = Question(prompt, NO_CONTROLS, tenant, "auto")
+        asked = AskedPolicy(policy, policy.exclusions, 0)
+        decided = Decided.of(f"{tenant.name}{number:08x}", question, asked, engine.route(prompt, policy), 0)
+        ring.add(decided, decided.decision.model, decided.decision.cause)
+        made.append(decided)
+    return made
+
+
+def test_what_is_kept_is_the_decision_and_its_frontier_and_no_text(ring: Recent, engine: Engine) -> None:
+    made = add(ring, engine, ["explain the story", "prove it"])
+    found = ring.look(ONE.name)
+    assert found.unread == 0
+    for told, decided in zip(found.decisions, made, strict=True):
+        decision = decided.decision
+        assert (told["id"], told["chosen"], told["cause"]) == (decided.id, decision.model, decision.cause)
+        assert (told["quality"], told["cost_usd"]) == (decision.quality, decision.cost_usd)
+        assert told["steps"] == [list(step) for step in decision.frontier]
+    assert "explain" not in str(found.decisions)
+    assert ring.look(OTHER.name).decisions == []
+
+
+def test_a_decision_tells_what_who_answered_costs_and_saves(ring: Recent, engine: Engine) -> None:
+    (made,) = add(ring, engine, ["explain the story"])
+    decision = made.decision
+    others = [name for name in decision.ranked if name != decision.model]
+    for served in others:
+        ring.add(made, served, "fallback")
+    ring.add(made, None, "failed")
+    told = ring.look(ONE.name).decisions
+    for found, served in zip(told, [decision.model, *others, None], strict=True):
+        index = decision.index if served is None else decision.bundle.names.index(served)
+        assert (found["chosen"], found["served"]) == (decision.model, served)
+        assert (found["quality"], found["cost_usd"]) == (float(decision.qualities[index]), decision.usd_of(index))
+        assert found["saved_usd"] == decision.saved_usd(made.asked.best, index)
+    assert len({found["saved_usd"] for found in told}) > 2
+
+
+def test_one_look_reads_a_few_and_the_newest_first(ring: Recent, engine: Engine) -> None:
+    made = add(ring, engine, ["what is it"] * (READ_AT_ONCE + 5))
+    first, second = ring.look(ONE.name), ring.look(ONE.name)
+    assert [one["id"] for one in first.decisions] == [one.id for one in made[5:]]
+    assert first.unread == 5
+    assert [one["id"] for one in second.decisions] == [one.id for one in made]
+    assert second.unread == 0
+
+
+def test_the_last_ones_are_kept_and_all_are_counted(
+    ring: Recent, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "READ_AT_ONCE", KEPT)
+    made = add(ring, engine, ["what is it"] * (KEPT + 9))
+    for _ in range(2):
+        found = ring.look(ONE.name)
+        assert [one["id"] for one in found.decisions] == [one.id for one in made[-KEPT:]]
+        assert found.unread == 0
+    assert sum(ring.routed(ONE.name).values()) == KEPT + 9
+
+
+def test_a_bundle_that_left_is_held_by_no_decision(ring: Recent, engine: Engine, tmp_path: Path) -> None:
+    add(ring, engine, ["what is it"] * 3)
+    ring.look(ONE.name)
+    add(ring, engine, ["write code"] * 3)
+    left: weakref.ref[Bundle] = weakref.ref(engine.bundle)
+    engine.swap(make_path_bundle(tmp_path / "second", rows=50))
+    add(ring, engine, ["why"])
+    found = ring.look(ONE.name)
+    assert len(found.decisions) == 4  # those that had been read are figures, and stay
+    assert len({one["bundle"] for one in found.decisions}) == 2
+    gc.collect()
+    assert left() is None
+
+
+def test_counts_are_summed_over_workers(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED, str(tmp_path))
+    ring = Recent(AsyncEngine(engine), (ONE.name, OTHER.name))
+    add(ring, engine, ["what is it"] * 3)
+    ring.share()
+    (own,) = tmp_path.glob("routed-*.json")
+    own.rename(tmp_path / "routed-1.json")  # as another worker left it
+    add(ring, engine, ["what is it"])
+    assert sum(ring.routed(ONE.name).values()) == 3 + 4
+    assert not ring.routed(OTHER.name)

@@ -1,0 +1,58 @@
+"""The shadow's own policy goes over the request's: its level replaces it, and its masks add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ipr_engine import Engine
+from tests.support import skips
+from tests.support.bundles import NAMES, make_siblings
+from tests.support.local_server import LocalServer
+
+pytest.importorskip("granian", reason=skips.SERVE)
+PROMPTS = [f"why python {number} and {number * number}" for number in range(8)]
+ALLOWED = list(NAMES[:4])
+
+
+@pytest.mark.parametrize(
+    "shadows", [{}, {"tau": 0.95}, {"exclude": [NAMES[3]]}, {"tau": 0.6, "exclude": [NAMES[3]]}], ids=str
+)
+def test_the_shadow_decides_by_its_own_policy(tmp_path: Any, shadows: dict[str, Any]) -> None:
+    first, second = make_siblings(tmp_path, 2)
+    serving, beside = Engine.load(first), Engine.load(second)
+    config = {"policy": {"rule": "minmax", "tau": 0.4}, "shadow": {"bundle": str(second), "policy": shadows}}
+    said: dict[str, Any] = {"tau": 0.2, "allowed": ALLOWED}
+    with LocalServer(first, config) as server:
+        replies = [server.post("/v1/route", {"prompt": one, "ipr": said}) for one in PROMPTS]
+        counted = server.until(
+            lambda: (
+                sum(found.values()) == len(PROMPTS) and found
+                if (found := {n: v for n, v in server.metrics().items() if n.startswith("ipr_shadow_total")})
+                else None
+            )
+        )
+        figures = server.metrics()
+    own = [serving.route(one, rule="minmax", **said) for one in PROMPTS]
+    assert [reply.body["model"] for reply in replies] == [one.model for one in own]
+    its = [beside.route(one, rule="minmax", **{**said, **shadows}) for one in PROMPTS]
+    other = [(mine, shadow) for mine, shadow in zip(own, its, strict=True) if mine.model != shadow.model]
+    assert counted.get('ipr_shadow_total{choice="other"}', 0) == len(other)
+    position = beside.bundle.names.index
+    cost = sum(shadow.cost_usd - shadow.usd_of(position(mine.model)) for mine, shadow in other)
+    quality = sum(shadow.quality - float(shadow.qualities[position(mine.model)]) for mine, shadow in other)
+    assert figures["ipr_shadow_cost_usd"] == pytest.approx(cost)
+    assert figures["ipr_shadow_quality"] == pytest.approx(quality)
+
+
+def test_policies_of_the_shadow_choose_otherwise(tmp_path: Any) -> None:
+    _, second = make_siblings(tmp_path, 2)
+    beside = Engine.load(second)
+
+    def chosen(**options: Any) -> list[str]:
+        return [
+            beside.route(one, **{"rule": "minmax", "tau": 0.2, "allowed": ALLOWED, **options}).model for one in PROMPTS
+        ]
+
+    assert len({str(chosen(**one)) for one in ({}, {"tau": 0.95}, {"exclude": [NAMES[3]]})}) > 1

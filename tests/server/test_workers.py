@@ -1,0 +1,84 @@
+"""Several workers are one server: their figures add up, one that dies takes none along, and stopping finishes what runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_calls import free_port
+from tests.support.server_configs import CHAT, EVERY, KEYS, PATHS, PROMPTS, TEAM_KEY, body_of, gateway_config
+from tests.support.server_process import ServerProcess, until
+from tests.support.upstream_stub import UpstreamStub
+
+AUTHORIZATION = {"authorization": f"Bearer {TEAM_KEY}"}
+
+
+@pytest.fixture
+def two(provider: UpstreamStub, tmp_path: Path) -> Iterator[ServerProcess]:
+    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    with ServerProcess(tmp_path, config, "--workers", "2", environment=KEYS, headers=AUTHORIZATION) as server:
+        until(lambda: len(server.workers()) == 2)
+        yield server
+
+
+def replies(figures: dict[str, float]) -> float:
+    """Return how many requests of clients were answered."""
+    return sum(value for name, value in figures.items() if name.startswith("ipr_requests_total") and "/v1/" in name)
+
+
+def ask(server: ServerProcess, count: int) -> None:
+    """Ask so often, each on a connection of its own, so that both workers answer."""
+    with ThreadPoolExecutor(4) as pool:
+        bodies = [body_of(CHAT, PROMPTS[number % 3]) for number in range(count)]
+        assert {reply.status for reply in pool.map(lambda body: server.post(PATHS[CHAT], body), bodies)} == {200}
+
+
+def decisions(figures: dict[str, float]) -> float:
+    return sum(value for name, value in figures.items() if name.startswith("ipr_decisions_total"))
+
+
+def of_those_that_live(figures: dict[str, float]) -> dict[str, float]:
+    """Return what is so now, of all workers: one that has ended has no part in it."""
+    return {
+        name: value for name, value in figures.items() if name.startswith(("ipr_serving_bundle", "ipr_queue_limit"))
+    }
+
+
+def test_figures_add_up_over_workers_and_outlive_them(two: ServerProcess) -> None:
+    ask(two, 40)
+    until(lambda: {replies(two.metrics()) for _ in range(8)} == {40})  # whichever worker is asked
+    until(lambda: {decisions(two.metrics()) for _ in range(8)} == {40})  # engines' counters are shared every second
+    until(lambda: len({tuple(of_those_that_live(two.metrics()).items()) for _ in range(8)}) == 1)
+    of_two = of_those_that_live(two.metrics())
+    assert [value for name, value in of_two.items() if name.startswith("ipr_serving_bundle")] == [2]
+    victim = two.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in (running := two.workers()) and len(running) == 2, 20.0, two.printed)
+    until(lambda: {two.get("/ready").status for _ in range(8)} == {200}, 20.0)
+    ask(two, 10)
+    until(lambda: {replies(two.metrics()) for _ in range(8)} == {50})
+    until(lambda: {decisions(two.metrics()) for _ in range(8)} == {50})
+    until(lambda: all(two.metrics()["ipr_in_flight"] == 0 for _ in range(8)))
+    until(lambda: all(of_those_that_live(two.metrics()) == of_two for _ in range(8)))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_stopping_finishes_streams(provider: UpstreamStub, tmp_path: Path, how: signal.Signals) -> None:
+    provider.reset()
+    provider.fail(EVERY[0], "pace", seconds=0.2)
+    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    with ServerProcess(tmp_path, config, environment=KEYS, headers=AUTHORIZATION) as server:
+        with server.streamed(PATHS[CHAT], body_of(CHAT, model=EVERY[0], stream=True)) as answer:
+            first = answer.read1()
+            server.process.send_signal(how)
+            content = first + answer.read()
+        assert content.endswith(b"data: [DONE]\n\n")
+        assert server.process.wait(20) == 0, server.printed()
+        with pytest.raises(OSError, match=r"refused|reset"):
+            server.get("/health")
+    provider.reset()
