@@ -127,6 +127,8 @@ async def storm(application: Any, provider: UpstreamStub, seed: int, count: int)
 def test_the_requests_that_are_changed_are_answered(application: Any) -> None:
     async def asked() -> list[tuple[str, int, bytes]]:
         async with AsgiApp(application) as app:
+            while (await app.call("GET", "/ready", WELL, [], leaves=False)).status != 200:
+                await asyncio.sleep(0.01)
             replies = [
                 await app.call("POST", path, WELL, [json.dumps(body).encode()], leaves=False) for path, body in REAL
             ]

@@ -12,9 +12,10 @@ from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 from ipr_engine.server.decided import Question
 from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.refused import RefusedError
-from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.request_formats import MESSAGES
+from ipr_engine.server.server_config import Endpoint, ServerConfig, Tenant
 from ipr_engine.server.tenants import ANYBODY
-from tests.support.server_configs import EVERY
+from tests.support.server_configs import EVERY, OPENAI
 
 CLAUDE = Tenant(name="claude", keys_sha256=(64 * "0",), policy={"family": "claude", "tau": 0.6})
 
@@ -70,3 +71,17 @@ def test_another_fault_is_not_blamed_on_the_request(default_engine: Engine) -> N
     assert (found.status, found.param) == (503, None)  # the server's own fault: another may answer
     found = refusal(PolicyBook(default_engine, ServerConfig()), question(said({"x-ipr-tau": "2"})))
     assert found.param == "x-ipr-tau"
+
+
+def test_who_cannot_speak_the_format_is_left_out_by_that_cause(default_engine: Engine) -> None:
+    chat, every, silent = OPENAI[0], EVERY[0], EVERY[1]
+    endpoints = {
+        "chat": Endpoint(base_url="http://any/v1", formats=("openai-chat",)),
+        "every": Endpoint(base_url="http://any/v1", formats=("openai-chat", "anthropic-messages")),
+    }
+    config = ServerConfig(endpoints=endpoints, upstreams={chat: "chat", every: "every"})
+    made = PolicyBook(default_engine, config).compile(question(form=MESSAGES))
+    assert made.policy.allowed == (every,)
+    assert made.exclusions[chat] == "format: its upstream speaks openai-chat, not anthropic-messages"
+    assert made.exclusions[silent] == "upstream: none is configured"
+    assert made.masked == (chat,)

@@ -43,8 +43,8 @@ def test_where_it_serves_is_told_once_it_does(gateway: ServerProcess) -> None:
 @pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, {}, "--workers", "2") as server:
-        workers = until(lambda: found if len(found := server.workers()) == 2 else None)
-        until(lambda: {server.get("/ready").status for _ in range(8)} == {200})
+        until(lambda: server.all_ready(2), 20.0, server.printed)
+        workers = server.workers()
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 20.0, server.printed)

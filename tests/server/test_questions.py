@@ -13,8 +13,8 @@ from tests.support.bundles import NAMES
 from tests.support.local_server import LocalServer
 
 pytest.importorskip("granian", reason=skips.SERVE)
-from ipr_engine.server.chooser import MOST_SETS  # noqa: E402
-from ipr_engine.server.question_endpoints import MOST_OF_SYSTEMONE, MOST_QUESTIONS  # noqa: E402
+from ipr_engine.server.chooser import MOST_SETS
+from ipr_engine.server.question_endpoints import MOST_OF_SYSTEMONE, MOST_QUESTIONS
 
 FIVE = NAMES[:5]
 SETS = [list(some) for size in (2, 3, 4) for some in combinations(FIVE, size)]

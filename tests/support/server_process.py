@@ -83,6 +83,15 @@ class ServerProcess(HttpCalls):
         """Return every sample of /metrics: name and labels, as they are written there -> value."""
         return self.get("/metrics").samples
 
+    def all_ready(self, workers: int, status: int = 200) -> bool:
+        """Return whether so many workers run and serve a bundle, and `/ready` of whichever answers has the status."""
+        try:
+            serving = sum(value for name, value in self.metrics().items() if name.startswith("ipr_serving_bundle"))
+            statuses = {self.get("/ready").status for _ in range(8)}
+        except OSError:  # a worker that was killed had taken the connection
+            return False
+        return len(self.workers()) == serving == workers and statuses == {status}
+
     def counted(self, before: Mapping[str, float]) -> dict[str, float]:
         """Return by how much samples have grown since, of those that have."""
         return {
