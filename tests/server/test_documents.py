@@ -1,5 +1,6 @@
 """What docs/server.md shows of configs can be read, and names what there is."""
 
+import json
 import re
 from dataclasses import fields
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ import pytest
 from tests.support import skips
 
 TEXT = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+FIGURES = Path(__file__).parents[2] / "benchmarks" / "results" / "server.jsonl"
 BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.S)
 
 
@@ -54,6 +56,12 @@ def test_every_metric_that_the_server_counts_is_on_the_page():
     counted = {name for name in re.findall(r"^# TYPE (\w+) ", written, flags=re.M) if not name.endswith("_created")}
     own = counted - set(re.findall(r"^# TYPE (ipr_\w+) ", engine_text(), flags=re.M))
     assert {name for name in own if name not in TEXT} == set()
+
+
+def test_the_figures_of_the_page_are_those_recorded():
+    lines = {(line["what"], line.get("body")): line for line in map(json.loads, FIGURES.read_text().splitlines())}
+    shown = set(re.findall(r"^\| .* \| .* \| ([\d,]+) \|$", TEXT, flags=re.M))
+    assert {f"{round(line['over_us']):,}" for line in lines.values()} == shown
 
 
 def engine_text():
