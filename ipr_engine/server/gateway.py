@@ -20,6 +20,7 @@ from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError, ReplyCutError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
+from ipr_engine.server.stream_tail import StreamTail
 from ipr_engine.server.told import Told, decision_headers
 from ipr_engine.server.upstreams import (
     Reply,
@@ -209,17 +210,22 @@ class Gateway:
         form: RequestFormat,
     ) -> None:
         await exchange.begin(reply.status, [*reply.headers, *headers])
+        passed = StreamTail()
         async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
             try:
                 async for piece in pieces:
+                    if reply.events:
+                        passed.add(piece)
                     await exchange.piece(piece)
+                if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
+                    raise StreamCutError
             except StreamCutError:
                 self._metrics.cut(target.candidate).inc()
                 self._metrics.attempts(target.candidate, "cut").inc()
                 target.health.failed(Turn.UP)
                 if not reply.events:  # nothing can be said in the middle of a body: the connection ends
                     raise ReplyCutError from None
-                await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off"))
+                await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
             else:
                 target.health.succeeded()
         await exchange.piece(b"", more=False)

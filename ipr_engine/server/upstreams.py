@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -33,7 +34,7 @@ UNSAID = frozenset({401, 402, 403})
 """Statuses whose text speaks of the server's own key: the client does not get it."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
-SSE = "text/event-stream"
+SSE, JSON = "text/event-stream", "application/json"
 
 
 class UpstreamFailedError(Exception):
@@ -70,7 +71,9 @@ class StreamedReply:
     """A `StreamedReply` is an upstream's reply whose first piece is there.
 
     Attributes:
-        pieces: that one and the rest, as they come. events: they are server-sent events.
+        pieces: that one and the rest, as they come.
+        events: they are server-sent events that can be read, and more of them can be added.
+        until_closed: only the end of the connection ends them, so that a break looks like an end.
         close: ends the connection where the pieces were not read to their end; may always be called.
     """
 
@@ -78,6 +81,7 @@ class StreamedReply:
     headers: list[tuple[bytes, bytes]]
     pieces: AsyncIterator[bytes]
     events: bool
+    until_closed: bool
     close: Callable[[], object]
 
 
@@ -193,23 +197,26 @@ class Upstreams:
                 if not 200 <= status < 600:  # no server may pass it on
                     raise UpstreamFailedError("broken")
                 content = response.content
-                events = response.headers.get("content-type", "").lower().startswith(SSE)
+                kind = response.headers.get("content-type", "").lower()
+                events, readable = kind.startswith(SSE), _is_readable(response.headers)
+                until_closed = _lasts_until_closed(response)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
                     kept = bytearray()
                     while piece := await content.readany():
                         kept += piece
                         if len(kept) > self._reply_bytes:
                             pieces = self._pieces(response, bytes(kept), timeouts.idle_s)
-                            return StreamedReply(status, passed, pieces, False, response.close)
+                            return StreamedReply(status, passed, pieces, False, until_closed, response.close)
                     response.release()
-                    if not kept and status < 300:
+                    doubtful = until_closed and readable and kind.startswith(JSON)
+                    if status < 300 and (not kept or (doubtful and await asyncio.to_thread(_is_cut, kept))):
                         raise UpstreamFailedError("broken")
                     return WholeReply(status, passed, bytes(kept))
                 first = await content.readany()
                 if events and not first:
                     raise UpstreamFailedError("broken")
                 pieces = self._pieces(response, first, timeouts.idle_s)
-                return StreamedReply(status, passed, pieces, events, response.close)
+                return StreamedReply(status, passed, pieces, events and readable, until_closed, response.close)
         except UpstreamFailedError:
             _drop(response)
             raise
@@ -286,6 +293,28 @@ async def _rest(
             response.release()
         else:
             response.close()
+
+
+def _lasts_until_closed(response: Any) -> bool:
+    """Return whether a reply says neither its length nor, by chunks, where it ends."""
+    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
+    return not chunked and response.content_length is None
+
+
+def _is_readable(headers: Mapping[str, str]) -> bool:
+    """Return whether a reply is not compressed, as it was asked for."""
+    return headers.get("content-encoding", "identity").lower() == "identity"
+
+
+def _is_cut(body: bytearray) -> bool:
+    """Return whether this is no whole JSON: what is unusual, NaN say, may stand in it."""
+    try:
+        json.loads(body)
+    except ValueError:
+        return True
+    except RecursionError:
+        return False
+    return False
 
 
 def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:

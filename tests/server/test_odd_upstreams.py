@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ipr_engine import Engine, parse_request
+from tests.support import upstream_replies
 from tests.support.http_calls import events
-from tests.support.server_configs import CALLED, CHAT, EVERY, PATHS, SPEAKERS, body_of
+from tests.support.server_configs import CALLED, CHAT, EVERY, MESSAGES, PATHS, RESPONSES, SPEAKERS, body_of
 from tests.support.server_process import ServerProcess, until
 from tests.support.upstream_stub import UpstreamStub
 
@@ -23,6 +24,8 @@ def sent(status: str, body: str = "{}", **headers: str) -> str:
     return f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items()) + "\r\n" + body
 
 
+CLOSED = "HTTP/1.1 200 -\r\ncontent-type: {}\r\n\r\n"
+"""The head of a reply that says neither its length nor where it ends: the end of the connection is its end."""
 ODD: dict[str, tuple[list[str | float], str]] = {
     "a redirect": ([sent("302", location=ELSEWHERE)], "status_302"),
     "a permanent redirect": ([sent("308", location=ELSEWHERE)], "status_308"),
@@ -39,6 +42,7 @@ ODD: dict[str, tuple[list[str | float], str]] = {
     "half a head": (["HTTP/1.1 200 -\r\ncontent-le"], "broken"),
     "a head without an end": (["HTTP/1.1 200 -\r\nx-long: " + 70_000 * "x"], "broken"),
     "less than is stated": (["HTTP/1.1 200 -\r\ncontent-length: 100\r\n\r\n{}"], "broken"),
+    "half an answer that ends with its connection": ([CLOSED.format("application/json") + '{"choices": [{'], "broken"),
     "a wrong chunk": (["HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"], "broken"),
 }
 FAULTS_OF_THE_REQUEST = ("400", "404", "413", "422")
@@ -170,3 +174,88 @@ def test_a_stream_that_ends_well_forgets_the_one_that_was_cut(
         for _ in range(2):
             assert gateway.post(PATHS[CHAT], body_of(CHAT, stream=True)).told["candidate"] == first
     assert gateway.metrics()[f'ipr_upstream_up{{candidate="{first}"}}'] == 1
+
+
+EVENTS = "text/event-stream"
+CHUNK = 'data: {"choices": [{"delta": {"content": "Four."}, "finish_reason": null}]}\n\n'
+GOOD: dict[str, tuple[str, str]] = {
+    "no [DONE], and a reason why it finished": (CHAT, CHUNK + CHUNK.replace("null", '"stop"')),
+    "[DONE] alone": (CHAT, CHUNK + "data: [DONE]\n\n"),
+    "[DONE] without a blank line": (CHAT, CHUNK + "data:[DONE]"),
+    "an error of its own": (CHAT, CHUNK + 'data: {"error": {"message": "no room left"}}\n\n'),
+    "an error event of Messages": (
+        MESSAGES,
+        'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error"}}\n\n',
+    ),
+    "an incomplete response": (RESPONSES, 'event: response.incomplete\ndata: {"type":"response.incomplete"}\n\n'),
+    "a last event longer than what is kept": (
+        RESPONSES,
+        'data: {"type":"response.completed","text":"' + 200_000 * "x" + '"}\n\n',
+    ),
+}
+
+
+def streamed(form: str) -> list[str]:
+    """Return the events of a whole stream."""
+    found = upstream_replies.events(PATHS[form], body_of(form, model=EVERY[0], stream=True))
+    return [event.decode() for event in found]
+
+
+def closed(form: str, gateway: ServerProcess, upstream: UpstreamStub, said: str, **headers: str) -> bytes:
+    """Return what becomes of a stream that ends with its connection, its pieces apart."""
+    head = CLOSED.format(EVENTS)[:-2] + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    pieces = [head + said[: len(said) // 2], 0.05, said[len(said) // 2 :]]
+    upstream.fail(EVERY[0], "raw", pieces=pieces)
+    return gateway.post(PATHS[form], body_of(form, model=EVERY[0], stream=True)).content
+
+
+@pytest.mark.parametrize("form", PATHS)
+def test_a_stream_that_ends_with_its_connection_is_whole_where_its_events_say_so(
+    gateway: ServerProcess, upstream: UpstreamStub, form: str
+) -> None:
+    said, before = "".join(streamed(form)), gateway.metrics()
+    assert closed(form, gateway, upstream, said) == said.encode()
+    assert of(gateway.counted(before), "ipr_streams_cut_total") == []
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_stream_is_not_cut_where_it_may_be_whole(gateway: ServerProcess, upstream: UpstreamStub, case: str) -> None:
+    form, said = GOOD[case]
+    before = gateway.metrics()
+    assert closed(form, gateway, upstream, said) == said.encode()
+    assert of(gateway.counted(before), "ipr_streams_cut_total") == []
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+@pytest.mark.parametrize("form", PATHS)
+def test_a_stream_that_ends_with_its_connection_before_its_last_event_is_cut(
+    gateway: ServerProcess, upstream: UpstreamStub, form: str, kept: int
+) -> None:
+    said, before = "".join(streamed(form)[:kept]), gateway.metrics()
+    reply = closed(form, gateway, upstream, said)
+    assert reply.startswith(said.encode())
+    error = events(reply[len(said) :])[-1]
+    assert EVERY[0] in (error["error"]["message"] if form != RESPONSES else error["message"])
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+    assert of(counted, "ipr_upstream_attempts_total", candidate=EVERY[0], outcome="cut") == [1]
+
+
+def test_text_that_speaks_of_an_end_is_none(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    said = 'data: {"type":"response.output_text.delta","delta":"{\\"type\\": \\"response.completed\\"}"}\n\n'
+    assert "error" in closed(RESPONSES, gateway, upstream, said).decode()
+
+
+def test_a_compressed_stream_is_not_read(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    said, before = "\x1f\x8b of events", gateway.metrics()
+    assert closed(CHAT, gateway, upstream, said, **{"content-encoding": "gzip"}) == said.encode("latin-1")
+    assert of(gateway.counted(before), "ipr_streams_cut_total") == []
+
+
+@pytest.mark.parametrize("said", ['{"id": "1"}', '{"id": NaN}', " {} \n"])
+def test_a_whole_answer_that_ends_with_its_connection_is_one(
+    gateway: ServerProcess, upstream: UpstreamStub, said: str
+) -> None:
+    upstream.fail(EVERY[0], "raw", pieces=[CLOSED.format("application/json") + said])
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0]))
+    assert (reply.status, reply.content.decode()) == (200, said)

@@ -216,5 +216,17 @@ def test_a_stream_that_breaks_raises(of_openai: Any, of_anthropic: Any, upstream
         list(of_openai.chat.completions.create(model=EVERY[0], messages=TURNS, stream=True))
     with pytest.raises(anthropic.APIError, match=EVERY[0]):
         list(of_anthropic.messages.create(model=EVERY[0], max_tokens=64, messages=TURNS, stream=True))
-    last = list(of_openai.responses.create(model=EVERY[0], input=PROMPTS[0], stream=True))[-1]
-    assert (last.type, EVERY[0] in last.message) == ("error", True)  # this SDK hands the event on
+
+
+def test_a_responses_stream_that_breaks_ends_with_an_event_as_the_sdk_types_it(
+    of_openai: Any, upstream: UpstreamStub
+) -> None:
+    upstream.fail(EVERY[0], "cut")
+    *before, last = of_openai.responses.create(model=EVERY[0], input=PROMPTS[0], stream=True)
+    assert type(last).model_validate(last.model_dump(), strict=True).type == "error"  # it hands the event on
+    assert EVERY[0] in last.message
+    assert [one.sequence_number for one in (*before, last)] == list(range(len(before) + 1))
+    with of_openai.responses.stream(model=EVERY[0], input=PROMPTS[0]) as events:
+        assert [one.type for one in events][-1] == "error"
+        with pytest.raises(RuntimeError, match=r"response\.completed"):
+            events.get_final_response()

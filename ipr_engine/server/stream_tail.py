@@ -1,0 +1,45 @@
+"""A `StreamTail` keeps the end of a stream that passes by: what it tells is read only where the stream's own end is in doubt."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+KEPT_BYTES = 65536
+_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d+)(?=\D)')  # inside of a text of JSON the quotes are escaped
+
+
+class StreamTail:
+    """A `StreamTail` keeps the last pieces of a stream of events, `KEPT_BYTES` of them and no whole piece more."""
+
+    __slots__ = ("_bytes", "_dropped", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._bytes = 0
+        self._dropped = False
+
+    def add(self, piece: bytes) -> None:
+        """Keep a piece, by reference; the first ones leave."""
+        pieces = self._pieces
+        pieces.append(piece)
+        self._bytes += len(piece)
+        while self._bytes - len(pieces[0]) >= KEPT_BYTES:
+            self._bytes -= len(pieces.popleft())
+            self._dropped = True
+
+    def lacks(self, ends: re.Pattern[bytes]) -> bool:
+        """Return whether nothing in the tail says that the stream is over.
+
+        It is False, too, where the last event is longer than the tail: its beginning might have said so.
+        """
+        text = b"".join(self._pieces)
+        if ends.search(text):
+            return False
+        return not self._dropped or _BLANK_LINE.search(text.rstrip(b"\r\n")) is not None
+
+    def next_number(self) -> int:
+        """Return the number that an event after the last one has, 0 where none was told: typed clients need one."""
+        numbers = _NUMBER.findall(b"".join(self._pieces))
+        return int(numbers[-1]) + 1 if numbers else 0
