@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine._extras import need_pyplot
 from ipr_engine.evaluation.plot_style import BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 from ipr_engine.measures.resampling import Estimate
 
@@ -43,12 +42,7 @@ def intervals(
     Args:
         axis: what is measured. lines: values worth a vertical line. limits: cut the axis; a cut interval gets an arrow.
     """
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("Agg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
+    pyplot = need_pyplot()
     path.parent.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
         height = (0.26 + APART * len(series)) * len(rows) + 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.errors import BackendUnavailableError
+from ipr_engine._extras import need_pyplot
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, STYLE
 from ipr_engine.measures.resampling import Estimate
 
@@ -127,12 +126,7 @@ def saved_figure(
     path: Path, shape: tuple[int, int], size: tuple[float, float], **options: Any
 ) -> Iterator[tuple[Any, Any]]:
     """Open a figure and its (rows, columns) of axes, saved at the end."""
-    try:
-        matplotlib = importlib.import_module("matplotlib")
-        matplotlib.use("Agg")
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[eval]' ({error})") from error
+    pyplot = need_pyplot()
     path.parent.mkdir(parents=True, exist_ok=True)
     with pyplot.rc_context(STYLE):
         figure, grid = pyplot.subplots(*shape, figsize=size, layout="constrained", squeeze=False, **options)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+from ipr_engine._extras import need_pyplot
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, STYLE
 
 from .quantiles import Nanoseconds, level_name, quantiles
@@ -19,17 +19,9 @@ DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1)), ":")
 POINTS = 400  # of a curve
 
 
-def _pyplot() -> Any:
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        return importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise BackendUnavailableError(f"plots need matplotlib: pip install 'ipr_engine[bench]' ({error})") from error
-
-
 def check_available() -> None:
     """Raise if matplotlib is missing: before a long run, not after it."""
-    _pyplot()
+    need_pyplot("bench")
 
 
 def latency_over_quantile(
@@ -45,7 +37,7 @@ def latency_over_quantile(
         curves: name -> (total, service), (n,) ns each: from the intended send time (thick), of the call alone (thin).
         limits: (quantile, ns) of objectives, drawn as marks.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot("bench")
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
         most = max(len(total) for total, _ in curves.values())
@@ -92,7 +84,7 @@ def latency_over_throughput(
     Args:
         series: name -> steps with throughput_rps, p50_us, p99_us (None where not told) and mark, what is written at them.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot("bench")
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
         for (name, steps), colour in zip(series.items(), _cycle(COLOURS), strict=False):

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from ipr_engine._extras import pip_extra
 from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
 from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
@@ -165,7 +166,7 @@ def _why_not(name: str, export: Export, dtype: str | None) -> str | None:
     if not any(role in export.files for role in tier.roles[dtype]):
         return f"the export has no file {' or '.join(tier.roles[dtype])}"
     if not any(importlib.util.find_spec(package) for package in tier.packages):
-        return f"{' or '.join(tier.packages)} is not installed; pip install {tier.extra}"
+        return f"{' or '.join(tier.packages)} is not installed; {' or '.join(map(pip_extra, tier.extras))}"
     return None
 
 

@@ -15,14 +15,14 @@ class Tier(NamedTuple):
 
     Attributes:
         encoder: "module:class" of this package; the class's `open_export` loads an export (registry.TransformerTier).
-        packages: one of them must be installed. extra: what pip installs to have one.
+        packages: one of them must be installed. extras: each brings one.
         roles: dtype -> the files of an export, one of which the tier needs; a dtype that is no key cannot be served.
         gpu_encoder: `encoder` where the tier has another class on a GPU; None where it has not.
     """
 
     encoder: str
     packages: tuple[str, ...]
-    extra: str
+    extras: tuple[str, ...]
     roles: Mapping[str | None, tuple[str, ...]]
     gpu_encoder: str | None = None
 
@@ -32,20 +32,20 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
         "onnx": Tier(
             encoder="onnx:OnnxEncoder",
             packages=("onnxruntime",),
-            extra="'ipr_engine[onnx]'",
+            extras=("onnx",),
             roles={None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)},
         ),
         "torch": Tier(
             encoder="torch:TorchEncoder",
             gpu_encoder="torch_graphs:TorchGraphEncoder",
             packages=("torch",),
-            extra="'ipr_engine[gpu]'",
+            extras=("gpu",),
             roles={None: ("weights",), "bfloat16": ("weights",)},
         ),
         "tensorrt": Tier(
             encoder="tensorrt.encoder:TensorRtEncoder",
             packages=("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
-            extra="'ipr_engine[tensorrt]' or 'ipr_engine[tensorrt-rtx]'",
+            extras=("tensorrt", "tensorrt-rtx"),
             roles={None: ("onnx",)},
         ),
     }

