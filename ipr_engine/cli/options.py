@@ -13,7 +13,7 @@ from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy_spec import PolicySpec
-from ipr_engine.policy.rules import TARGETS
+from ipr_engine.policy.rules import with_aim
 
 _OF_TRANSFORMERS = ("tier", "device", "threads", "encoder_folders")
 
@@ -87,9 +87,8 @@ def load_keywords(arguments: argparse.Namespace) -> Any:
 
 
 def policy_keywords(arguments: argparse.Namespace) -> Any:
-    """Return what `Engine.policy` takes of these, by name: tau 0.1 where none says how much quality is asked for."""
-    options = given_options(arguments)
-    return options if options.keys() & {"tau", *TARGETS} else {"tau": 0.1, **options}
+    """Return what `Engine.policy` takes of these, by name, with an aim."""
+    return with_aim(given_options(arguments))
 
 
 def given_options(arguments: argparse.Namespace) -> Any:

@@ -183,7 +183,7 @@ class IprClassifier(LiteLLMSeat):
             alias: the model name, or names, whose controls it checks; None: every request's. Say it where there are several seats.
             controls: options of a policy that a request may set; all but prices and performance.
             assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
-            policy: the options of `Engine.policy`; tau is 0.2 where there is no aim.
+            policy: the options of `Engine.policy`; tau is 0.1 where there is no aim.
         Raises:
             InvalidInputError: an argument is not as above: the proxy does not start.
         """

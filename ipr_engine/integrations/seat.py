@@ -16,13 +16,12 @@ from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS, Options
-from ipr_engine.policy.rules import AIMS, BEST, CHEAPEST
+from ipr_engine.policy.rules import BEST, CHEAPEST, with_aim
 from ipr_engine.prompts.parse import parse_request
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
 from ipr_engine.request.assumed import assumed_bill
 from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 
-TAU = 0.2  # of a seat whose operator names no aim
 FIELD = "metadata.ipr"
 MAX_KEPT_BESTS = 256
 LONGEST_HEADER = 300  # characters of an error that a response's header tells
@@ -79,7 +78,7 @@ class Seat:
 
         Args:
             names: the gateway's name -> candidate, or candidates of the same name; None: every candidate of the bundle.
-            options: of `Engine.policy`; tau is 0.2 where they name no aim. They allow no more than the candidates of `names`.
+            options: of `Engine.policy`; tau is 0.1 where they name no aim. They allow no more than the candidates of `names`.
             bundle, watch_s: those of `shared_engine`. A bundle that cannot be loaded is no error here: it is logged, and tried again.
             controls: options of a policy that a request may set, of `POLICY_CONTROLS`.
             assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
@@ -99,7 +98,7 @@ class Seat:
         self._names = names if names is None or isinstance(names, Mapping) else {name: name for name in names}
         if self._names is not None and not self._names:
             raise InvalidInputError(f"{called}: expected at least one name of a candidate, got none")
-        self._options = dict(options) if any(options.get(aim) is not None for aim in AIMS) else {**options, "tau": TAU}
+        self._options = with_aim(options)
         self._controls = tuple(controls)
         self._assumed_tokens = assumed_tokens
         self._shared = shared_engine(bundle, watch_s)

@@ -19,7 +19,7 @@ from ipr_engine.bundle import Performance, Price, PriceList
 from ipr_engine.bundle.performance import performance_json
 from ipr_engine.bundle.price import price_json
 from ipr_engine.policy.cost_weights import TERMS
-from ipr_engine.policy.rules import BEST, CHEAPEST, EVERY_RULE, PRESETS
+from ipr_engine.policy.rules import BEST, CHEAPEST, DEFAULT_TAU, EVERY_RULE, PRESETS
 from ipr_engine.prompts.objects import kind_of
 
 Options = Mapping[str, Any]  # of a policy, by name
@@ -39,7 +39,7 @@ class PolicySpec:
         "rule see [decide.md](decide.md). Or, in its place, one of the next five: the same path answers them, and the "
         "calibration map under rule `calibrated` ([calibration.md](calibration.md))",
         form="number",
-        flag=Flag(takes="number", help="tolerance in [0, 1]: 0 best quality, 1 cheapest (default 0.1)"),
+        flag=Flag(takes="number", help=f"tolerance in [0, 1]: 0 best quality, 1 cheapest (default {DEFAULT_TAU})"),
     )
     rule: str | None = option(
         None,

@@ -21,10 +21,18 @@ CALIBRATED, PATH = "calibrated", "path"  # the rules that answer a target
 PRESETS: Mapping[str, float] = MappingProxyType({"quality": 1.0, "balanced": 0.98, "cost": 0.95})  # share of best kept
 TARGETS = ("quality_share", "max_usd_per_1k", "max_share_strongest", "response_quality_difference", "preset")
 AIMS = ("tau", *TARGETS)  # of which a policy has one: they replace each other
+DEFAULT_TAU = 0.1  # where a server, a seat in a gateway or the command line is told no aim
 UNSUPPORTED = CAUSE.index("unsupported")
 BEST, CHEAPEST = "best", "cheapest"  # who answers prompts of little support, where no name is given
 
 Target = tuple[str, float]  # a name of TARGETS but the last two, and its value
+
+
+def with_aim(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a policy that name an aim: tau is `DEFAULT_TAU` where they name none. None says nothing."""
+    if any(options.get(aim) is not None for aim in AIMS):
+        return dict(options)
+    return {**options, "tau": DEFAULT_TAU}
 
 
 def tau_or_target(tau: float | None, targets: Mapping[str, object]) -> tuple[float | None, Target | None]:

@@ -15,7 +15,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
 from ipr_engine.policy.policy_spec import Options, PolicyOptions
-from ipr_engine.policy.rules import AIMS
+from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Question
@@ -25,7 +25,6 @@ from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker
 
-DEFAULT_TAU = 0.1
 MOST_KEPT = 16384
 """Bytes of options, as JSON, from which on a policy is compiled for its request alone: `limits.policies` bounds memory, too."""
 FORMAT = "format"
@@ -111,9 +110,7 @@ class PolicyBook:
         of_model = config.models.get(question.model, {})
         levels = (config.policy, of_model, tenant.policy, among, question.controls.policy, self._last)
         options, exclusions = merged(levels, bundle.candidates, self.format_exclusions(question.form, bundle))
-        if options.keys().isdisjoint(AIMS):
-            options["tau"] = DEFAULT_TAU
-        policy = engine.policy(**cast(PolicyOptions, options))
+        policy = engine.policy(**cast(PolicyOptions, with_aim(options)))
         if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
             return self.compile(question)
         exclusions = {**policy.exclusions, **exclusions}

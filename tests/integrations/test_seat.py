@@ -12,6 +12,7 @@ from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import BundleError, BundleNotFoundError
 from ipr_engine.integrations import shared_engine as sharing
 from ipr_engine.integrations.seat import Seat, told
+from ipr_engine.policy.rules import DEFAULT_TAU
 from ipr_engine.request.wrong_control import WrongControlError
 from tests.support.bundles import make_bundle, make_siblings
 from tests.support.callers import until
@@ -85,8 +86,9 @@ def test_an_aim_of_the_operators_stands_in_place_of_tau(default_engine, aim):
     )
 
 
-def test_without_an_aim_tau_is_a_fifth(engine):
-    assert Seat(None, {}, bundle=engine).policy(None, None).tau == 0.2
+def test_without_an_aim_tau_is_that_of_the_server(engine):
+    assert Seat(None, {}, bundle=engine).policy(None, None).tau == DEFAULT_TAU == 0.1
+    assert Seat(None, {"tau": None}, bundle=engine).policy(None, None).tau == DEFAULT_TAU
 
 
 @pytest.mark.parametrize(

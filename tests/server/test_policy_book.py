@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.policy.rules import DEFAULT_TAU
 from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 from ipr_engine.server.decided import Question
 from ipr_engine.server.policy_book import PolicyBook
@@ -26,6 +27,12 @@ def said(headers: dict[str, str]) -> Controls:
 
 def question(controls: Controls = NO_CONTROLS, tenant: Tenant = ANYBODY, **more: Any) -> Question:
     return Question(None, controls, tenant, "auto", **more)
+
+
+def test_without_an_aim_tau_is_that_of_the_seats(default_engine: Engine) -> None:
+    book = PolicyBook(default_engine, ServerConfig())
+    assert asyncio.run(book.of(question())).policy.tau == pytest.approx(DEFAULT_TAU)
+    assert asyncio.run(book.of(question(said({"x-ipr-tau": "0"})))).policy.tau == 0
 
 
 def test_aims_replace_each_other_and_masks_add_up(default_engine: Engine) -> None:
