@@ -131,7 +131,7 @@ class Decider:
         except RowError as error:
             # it does not say why; the engine beneath does, and is not counted
             rows = await asyncio.to_thread(self._maker.route_many, [prompt], policy, on_error="status", **given)
-            reason = rows[0].reason
+            reason = _reason(rows[0], asked)
             raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
 
     def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
@@ -156,3 +156,10 @@ class Decider:
             self.metrics.assumed(kind).inc()
         billed, assumed = assumed_bill(self._maker.encoder, parsed, self._assumed)
         return {**given, "billed_tokens": billed}, assumed
+
+
+def _reason(row: Decision, asked: AskedPolicy) -> str | None:
+    """Return why a row could not be decided. A mask of the server's is told in its own words: the policy itself calls it `allowed`."""
+    if row.status != "none_allowed" or row.inputs.error is not None:
+        return row.reason
+    return "; ".join(f"{name}: {why}" for name, why in {**row.excluded, **asked.exclusions}.items())
