@@ -19,7 +19,7 @@ from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS, Options
 from ipr_engine.policy.rules import BEST, CHEAPEST, with_aim
 from ipr_engine.prompts.parse import parse_request
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
-from ipr_engine.request.assumed import assumed_bill
+from ipr_engine.request.assumed import assumed_bill_beside
 from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 
 FIELD = "metadata.ipr"
@@ -183,7 +183,8 @@ class Seat:
         given: dict[str, Any] = {}
         assumed = 0
         if uncounted and self._assumed_tokens is not None:
-            given["billed_tokens"], assumed = assumed_bill(engine.engine.encoder, request, self._assumed_tokens)
+            encoder = engine.engine.encoder
+            given["billed_tokens"], assumed = await assumed_bill_beside(encoder, request, self._assumed_tokens)
         plain = request == ParsedRequest(request.encoded)  # the engine's short way
         decision = await engine.route(request.encoded if plain else request, policy, **given)
         self.count("decided", decision.model)

@@ -14,7 +14,7 @@ from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError, IprError, RecordError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
-from ipr_engine.request.assumed import assumed_bill
+from ipr_engine.request.assumed import assumed_bill_beside
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
@@ -80,7 +80,7 @@ class Decider:
         asked = await self.book.of(question)
         try:
             parsed = parse_request(question.prompt)
-            given, assumed = self._given(parsed, question.controls.given)
+            given, assumed = await self._given(parsed, question.controls.given)
             # a text alone is decided in one C++ call
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
@@ -134,7 +134,7 @@ class Decider:
             reason = _reason(rows[0], asked)
             raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
 
-    def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
+    async def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
         """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
 
         Raises:
@@ -154,7 +154,7 @@ class Decider:
             return given, 0  # refused by the engine, which says what to give
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()
-        billed, assumed = assumed_bill(self._maker.encoder, parsed, self._assumed)
+        billed, assumed = await assumed_bill_beside(self._maker.encoder, parsed, self._assumed)
         return {**given, "billed_tokens": billed}, assumed
 
 
