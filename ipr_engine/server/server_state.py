@@ -45,6 +45,7 @@ class ServerState:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
         patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
         hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
+        owns_process: whether the process serves this application alone.
         served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
     """
 
@@ -71,6 +72,7 @@ class ServerState:
         self.config = config
         self.parent: int | None = None
         self.served: Path | None = None
+        self.owns_process = False
         self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
@@ -142,9 +144,7 @@ class ServerState:
             self._problem = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
-        if (
-            self.parent is not None
-        ):  # a process of the server's own: what is loaded stays, and is not looked through again
+        if self.owns_process:  # what is loaded stays, and is not looked through again
             gc.collect()
             gc.freeze()
         self._warm = True
