@@ -91,6 +91,30 @@ def test_an_upstream_that_fails_is_seen(
     assert served.post("/v1/chat/completions", asking("x", model=chosen)).status == 200  # a probe: it is up again
 
 
+def test_one_candidate_alone_is_a_point_in_the_chart(browser: Chromium, default_engine: Engine, tmp_path: Path) -> None:
+    for name in default_engine.bundle.names[:4]:
+        if (promise := default_engine.policy(tau=TAU, allowed=[name]).promise) is None:
+            continue
+        config = {"policy": {"tau": TAU, "allowed": [name]}}
+        with ServerProcess(tmp_path / name, config) as server:
+            browser.open(f"{server.url}/", WIDE)
+            browser.until(LIVE)
+            told = browser.read("document.querySelector('#curve svg').getAttribute('aria-label')")
+            assert figures(told)[:1] == [pytest.approx(promise.quality, abs=6e-4)]
+            assert browser.read("document.querySelectorAll('#curve .axis').length") < 20
+            assert browser.read("document.getElementById('trouble').hidden")
+            assert browser.complaints == []
+
+
+def test_a_fault_of_the_page_is_not_said_to_be_the_servers(page: Chromium) -> None:
+    page.read("take = () => { throw new Error('a fault of mine'); }; void refresh()")
+    page.until("!document.getElementById('trouble').hidden")
+    assert page.text("#trouble") == "This page cannot show what the server answered: a fault of mine."
+    assert page.text("#live") == "Live."
+    assert any("a fault of mine" in said for said in page.complaints)
+    page.forget()
+
+
 def test_nothing_asked_yet_is_said_and_a_key_is_asked_for(browser: Chromium, deciding: ServerProcess) -> None:
     browser.open(f"{deciding.url}/", NARROW)
     browser.until("!document.getElementById('keyform').hidden")
