@@ -104,7 +104,8 @@ class Gateway:
                 await exchange.reply(attempts.reply.status, attempts.reply.body, [*attempts.reply.headers, *headers])
             else:
                 try:
-                    await client.waits_for(self._stream(exchange, attempts.reply, headers, attempts.target, form))
+                    stream = self._stream(exchange, attempts.reply, headers, attempts.target, form, tenant)
+                    await client.waits_for(stream)
                 finally:
                     attempts.reply.close()  # the client may leave before the first piece is read
 
@@ -208,6 +209,7 @@ class Gateway:
         headers: list[tuple[bytes, bytes]],
         target: Target,
         form: RequestFormat,
+        tenant: Tenant,
     ) -> None:
         await exchange.begin(reply.status, [*reply.headers, *headers])
         passed = StreamTail()
@@ -220,7 +222,7 @@ class Gateway:
                 if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
                     raise StreamCutError
             except StreamCutError:
-                self._metrics.cut(target.candidate).inc()
+                self._metrics.cut(target.candidate, tenant.name).inc()
                 self._metrics.attempts(target.candidate, "cut").inc()
                 target.health.failed(Turn.UP)
                 if not reply.events:  # nothing can be said in the middle of a body: the connection ends

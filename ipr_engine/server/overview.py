@@ -102,6 +102,7 @@ class Overview:
             "cost_usd": _sum(own, "ipr_cost_usd_total"),
             "saved_usd": _sum(own, "ipr_saved_usd"),
             "replies": replies,
+            "cut": int(_sum(own, "ipr_streams_cut_total")),
         }
 
     def _health(self, samples: list[MetricSample]) -> list[dict[str, Any]]:

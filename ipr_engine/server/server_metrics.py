@@ -94,6 +94,7 @@ class ServerMetrics:
             "ipr_streams_cut_total",
             "Streams that ended with an error event, and other replies that broke off.",
             "candidate",
+            "tenant",
         )
         self.shadow = counter(
             "ipr_shadow_total", "Decisions of the shadow bundle: same, other, failed, left_out.", "choice"

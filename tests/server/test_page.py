@@ -10,7 +10,8 @@ import pytest
 from ipr_engine import Engine
 from tests.support.chromium import Chromium
 from tests.support.page_readings import KEY, LEFT_OUT, LIVE, NARROW, PROMPTS, TAU, WIDE, asking, figures
-from tests.support.server_process import ServerProcess
+from tests.support.server_configs import CHAT
+from tests.support.server_process import ServerProcess, until
 from tests.support.skips import SERVE
 from tests.support.upstream_stub import UpstreamStub
 
@@ -113,6 +114,56 @@ def test_a_fault_of_the_page_is_not_said_to_be_the_servers(page: Chromium) -> No
     assert page.text("#live") == "Live."
     assert any("a fault of mine" in said for said in page.complaints)
     page.forget()
+
+
+def test_what_was_refused_is_told_apart_from_what_failed(
+    browser: Chromium, provider: UpstreamStub, default_engine: Engine, tmp_path: Path
+) -> None:
+    name = default_engine.bundle.names[0]
+    config = {
+        "endpoints": {"provider": {"base_url": f"{provider.url}/v1", "formats": [CHAT]}},
+        "upstreams": {name: "provider"},
+    }
+    try:
+        with ServerProcess(tmp_path, config) as server:
+
+            def shown() -> dict[str, list[str]]:
+                browser.open(f"{server.url}/", WIDE)
+                browser.until(LIVE)
+                rows = "[...document.querySelectorAll('#figures div')].map(one => one.innerText.split('\\n'))"
+                return {title: told for title, *told in browser.read(rows)}
+
+            assert server.post("/v1/chat/completions", asking("one")).status == 200
+            told = shown()
+            assert told["Refused requests"] == ["0", "none was wrong"]
+            assert told["Failed replies"] == ["0", "of 1 reply"]
+            assert browser.text("#totalnote") == ""
+            for wrong, status in (({"ipr": {"tau": 2}}, 400), ({"model": "nobody"}, 404), ({"ipr": {"tau": 3}}, 400)):
+                assert server.post("/v1/chat/completions", asking("two", **wrong)).status == status
+            told = shown()
+            assert told["Refused requests"] == ["3", "400: 2, 404: 1"]
+            assert told["Failed replies"] == ["0", "of 4 replies"]
+            provider.fail(name, "cut", times=1)
+            assert b"broke off" in server.post("/v1/chat/completions", asking("three", stream=True)).content
+            provider.fail(name, "close")
+            assert server.post("/v1/chat/completions", asking("four")).status == 502
+            told = shown()
+            assert told["Refused requests"][0] == "3"
+            assert told["Failed replies"] == ["2", "502: 1, cut off: 1"]
+            said = browser.text("#totalnote")
+            assert "wrong or not allowed (4xx)" in said
+            assert "broke off in its middle" in said
+            assert server.get("/ipr/overview").body["totals"]["cut"] == 1
+            provider.fail(name, "pace", seconds=0.8)
+            with server.streamed("/v1/chat/completions", asking("five", stream=True)) as answer:
+                assert answer.read1()
+            left = 'ipr_requests_total{path="/v1/chat/completions",status="499"'
+            until(lambda: any(sample.startswith(left) for sample in server.metrics()))
+            told = shown()
+            assert (told["Refused requests"][0], told["Failed replies"][0]) == ("3", "2")
+            assert "1 client left before the reply was whole." in browser.text("#totalnote")
+    finally:
+        provider.reset()
 
 
 def test_nothing_asked_yet_is_said_and_a_key_is_asked_for(browser: Chromium, deciding: ServerProcess) -> None:

@@ -68,7 +68,7 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
     assert NAME in message
     assert told.get("type") == (None if form == CHAT else "error")
     counted = gateway.counted(before)
-    assert counted[f'ipr_streams_cut_total{{candidate="{NAME}"}}'] == 1
+    assert counted[f'ipr_streams_cut_total{{candidate="{NAME}",tenant="team"}}'] == 1
     assert counted[f'ipr_upstream_attempts_total{{candidate="{NAME}",outcome="cut"}}'] == 1
 
 
