@@ -11,10 +11,9 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ipr_engine.server.exchange import ABORT
 from ipr_engine.server.server_config import ServerLimits
 
-ABORT = "ipr_engine.abort"
-"""The extension of a scope that ends its connection at once: what a client did not read is not sent."""
 LONG = 65536
 """Bytes from which on a second system call costs less than a copy."""
 LOOKS = 8
@@ -78,18 +77,15 @@ class Connections:
 class HeadWithBody:
     """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
 
-    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_extra_info", "is_closing")
+    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._head = b""
         self._flushing: asyncio.Handle | None = None
-        self.abort, self.get_extra_info, self.is_closing = (
-            transport.abort,
-            transport.get_extra_info,
-            transport.is_closing,
-        )
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
 
     def write(self, data: bytes) -> None:
         """Write, but a head only once something follows, or the event loop goes on without."""
@@ -141,13 +137,14 @@ class HttpConnection(HttpToolsProtocol):
         self._extensions: dict[str, Callable[[], None]] = {}
         self._owes = False  # a head, or the rest of a body that was answered before its end
         self._in_head = self._in_body = False
-        self._head_bytes = 0  # of a head that has not ended
+        self._head_bytes = 0  # of a head that has not ended, without the piece in which it began: that may hold more
+        self._piece_bytes = 0  # of what is being read
         self._wrong = HTTPStatus.BAD_REQUEST  # what a request is that cannot be read
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.transport = HeadWithBody(transport, self.loop)  # it has what uvicorn asks of one
-        self._extensions = {ABORT: transport.abort}
+        self._extensions = {ABORT: self.abort}
         if not self._connections.opened(self):
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
@@ -161,7 +158,8 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._connections.idle.pop(self, None)
         self._unset_keepalive_if_required()
-        self._head_bytes += len(data)  # on_headers_complete looks at it
+        self._piece_bytes = len(data)
+        self._head_bytes += self._piece_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as asked:
@@ -200,7 +198,7 @@ class HttpConnection(HttpToolsProtocol):
     @property
     def _length_of_head(self) -> int:
         """Return its bytes alone: of what has come, a body may be a part."""
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def _owe(self) -> None:
         self._owes = True
@@ -213,13 +211,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._head_bytes = True, 0
         self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         self._in_head, self._in_body = False, True
         self._pay()
-        if self._head_bytes > self._connections.head_bytes and self._length_of_head > self._connections.head_bytes:
+        most = self._connections.head_bytes
+        if self._head_bytes + self._piece_bytes > most and self._length_of_head > most:
             self._wrong = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise ValueError("the head is too long")  # it ends the parser
         if not self.parser.should_upgrade():  # else `data_received` goes on
@@ -244,6 +243,18 @@ class HttpConnection(HttpToolsProtocol):
             self._owe()
         else:
             self._connections.idle[self] = None
+
+    def abort(self) -> None:
+        """End the connection at once: what was not sent is dropped."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.abort()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():  # its client reads nothing: closing would wait for it
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
 
     def refuse(self, status: HTTPStatus) -> None:
         """Say why the connection ends, where nothing else is being said on it, and end it."""
