@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -16,33 +16,45 @@ from ipr_engine.server.server_config import ServerLimits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 Made = TypeVar("Made")
 JSON = (b"content-type", b"application/json")
+SHORT_WAY = "ipr_engine.short_way"
+"""The extension of a scope in which `ipr serve` puts a `ServedRequest`."""
+NONE: Mapping[str, Any] = {}
+
+
+class ServedRequest(Protocol):
+    """A `ServedRequest` is a request that a server lets read, answer and break off without the messages of ASGI."""
+
+    def body(self) -> bytes | None: ...
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class Exchange:
     """An `Exchange` reads one request and writes its reply.
 
     Attributes:
-        headers: of the request, names in lower case. path: of its URL.
+        headers: of the request, names in lower case. named: the first of each name. path: of its URL.
         status: of the reply; None before it begins.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "headers", "path", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "headers", "named", "path", "query", "status")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
-        """Keep what ASGI gives. patience: with which the body is awaited."""
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
+        self.headers: Headers = scope["headers"]
+        self.named = dict(self.headers[::-1])
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
+        self._short_way: ServedRequest | None = scope.get("extensions", NONE).get(SHORT_WAY)
         self._patience = patience
         self._receive = receive
         self._send = send
-
-    def header(self, wanted: bytes) -> bytes | None:
-        """Return the first header of this name."""
-        return next((value for name, value in self.headers if name == wanted), None)
 
     async def json(self, limits: ServerLimits) -> dict[str, Any]:
         """Read the body, an object of JSON.
@@ -60,9 +72,14 @@ class Exchange:
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
-        stated = self.header(b"content-length")
+        stated = self.named.get(b"content-length")
         if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
             raise _too_large(limits)
+        whole = None if self._short_way is None else self._short_way.body()
+        if whole is not None:
+            if len(whole) > limits.body_bytes:
+                raise _too_large(limits)
+            return whole
         kept = bytearray()
         try:
             with self._patience:  # from the head on: a body may never begin
@@ -83,8 +100,12 @@ class Exchange:
         """Watch the client, once the body is read."""
         return WaitingClient(self._receive)
 
-    async def reply(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    async def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """Write a whole reply."""
+        if self._short_way is not None:
+            self.status = status
+            self._short_way.reply(status, headers, body)
+            return
         await self.begin(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
 
@@ -92,14 +113,33 @@ class Exchange:
         """Write a whole reply of JSON."""
         await self.reply(status, json_text(found), [JSON, *headers])
 
-    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def begin(self, status: int, headers: Headers) -> None:
         """Begin a reply whose pieces come later."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self.status = status
 
     async def piece(self, piece: bytes, *, more: bool = True) -> None:
-        """Write a piece of a reply; without more it ends."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        """Write a piece of a reply; without more it ends.
+
+        Raises:
+            ClientGoneError: the client has not read for so long that nobody waits for it any more.
+        """
+        try:
+            with self._patience:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        except TimeoutError:
+            self.break_off()
+            raise ClientGoneError from None
+
+    def break_off(self) -> None:
+        """End the connection in the middle of the reply, so that the client sees that it is not whole.
+
+        Raises:
+            ConnectionAbortedError: the server knows no other way.
+        """
+        if self._short_way is None:
+            raise ConnectionAbortedError("the reply broke off") from None
+        self._short_way.abort()
 
 
 class WaitingClient:

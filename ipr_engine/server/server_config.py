@@ -158,7 +158,8 @@ class ServerLimits:
 
     Attributes:
         head_bytes, head_s: of a request's head, and how long it may take to come.
-        body_bytes, body_s: of a request's body, and how long it may take to come.
+        body_bytes, body_s: of a request's body, and how long it may take to come; a client that reads nothing of a stream for so
+            long has left.
         reply_bytes: of a reply that is not streamed by its upstream and kept whole, so that another may still answer; a longer
             one is passed on as it comes.
         requests: at the same time; more are refused with 503.
