@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,8 @@ class ServedRequest(Protocol):
     def reply(self, status: int, headers: Headers, body: bytes) -> None: ...
 
     def abort(self) -> None: ...
+
+    def watch(self, leaves: Callable[[], None] | None) -> None: ...
 
 
 class Exchange:
@@ -96,9 +99,9 @@ class Exchange:
         except TimeoutError:
             raise RefusedError(408, f"body: did not come within {limits.body_s:g} seconds") from None
 
-    def client(self) -> WaitingClient:
+    def client(self) -> WaitingClient | WatchedClient:
         """Watch the client, once the body is read."""
-        return WaitingClient(self._receive)
+        return WaitingClient(self._receive) if self._short_way is None else WatchedClient(self._short_way)
 
     async def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """Write a whole reply."""
@@ -177,6 +180,47 @@ class WaitingClient:
             if not doing.done():
                 doing.cancel()
                 await asyncio.gather(doing, return_exceptions=True)
+
+
+class WatchedClient:
+    """A `WatchedClient` is a `WaitingClient` of whom the server tells when it leaves: no task has to wait for that."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: ServedRequest) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> WatchedClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: it is watched while it waits."""
+
+    async def waits_for(self, work: Coroutine[Any, Any, Made]) -> Made:
+        """Do as that of `WaitingClient`."""
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        def leaves() -> None:
+            nonlocal gone
+            gone = True
+            task.cancel()
+
+        self._request.watch(leaves)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if gone and task.uncancel() == 0:  # else somebody else cancelled it too
+                raise ClientGoneError from None
+            raise
+        finally:
+            self._request.watch(None)
+            if gone and task.cancelling():  # it left in the last moment: the task takes its cancellation here
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+                task.uncancel()
+                raise ClientGoneError from None
 
 
 def _too_large(limits: ServerLimits) -> RefusedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -171,6 +172,15 @@ class ShortWay:
             self._connection.transport.close()
         cycle.on_response()
 
+    def watch(self, leaves: Callable[[], None] | None) -> None:
+        """Have the client's leaving told, from now on; None: no longer."""
+        if leaves is None:
+            self._connection.watched.pop(self, None)
+        elif self._cycle.disconnected or self._connection.transport.is_closing():
+            leaves()
+        else:
+            self._connection.watched[self] = leaves
+
     def abort(self) -> None:
         """End the connection at once: what was not sent is dropped."""
         self._cycle.disconnected = True
@@ -186,6 +196,7 @@ class HttpConnection(HttpToolsProtocol):
     def __init__(self, config: HttpConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._connections = config.connections
+        self.watched: dict[ShortWay, Callable[[], None]] = {}
         self._owes = False  # a head, or the rest of a body that was answered before its end
         self._in_head = self._in_body = False
         self._head_bytes = 0  # of a head that has not ended, without the piece in which it began: that may hold more
@@ -203,6 +214,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.closed(self)
         super().connection_lost(exc)
+        for leaves in list(self.watched.values()):
+            leaves()
 
     def data_received(self, data: bytes) -> None:
         self._connections.idle.pop(self, None)

@@ -133,9 +133,7 @@ def test_a_head_that_does_not_end_is_given_up_on_a_kept_connection_too(server: S
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_the_rest_of_a_body_that_was_answered_before_its_end_is_passed_over(
-    server: ServerProcess, apart: bool
-) -> None:
+def test_the_rest_of_a_body_that_was_answered_before_its_end_is_passed_over(server: ServerProcess, apart: bool) -> None:
     long = HEAD.replace(b"%d" % len(BODY), b"%d" % 500_000).replace(b"localhost", b"elsewhere.example")
     with server.connection() as connection:
         connection.sendall(long + b"\r\n")
