@@ -1,6 +1,6 @@
 """Types and contracts of the compiled extension."""
 
-from typing import SupportsFloat, final
+from typing import SupportsFloat, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -369,6 +369,22 @@ class Router:
 
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
+
+# ---- bind_request.cpp
+
+_Made = TypeVar("_Made")
+
+def plain_request(request: object, type: type[_Made], most_tokens: int, /) -> _Made | None:
+    """`walk_request(request)` of ipr_engine/prompts/parse.py, as an instance of `type`; None where the request is not plain.
+
+    Plain is a str; a non-empty list of messages; a dict with one of these as "messages", "input" or "prompt". Messages are dicts of a
+    role (user, system, developer, assistant) and a text; one of the user's is not empty. A body may have a system prompt or
+    instructions, texts, and one limit of output tokens, up to `most_tokens`; tools, formats, numbers of answers and the like are
+    not plain, unless None. An instance of `type` that says no more than that is returned itself. Every value is of the built-in type itself, and every text has a UTF-8 form. It raises no error of a request.
+
+    Args:
+        type: ParsedRequest. Its fields are set as its own __init__ does.
+    """
 
 # ---- bind_text_counts.cpp
 
