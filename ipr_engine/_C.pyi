@@ -386,6 +386,30 @@ def plain_request(request: object, type: type[_Made], most_tokens: int, /) -> _M
         type: ParsedRequest. Its fields are set as its own __init__ does.
     """
 
+# ---- bind_decision_json.cpp
+
+def decision_json(
+    result: DecideResult,
+    row: int,
+    policy: DecidePolicy,
+    words: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...], bytes],
+    own_tokens: bytes | None,
+    billed_tokens: int,
+    truncated: bool,
+    support: float | None,
+    /,
+) -> bytes | None:
+    """The keys and values of `Decision.to_dict` up to "ranked", as JSON without braces; None where the row failed or is unsupported.
+
+    Costs are in USD, and `policy` is what the row was decided under, with nobody kept out.
+
+    Args:
+        words: `RowWords`. own_tokens: (models,) float32 as bytes; None: billed_tokens times the ratio of `words`.
+    """
+
+def largest(values: bytes, /) -> float:
+    """The largest of at least one float32, as bytes; NaN where one is NaN."""
+
 # ---- bind_text_counts.cpp
 
 TEXT_TERMS: tuple[str, ...]
