@@ -17,7 +17,7 @@ from .results import Line
 PACKAGES = (
     "numpy", "tokenizers", "onnxruntime", "openvino", "torch", "transformers",
     "model2vec", "sentence-transformers", "semantic-router", "litellm", "routellm",
-    "granian", "starlette", "aiohttp", "orjson",
+    "uvicorn", "httptools", "uvloop", "starlette", "aiohttp", "orjson",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """This benchmark times `ipr serve` over loopback: a decision over an empty route of the same server, and a gateway over its upstream.
 
-Every part is a process of its own: h2load asks, granian serves, an upstream stub answers at once. Variants take turns; what is
+Every part is a process of its own: h2load asks, uvicorn serves, an upstream stub answers at once. Variants take turns; what is
 told is the median over turns of paired differences. The replies are checked before anything is timed.
 """
 
@@ -25,7 +25,7 @@ from ipr_engine import Engine
 from ..harness.results import Line
 from ..harness.turns import FULL, Size, percentiles
 from ..server.h2load import Load, asked, available
-from ..server.processes import ROOT, free_port, granian, ipr_serve, running
+from ..server.processes import ROOT, emptied, free_port, ipr_serve, running, stub
 
 TURNS = 15
 REQUESTS = 2_000  # of a turn, one after another
@@ -49,7 +49,7 @@ LITELLM = ROOT / ".venv-gateways" / "bin" / "litellm"
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
-    needed = ("granian", "starlette", "aiohttp", "orjson", "yaml", "prometheus_client")
+    needed = ("uvicorn", "httptools", "uvloop", "starlette", "aiohttp", "orjson", "yaml", "prometheus_client")
     missing = [package for package in needed if importlib.util.find_spec(package) is None]
     if missing or not available():
         print(f"server: not run: {', '.join(missing) or 'h2load'} is not installed", file=sys.stderr)
@@ -64,9 +64,7 @@ def decisions(size: Size, folder: Path) -> Iterator[Line]:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     engine = Engine.load()
-    with running(
-        granian("benchmarks.server.emptied:emptied", port, factory=True), f"{base}/ready", folder / "decisions.log"
-    ):
+    with running(emptied(port), f"{base}/ready", folder / "decisions.log"):
         bodies = {"text": TEXT, "chat": CHAT}
         for name, body in bodies.items():
             assert _post(f"{base}/v1/route", body)["model"] == engine.route(body, tau=0.1).model, name
@@ -92,10 +90,10 @@ def gateway(size: Size, folder: Path) -> Iterator[Line]:
     )
     body = json.dumps({"model": "auto", **CHAT}).encode()
     chat = "/chat/completions"
-    stub = running(granian("benchmarks.server.stub:stub", upstream), f"{straight}/x", folder / "stub.log")
+    answering = running(stub(upstream), f"{straight}/x", folder / "stub.log")
     ready = f"http://127.0.0.1:{port}/ready"
     serving = running(ipr_serve(port, "--upstreams", str(config)), ready, folder / "gateway.log")
-    with stub, serving:
+    with answering, serving:
         reply = _post(f"{routed}{chat}", {"model": "auto", **CHAT})
         assert reply["model"] == CANDIDATE, reply
         load = Load(size.of(PACED, 20), rate=RATE)

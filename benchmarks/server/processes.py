@@ -51,22 +51,24 @@ def running(command: Sequence[str], ready: str, log: Path) -> Iterator[subproces
                 server.wait()
 
 
-def granian(target: str, port: int, *, factory: bool = False) -> list[str]:
-    """Return the command that serves an ASGI application of this checkout."""
-    made = [
+def stub(port: int) -> list[str]:
+    """Return the command of an upstream that answers at once."""
+    command = [
         sys.executable,
         "-m",
-        "granian",
-        target,
-        "--interface",
-        "asgi",
+        "uvicorn",
+        "benchmarks.server.stub:stub",
+        "--loop",
+        "uvloop",
         "--http",
-        "1",
-        "--no-ws",
-        "--log-level",
-        "warning",
+        "httptools",
     ]
-    return [*made, "--port", str(port), *(["--factory"] if factory else [])]
+    return [*command, "--log-level", "warning", "--no-access-log", "--timeout-keep-alive", "75", "--port", str(port)]
+
+
+def emptied(port: int) -> list[str]:
+    """Return the command of `ipr serve` with an empty route."""
+    return [sys.executable, "-m", "benchmarks.server.emptied", str(port)]
 
 
 def ipr_serve(port: int, *flags: str) -> list[str]:

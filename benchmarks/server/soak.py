@@ -27,7 +27,7 @@ import numpy as np
 from ..harness.machine import recorded
 from ..harness.results import FOLDER, Line, append, as_json
 from .h2load import Load, Reply, replies
-from .processes import ROOT, free_port, granian, ipr_serve, running
+from .processes import ROOT, free_port, ipr_serve, running, stub
 
 CANDIDATES = ("gpt-4o-mini-2024-07-18", "gemini-1.5-flash", "gpt-4o-2024-08-06")
 CLIENTS = 16
@@ -59,19 +59,13 @@ class Upstreams:
     def start(self, candidate: str) -> None:
         port = self.ports.setdefault(candidate, free_port())
         log = (self.folder / f"stub-{port}.log").open("ab")
-        command = granian("benchmarks.server.stub:stub", port)
-        self.running[candidate] = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
+        self.running[candidate] = subprocess.Popen(stub(port), stdout=log, stderr=log, cwd=ROOT, start_new_session=True)
 
     def kill(self, candidate: str) -> None:
-        """Kill a stub with its worker, as a machine that is gone."""
-        stub = self.running.pop(candidate)
-        workers = subprocess.run(
-            ["pgrep", "-P", str(stub.pid)], capture_output=True, text=True, check=False
-        ).stdout.split()
-        stub.kill()
-        for worker in workers:
-            subprocess.run(["kill", "-9", worker], check=False)
-        stub.wait()
+        """Kill a stub, as a machine that is gone."""
+        ended = self.running.pop(candidate)
+        ended.kill()
+        ended.wait()
 
     def close(self) -> None:
         for candidate in list(self.running):

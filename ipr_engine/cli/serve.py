@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import multiprocessing
 import os
 import socket
 import sys
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-STOP_S = 30  # a worker that stops may finish what it answers for so long
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,59 +58,42 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(f"--workers: expected at least 1, got {arguments.workers}")
     if not 0 < arguments.port < 65536:
         raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
-    _require_free(arguments.host, arguments.port)
-    granian, http = need("granian", "ipr serve", "serve"), need("granian.http", "ipr serve", "serve")
+    need("uvicorn", "ipr serve", "serve")
+    from ipr_engine.server.http_server import serve
+
+    listening = _bound(arguments.host, arguments.port)
     config = _config(arguments)
     with tempfile.TemporaryDirectory(prefix="ipr-serve-") as shared:
         served = Path(shared, "served")
         make = partial(_application, arguments.bundle, load_keywords(arguments), config, served, os.getpid())
-        if (
-            arguments.workers > 1
-        ):  # prometheus_client reads it when it is imported: the counts of workers are summed there
+        if arguments.workers > 1:
+            # prometheus_client reads it when it is imported: the counts of workers are summed there
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        _tell(make().state.ipr.summary())  # what is wrong is told here, before a worker starts
+        made = make()  # what is wrong is told here, before a worker starts
+        _tell(made.state.ipr.summary())
         if not _is_loopback(arguments.host) and not config.tenants:
             _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
-        multiprocessing.set_start_method("spawn", force=True)  # an encoder's threads do not come along into a fork
-        limits = config.server.limits
-        server = granian.Granian(
-            "ipr_engine.server:app",
-            address=arguments.host,
-            port=arguments.port,
-            interface="asgi",
-            workers=arguments.workers,
-            websockets=False,
-            http="1",
-            backpressure=2 * limits.requests,  # connections; what is over `requests` is refused with 503
-            http1_settings=http.HTTP1Settings(
-                max_buffer_size=limits.head_bytes, header_read_timeout=int(1e3 * limits.head_s)
-            ),
-            respawn_failed_workers=True,
-            workers_kill_timeout=STOP_S,
-            log_level="warning",
-        )
         Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
-        server.serve(target_loader=make, wrap_loader=False)
+        serve(made if arguments.workers == 1 else make, listening, arguments.workers)
     return 0
 
 
-def _require_free(host: str, port: int) -> None:
-    """Refuse a port that another server holds: it would share it, since workers do, and answer some of the requests."""
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket of the address; nobody is heard on it before the server begins."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise InvalidInputError(f"--host: expected an address of this machine, got {host!r} ({error})") from None
-    with socket.socket(family, kind, protocol) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(address)
-            trial.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise InvalidInputError(
-                    f"--port: {port} is in use; stop the other server, or give another port"
-                ) from None
-            raise InvalidInputError(f"--host: cannot bind to {host}: {error.strerror}") from None
+    bound = socket.socket(family, kind, protocol)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InvalidInputError(f"--port: {port} is in use; stop the other server, or give another port") from None
+        raise InvalidInputError(f"--host: cannot bind to {host}: {error.strerror}") from None
+    return bound
 
 
 def _tell_ready(host: str, port: int) -> None:
@@ -164,6 +145,7 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
         logging.getLogger(__name__).error("%s; the bundle of before serves in this worker, too", error)
         made = app(served.read_text(), config, follow=bundle, **options)
     made.state.ipr.served = served
+    made.state.ipr.owns_process = True
     if os.getpid() != parent:
         made.state.ipr.parent = parent
     return made

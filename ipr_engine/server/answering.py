@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from time import perf_counter
 from traceback import format_tb
 
@@ -41,83 +42,82 @@ class Answering:
         self._open = open_to_all
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange, told = Exchange(scope, receive, send, self._state.patience), Told(scope["path"])
-        if self._open:
-            await self._answered_to_all(exchange, told)
-            return
         state, begun = self._state, perf_counter()
-        metrics = state.metrics
+        exchange, told = Exchange(scope, receive, send, state.patience), Told(scope["path"])
+        if self._open:
+            try:
+                await self._answered(exchange, told, ANYBODY)
+            finally:
+                state.decider.afterwards(self._count_status, told, exchange.status)
+            return
         state.in_flight += 1
         try:
-            with state.span(exchange, told):
+            if state.spans is None:
                 await self._answered(exchange, told)
+            else:
+                with state.spans.of(exchange, told):
+                    await self._answered(exchange, told)
         finally:
             state.in_flight -= 1
-            took = perf_counter() - begun
-            status = exchange.status if exchange.status is not None and not told.left else LEFT
-            metrics.requests(told.path, told.tenant, str(status)).inc()
-            metrics.request_s(told.path).observe(took)
-            if state.logs_requests:
-                state.log(told, status, took)
+            state.decider.afterwards(self._count, told, exchange.status, perf_counter() - begun)
+
+    def _count_status(self, told: Told, status: int | None) -> int:
+        counted = status if status is not None and not told.left else LEFT
+        self._state.metrics.requests(told.path, told.tenant, str(counted)).inc()
+        return counted
+
+    def _count(self, told: Told, status: int | None, took_s: float) -> None:
+        state, counted = self._state, self._count_status(told, status)
+        state.metrics.request_s(told.path).observe(took_s)
+        if state.logs_requests:
+            state.log(told, counted, took_s)
 
     def _check_site(self, exchange: Exchange) -> None:
         """Refuse what a page of another site sends, and what asks for another host."""
-        hosts, host, origin = self._state.hosts, exchange.header(b"host"), exchange.header(b"origin")
-        if exchange.header(b"sec-fetch-site") == _CROSS_SITE or (origin and origin.partition(b"://")[2] != host):
+        hosts, named = self._state.hosts, exchange.named
+        host, origin = named.get(b"host"), named.get(b"origin")
+        if named.get(b"sec-fetch-site") == _CROSS_SITE or (origin and origin.partition(b"://")[2] != host):
             raise RefusedError(403, "a page of another site may not ask this server")
         if hosts and _host(host) not in hosts:
             raise RefusedError(403, "host: is not one that this server answers to; see server.hosts of its config")
 
-    async def _answered_to_all(self, exchange: Exchange, told: Told) -> None:
-        try:
-            if told.path not in PROBES:  # those are asked by address
-                self._check_site(exchange)
-            await self._answer(exchange, ANYBODY, told)
-        except RefusedError as refused:
-            await self._refuse(exchange, refused)
-        finally:
-            status = LEFT if exchange.status is None else exchange.status
-            self._state.metrics.requests(told.path, told.tenant, str(status)).inc()
-
-    async def _answered(self, exchange: Exchange, told: Told) -> None:
+    async def _answered(self, exchange: Exchange, told: Told, tenant: Tenant | None = None) -> None:
+        """Answer, whatever happens. tenant: who asks; None: the key tells."""
         state = self._state
         try:
-            tenant = state.tenants.of(exchange.headers)
-            told.tenant, told.tags = tenant.name, tenant.tags
-            self._check_site(exchange)
-            if state.in_flight > state.config.server.limits.requests:
+            if tenant is None:
+                tenant = state.tenants.of(exchange.headers)
+                told.tenant, told.tags = tenant.name, tenant.tags
+            if told.path not in PROBES:  # those are asked by address
+                self._check_site(exchange)
+            if state.in_flight > state.most_in_flight and not self._open:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
-            await self._answer(exchange, tenant, told)
+            await self._handler(exchange, tenant, told)
         except RefusedError as refused:
             await self._refuse(exchange, refused)
-
-    async def _answer(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        try:
-            await self._handler(exchange, tenant, told)
-        except RefusedError:
-            raise
         except ClientGoneError:
             told.left = True
         except ReplyCutError:
-            raise ConnectionAbortedError("the reply broke off") from None
+            exchange.break_off()
         except IprError as error:
-            raise refused_as(error) from None
+            await self._refuse(exchange, refused_as(error))
         except Exception as error:
             # the error's own text may hold a prompt: its kind and place are told alone
             place = "".join(format_tb(error.__traceback__))
             logging.getLogger(__name__).error("%s failed: %s\n%s", told.path, type(error).__name__, place)
-            if exchange.status is not None:
-                raise ConnectionAbortedError("the reply broke off") from None
-            raise RefusedError(500, f"the server failed: {type(error).__name__}; its log tells where") from None
+            said = f"the server failed: {type(error).__name__}; its log tells where"
+            await self._refuse(exchange, RefusedError(500, said))
 
     async def _refuse(self, exchange: Exchange, refused: RefusedError) -> None:
         if exchange.status is not None:  # the reply has begun: it can only break off
-            raise ConnectionAbortedError("the reply broke off") from None
+            exchange.break_off()
+            return
         headers = [(name.encode(), header_value(value).encode()) for name, value in refused.headers.items()]
         found = self._form.error(refused.status, refused.message, refused.param)
         await exchange.json_reply(refused.status, found, headers)
 
 
+@lru_cache(maxsize=128)
 def _host(header: bytes | None) -> bytes:
     """Return the name of a Host header, without its port."""
     if header is None:

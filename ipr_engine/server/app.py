@@ -42,7 +42,7 @@ def app(
 ) -> Any:
     """Return an ASGI application that decides, and with upstreams passes requests on.
 
-        >>> application = app("bundles/", read_config("upstreams.yaml"))     # uvicorn, granian or a mount of your own app
+        >>> application = app("bundles/", read_config("upstreams.yaml"))     # for uvicorn, or a mount of your own app
 
     Everything is loaded here; the lifespan opens connections and warms up, so run it, and mounts must pass it on.
 

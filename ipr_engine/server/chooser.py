@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ipr_engine.server.decided import Decided, Question
@@ -40,12 +39,14 @@ class Chooser:
     def alias(self, body: Mapping[str, Any]) -> str:
         """Return the routed model that a decision is asked for; it may be left out."""
         model = body.get("model")
-        return self.default if model is None else require_known(model, self.config.models)
+        if model is None:
+            return self.default
+        return require_known(model, self.config.models)
 
     async def decide(self, question: Question, told: Told) -> Decided:
         decided = await self._decider.decide(question)
         told.decided = decided
-        self._decider.answered(decided, decided.decision.model, decided.decision.cause)
+        self._decider.answered(decided)
         return decided
 
     async def among(self, question: Question, choices: Sequence[str], told: Told) -> Decided:
@@ -60,7 +61,7 @@ class Chooser:
             wrong = f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
             raise RefusedError(400, wrong, "choices")
         names = tuple({one.casefold(): one for one in choices}.values())
-        return await self.decide(replace(question, among=names), told)
+        return await self.decide(question._replace(among=names), told)
 
     async def each(
         self, exchange: Exchange, question: Question, wanted: Sequence[Sequence[str]], told: Told

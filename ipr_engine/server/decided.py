@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipr_engine.decision.decision import Decision
 from ipr_engine.request.controls import Controls
@@ -12,8 +11,7 @@ from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A `Question` is one request as it is decided.
 
     Attributes:
@@ -30,8 +28,7 @@ class Question:
     among: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A `Decided` is the answer to a question.
 
     Attributes:

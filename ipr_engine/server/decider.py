@@ -16,6 +16,7 @@ from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.prompts.parse import KEPT_BY_SERVER
 from ipr_engine.request.assumed import assumed_bill
 from ipr_engine.request.route_request import RequestOptions
+from ipr_engine.server.afterwards import Afterwards
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.policy_book import PolicyBook
@@ -28,13 +29,15 @@ from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import count_cost
 
 LOGGER = logging.getLogger(__name__)
+FAILED = "failed"
+"""The cause of no answer: every candidate was asked in vain."""
 
 
 class Decider:
     """A `Decider` answers questions with one engine.
 
     Attributes:
-        engine, book, metrics: its own. recent: the last decisions, for the page.
+        engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
         record_problem: why the last decision could not be recorded; None where it could.
     """
 
@@ -57,6 +60,7 @@ class Decider:
         self.engine = engine
         self.book = PolicyBook(maker, config)
         self.metrics = metrics
+        self.afterwards = Afterwards()
         self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
         self._beside = beside
         self._maker = maker
@@ -109,17 +113,29 @@ class Decider:
             if decision.bundle_hash != asked.policy.bundle_hash:
                 asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
-        support = decision.support
+        self.afterwards(self._made, decided, prompt, given)
+        return decided
+
+    def answered(self, decided: Decided, candidate: str | None = None, cause: str | None = None) -> None:
+        """Count, after the reply, who answers and what that costs and saves; keep it for the page. None: who was chosen."""
+        self.afterwards(self._counted, decided, candidate, cause)
+
+    def failed(self, decided: Decided) -> None:
+        """Keep for the page, after the reply, that nobody answered."""
+        self.afterwards(self.recent.add, decided, None, FAILED)
+
+    def _made(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
+        support = decided.decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
         if self._beside is not None:
             self._beside(decided, prompt, given)
-        return decided
 
-    def answered(self, decided: Decided, candidate: str, cause: str) -> None:
-        """Count who answers, or was chosen where nobody is asked, and what that costs and saves; keep it for the page."""
+    def _counted(self, decided: Decided, candidate: str | None, cause: str | None) -> None:
+        decision = decided.decision
+        candidate = decision.model if candidate is None else candidate
         count_cost(self.metrics, decided, candidate)
-        self.recent.add(decided, candidate, cause)
+        self.recent.add(decided, candidate, decision.cause if cause is None else cause)
 
     async def _route(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Decision:
         """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""
@@ -140,6 +156,8 @@ class Decider:
         Raises:
             RefusedError: nothing may be assumed of such a part.
         """
+        if not parsed.uncountable:
+            return given, 0
         for kind in parsed.uncountable:
             if kind in KEPT_BY_SERVER or kind == "item_reference":
                 raise RefusedError(
@@ -148,7 +166,7 @@ class Decider:
                     "conversation itself",
                     kind,
                 )
-        if not parsed.uncountable or given.get("billed_tokens") is not None:
+        if given.get("billed_tokens") is not None:
             return given, 0
         if self._assumed is None:
             return given, 0  # refused by the engine, which says what to give

@@ -21,6 +21,8 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.told import Told
 
+_TURNS = frozenset(TURNS)
+
 
 class DecisionEndpoints:
     """A `DecisionEndpoints` answers with decisions."""
@@ -31,9 +33,9 @@ class DecisionEndpoints:
     async def route(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/route`: the decision for a whole request, who is next, and why where `explain` is asked for."""
         body = await exchange.json(self._chooser.limits)
-        controls = controls_of(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange, body, tenant.controls)
         model = told.asked = self._chooser.alias(body)
-        if not any(body.get(name) is not None for name in TURNS):
+        if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
         decided = await self._chooser.decide(Question(body, controls, tenant, model), told)
         written = decision_json(decided)
@@ -44,7 +46,7 @@ class DecisionEndpoints:
 
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
-        controls = controls_of(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange, body, tenant.controls)
         told.asked = require_known(body.get("model"), (JUDGE, *self._chooser.config.models))
         model = self._chooser.default if told.asked == JUDGE else told.asked
         if body.get("stream"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
 import orjson
@@ -18,31 +18,32 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Made = TypeVar("Made")
 JSON = (b"content-type", b"application/json")
+ABORT = "ipr_engine.abort"
+"""The extension of a scope that ends its connection at once: what its client did not read is not sent."""
+NONE: Mapping[str, Any] = {}
 
 
 class Exchange:
     """An `Exchange` reads one request and writes its reply.
 
     Attributes:
-        headers: of the request, names in lower case. path: of its URL.
+        headers: of the request, names in lower case. named: the first of each name. path: of its URL.
         status: of the reply; None before it begins.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "headers", "path", "query", "status")
+    __slots__ = ("_abort", "_patience", "_receive", "_send", "headers", "named", "path", "query", "status")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
-        """Keep what ASGI gives. patience: with which the body is awaited."""
+        """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.named = dict(self.headers[::-1])
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
+        self._abort: Callable[[], None] | None = scope.get("extensions", NONE).get(ABORT)
         self._patience = patience
         self._receive = receive
         self._send = send
-
-    def header(self, wanted: bytes) -> bytes | None:
-        """Return the first header of this name."""
-        return next((value for name, value in self.headers if name == wanted), None)
 
     async def json(self, limits: ServerLimits) -> dict[str, Any]:
         """Read the body, an object of JSON.
@@ -60,7 +61,7 @@ class Exchange:
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
-        stated = self.header(b"content-length")
+        stated = self.named.get(b"content-length")
         if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
             raise _too_large(limits)
         kept = bytearray()
@@ -98,8 +99,27 @@ class Exchange:
         self.status = status
 
     async def piece(self, piece: bytes, *, more: bool = True) -> None:
-        """Write a piece of a reply; without more it ends."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        """Write a piece of a reply; without more it ends.
+
+        Raises:
+            ClientGoneError: the client has not read for so long that nobody waits for it any more.
+        """
+        try:
+            with self._patience:
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        except TimeoutError:
+            self.break_off()
+            raise ClientGoneError from None
+
+    def break_off(self) -> None:
+        """End the connection in the middle of the reply, so that the client sees that it is not whole.
+
+        Raises:
+            ConnectionAbortedError: the server knows no other way.
+        """
+        if self._abort is None:
+            raise ConnectionAbortedError("the reply broke off") from None
+        self._abort()
 
 
 class WaitingClient:

@@ -13,7 +13,7 @@ from ipr_engine.request.controls import NO_CONTROLS, Controls
 from ipr_engine.request.wrong_control import WrongControlError
 from ipr_engine.server.asked_controls import controls_of
 from ipr_engine.server.decided import Decided, Question
-from ipr_engine.server.decider import Decider
+from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
 from ipr_engine.server.policy_book import require_known
@@ -33,8 +33,6 @@ from ipr_engine.server.upstreams import (
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
-FAILED = "failed"
-"""The cause of no answer: every candidate was asked in vain."""
 NAMED = "named"
 """The cause of an answer by the candidate that the request itself names."""
 
@@ -78,7 +76,7 @@ class Gateway:
             RefusedError: it is wrong, or nobody could answer. ClientGoneError: the client left first.
         """
         config = self._config
-        controls = controls_of(exchange.headers, body, tenant.controls)
+        controls = controls_of(exchange, body, tenant.controls)
         controls.require_no_explain()
         model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
         if not any(body.get(name) is not None for name in form.turns):
@@ -124,7 +122,7 @@ class Gateway:
             if decided is not None:
                 self._decider.answered(decided, target.candidate, cause)
         elif decided is not None:
-            self._decider.recent.add(decided, None, FAILED)
+            self._decider.failed(decided)
         return headers
 
     async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
@@ -230,7 +228,7 @@ class Gateway:
         headers = [(b"x-ipr-attempts", header_value(attempts.header).encode())]
         if decided is not None:
             headers.append((b"x-ipr-decision-id", decided.id.encode()))
-            self._decider.recent.add(decided, None, FAILED)
+            self._decider.failed(decided)
         told.cause = FAILED
         if last is not None and last.reply is not None:
             await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])

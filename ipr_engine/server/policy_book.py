@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
 from types import MappingProxyType
 from typing import cast
 
@@ -88,7 +87,7 @@ class PolicyBook:
         if (
             controls.policy or question.among or form is not None
         ):  # where it is wrong without these, too, that is no fault of theirs
-            await self.of(replace(question, controls=NO_CONTROLS, among=(), form=None))
+            await self.of(question._replace(controls=NO_CONTROLS, among=(), form=None))
             if form is not None and not any(
                 form.name in spoken for spoken in speakers(self._config, self._engine.bundle.names).values()
             ):
@@ -128,15 +127,15 @@ def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str,
     }
 
 
-def require_known(model: object, known: Iterable[str]) -> str:
+def require_known(model: object, known: Collection[str]) -> str:
     """Return the model that a request asks for.
 
     Raises:
         RefusedError: 400, it is missing or no text; 404, it is not known.
     """
+    if type(model) is str and model in known:
+        return model
     names = list(known)
     if not isinstance(model, str) or not model:
         raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
-    if model not in names:
-        raise RefusedError(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")
-    return model
+    raise RefusedError(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")

@@ -96,7 +96,7 @@ class QuestionEndpoints:
 
     def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> Question:
         """Return what both ask, without their prompt."""
-        controls = controls_of(exchange.headers, body, tenant.controls, OF_BODY)
+        controls = controls_of(exchange, body, tenant.controls, OF_BODY)
         controls.require_no_explain()
         model = told.asked = self._chooser.alias(body)
         return Question(None, controls, tenant, model)

@@ -157,11 +157,13 @@ class ServerLimits:
     """A `ServerLimits` bounds what one worker takes.
 
     Attributes:
-        head_bytes, head_s: of what is read of a request at once, its head above all, and how long the head may take to come.
-        body_bytes, body_s: of a request's body, and how long it may take to come.
+        head_bytes, head_s: of a request's head, and how long it may take to come.
+        body_bytes, body_s: of a request's body, and how long it may take to come; a client that reads nothing of a stream for so
+            long has left.
         reply_bytes: of a reply that is not streamed by its upstream and kept whole, so that another may still answer; a longer
             one is passed on as it comes.
         requests: at the same time; more are refused with 503.
+        connections: at the same time, of `ipr serve`; for one more the one is closed that was idle for longest, else it gets 503.
         policies: different sets of options kept compiled.
     """
 
@@ -171,12 +173,12 @@ class ServerLimits:
     body_s: float = 30.0
     reply_bytes: int = 16 * 2**20
     requests: int = 1024
+    connections: int = 2048
     policies: int = 512
 
     def __post_init__(self) -> None:
-        checks.check_above_zero(
-            self, "head_bytes", "head_s", "body_bytes", "body_s", "reply_bytes", "requests", "policies"
-        )
+        sizes = "head_bytes", "body_bytes", "reply_bytes", "requests", "connections", "policies"
+        checks.check_above_zero(self, *sizes, "head_s", "body_s")
         if self.head_bytes < checks.HEAD_BYTES:
             raise InvalidInputError(f"head_bytes: expected at least {checks.HEAD_BYTES}")
 

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
@@ -29,6 +28,7 @@ from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
+from ipr_engine.server.spans import Spans
 from ipr_engine.server.tenants import ANYBODY, Tenants
 from ipr_engine.server.told import Told
 from ipr_engine.server.upstreams import Upstreams
@@ -43,8 +43,10 @@ class ServerState:
 
     Attributes:
         config, engine, decider, metrics, tenants: of the server. upstreams, shadow: None without.
-        patience: with which bodies are awaited. in_flight: requests that are being answered. logs_requests: whether each gets a line.
+        patience: with which bodies are awaited. in_flight: requests that are being answered; at most `most_in_flight`.
+        logs_requests: whether each gets a line. spans: None without.
         hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
+        owns_process: whether the process serves this application alone.
         served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
     """
 
@@ -71,6 +73,7 @@ class ServerState:
         self.config = config
         self.parent: int | None = None
         self.served: Path | None = None
+        self.owns_process = False
         self.engine = engine
         self.metrics = ServerMetrics()
         self.tenants = Tenants(config.tenants)
@@ -84,7 +87,8 @@ class ServerState:
         self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
-        self._tracer = _tracer() if config.server.spans else None
+        self.spans = Spans() if config.server.spans else None
+        self.most_in_flight = config.server.limits.requests
         known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
         unknown = [name for name in config.upstreams if name not in known]
         if unknown:
@@ -125,6 +129,7 @@ class ServerState:
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
+                self.decider.afterwards.done()
                 if self._watch is not None:
                     await asyncio.to_thread(self._watch.close)
                 self._workers.write(self.engine.counters())
@@ -142,9 +147,7 @@ class ServerState:
             self._problem = f"{type(error).__name__}: {error}"
             logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
             return
-        if (
-            self.parent is not None
-        ):  # a process of the server's own: what is loaded stays, and is not looked through again
+        if self.owns_process:  # what is loaded stays, and is not looked through again
             gc.collect()
             gc.freeze()
         self._warm = True
@@ -262,39 +265,7 @@ class ServerState:
             lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
         return lines
 
-    def span(self, exchange: Exchange, told: Told) -> contextlib.AbstractContextManager[None]:
-        """Open the span of a request, where spans are asked for."""
-        return contextlib.nullcontext() if self._tracer is None else _span(self._tracer, exchange, told)
-
     def log(self, told: Told, status: int, took_s: float) -> None:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
-
-
-def _tracer() -> Any:
-    from ipr_engine._extras import need
-
-    return need("opentelemetry.trace", "spans", "otel").get_tracer("ipr_engine")
-
-
-@contextlib.contextmanager
-def _span(tracer: Any, exchange: Exchange, told: Told) -> Iterator[None]:
-    from opentelemetry import propagate, trace
-
-    carrier = {
-        name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name[:5] == b"trace"
-    }
-    context = propagate.extract(carrier)
-    with tracer.start_as_current_span("ipr.request", context=context, kind=trace.SpanKind.SERVER) as span:
-        try:
-            yield
-        finally:
-            known = told.fields()
-            named = {"asked": "gen_ai.request.model", "served": "gen_ai.response.model"}
-            tags = known.pop("tags", {})
-            for name, value in (*known.items(), *((f"tag.{tag}", said) for tag, said in tags.items())):
-                if value is not None:
-                    span.set_attribute(named.get(name, f"ipr.{name}"), value)
-            if exchange.status is not None:
-                span.set_attribute("http.response.status_code", exchange.status)

@@ -16,7 +16,7 @@ from tests.support.upstream_stub import UpstreamStub
 
 @pytest.fixture(scope="session")
 def provider() -> Iterator[UpstreamStub]:
-    if find_spec("granian") is None:
+    if find_spec("uvicorn") is None:
         pytest.skip(SERVE)
     with UpstreamStub() as stub:
         yield stub

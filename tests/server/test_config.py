@@ -15,7 +15,7 @@ from ipr_engine.errors import InvalidInputError
 from tests.support.skips import SERVE
 from tests.support.wrong_configs import SECRET, TEXTS, WHOLE, WRONG, at
 
-pytest.importorskip("granian", reason=SERVE)
+pytest.importorskip("uvicorn", reason=SERVE)
 
 from ipr_engine.server import ServerConfig, read_config
 from ipr_engine.server.health import Health

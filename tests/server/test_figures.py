@@ -15,7 +15,7 @@ from tests.support.server_configs import CHAT, PATHS, body_of
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 CONFIG = {"policy": {"rule": "minmax", "tau": 0.3}}
 MONEY = ("ipr_cost_usd_total", "ipr_saved_usd", "ipr_shadow_cost_usd", "ipr_shadow_quality")
 THAT_CANNOT_BE: list[dict[str, Any]] = [

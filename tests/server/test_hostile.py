@@ -22,7 +22,7 @@ from tests.support.memory import resident_bytes
 from tests.support.server_configs import KEYS, MESSAGES, PATHS, TEAM_KEY, gateway_config
 from tests.support.upstream_stub import UpstreamStub
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 AT_ONCE = 16
 ROUND = 2000  # requests between two times that the provider forgets what it saw
 SLACK_BYTES = 16 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -121,6 +122,21 @@ def test_more_requests_than_may_be_are_refused(bounded: ServerProcess, provider:
         assert [one.result().status for one in held] == AT_ONCE * [200]
     provider.reset()
     assert bounded.post(PATHS[CHAT], body_of(CHAT)).status == 200
+
+
+def test_a_client_that_reads_nothing_of_its_stream_has_left(bounded: ServerProcess, provider: UpstreamStub) -> None:
+    provider.reset()
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    provider.fail(HELD, "raw", pieces=[head, *(32 * [f"data: {2**20 * 'x'}\n\n"])])
+    before = bounded.metrics()
+    body = json.dumps(body_of(CHAT, stream=True)).encode()
+    with bounded.connection() as connection:
+        connection.sendall(asked(len(body), PATHS[CHAT]) + body)
+        left = f'ipr_requests_total{{path="{PATHS[CHAT]}",status="499",tenant="anybody"}}'
+        until(lambda: bounded.counted(before).get(left) == 1, 10 * BODY_S, lambda: str(bounded.counted(before)))
+    assert bounded.metrics()["ipr_in_flight"] == 0
+    assert "Traceback" not in bounded.printed()
+    provider.reset()
 
 
 @pytest.mark.parametrize(

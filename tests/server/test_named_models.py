@@ -16,7 +16,7 @@ from tests.support.server_configs import CHAT, MESSAGES, NOT_CONFIGURED, PATHS, 
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 OPEN, CLOSED, ALIASED, TENANTS, MUTE = NAMES[:5]
 TENANT = {"authorization": "Bearer key-of-a-tenant"}
 

@@ -22,7 +22,7 @@ from tests.support.upstream_stub import UpstreamStub
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason=CHROMIUM),
-    pytest.mark.skipif(find_spec("granian") is None, reason=SERVE),
+    pytest.mark.skipif(find_spec("uvicorn") is None, reason=SERVE),
 ]
 TAU = 0.2
 LEFT_OUT = "mistral-large-2407"

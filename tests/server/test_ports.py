@@ -13,7 +13,7 @@ from tests.support import skips
 from tests.support.http_calls import free_port
 from tests.support.server_process import ServerProcess, until
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

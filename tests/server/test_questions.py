@@ -12,7 +12,7 @@ from tests.support import skips
 from tests.support.bundles import NAMES
 from tests.support.local_server import LocalServer
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 from ipr_engine.server.chooser import MOST_SETS
 from ipr_engine.server.question_endpoints import MOST_OF_SYSTEMONE, MOST_QUESTIONS
 

@@ -14,7 +14,7 @@ from tests.support.asgi_calls import AsgiApp, AsgiReply, Headers
 from tests.support.local_server import LocalServer
 from tests.support.server_configs import MESSAGES, body_of
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 WAIT_S = 20.0
 ASKED = json.dumps({"prompt": "What is 2+2?"}).encode()
 

@@ -11,7 +11,7 @@ from tests.support import skips
 from tests.support.bundles import NAMES, make_siblings
 from tests.support.local_server import LocalServer
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 PROMPTS = [f"why python {number} and {number * number}" for number in range(8)]
 ALLOWED = list(NAMES[:4])
 

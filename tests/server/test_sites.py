@@ -12,7 +12,7 @@ from tests.support.local_server import LocalServer
 from tests.support.server_configs import CHAT, MESSAGES, PATHS, RESPONSES, body_of
 from tests.support.server_process import ServerProcess
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 FOREIGN: dict[str, dict[str, str]] = {
     "another host": {"host": "attacker.example"},
     "a host that begins alike": {"host": "localhost.attacker.example"},

@@ -12,7 +12,7 @@ from ipr_engine.cli import main
 from tests.support.server_configs import CHAT, KEYS, gateway_config
 from tests.support.skips import SERVE
 
-pytest.importorskip("granian", reason=SERVE)
+pytest.importorskip("uvicorn", reason=SERVE)
 
 CONFIG = gateway_config("http://127.0.0.1:9", "http://127.0.0.1:9")
 CANARY = "canary-s3cret"

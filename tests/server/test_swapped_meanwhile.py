@@ -12,7 +12,7 @@ from ipr_engine import Engine
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle, make_siblings
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 CONFIG = {
     "endpoints": {"any": {"base_url": "http://127.0.0.1:9/v1", "formats": ["openai-chat"]}},
     "upstreams": dict.fromkeys(NAMES[:4], "any"),  # so that those are named as allowed

@@ -19,7 +19,7 @@ from tests.support.local_server import LocalServer
 from tests.support.server_configs import CHAT
 from tests.support.server_process import ServerProcess, until
 
-pytest.importorskip("granian", reason=skips.SERVE)
+pytest.importorskip("uvicorn", reason=skips.SERVE)
 SEES = {"rule": "minmax", "tau": 0.3, "requires": "vision"}
 FOLLOWED = {"policy": SEES, "server": {"follow_s": 0.02}}
 ASKED = {"prompt": "why python"}

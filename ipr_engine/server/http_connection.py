@@ -1,0 +1,269 @@
+"""An `HttpConnection` is a client's connection to `ipr serve`: uvicorn's, with bounds of its heads and of the number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ipr_engine.server.exchange import ABORT
+from ipr_engine.server.server_config import ServerLimits
+
+LONG = 65536
+"""Bytes from which on a second system call costs less than a copy."""
+LOOKS = 8
+"""So many times within `head_s` the timer looks who is late."""
+
+
+class Connections:
+    """A `Connections` is all connections of one worker: how many there are, which are idle, and which owe the head of a request."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self.head_bytes = limits.head_bytes
+        self.idle: dict[HttpConnection, None] = {}  # in the order in which they became so
+        self._most = limits.connections
+        self._head_s = limits.head_s
+        self._owing: dict[HttpConnection, float] = {}  # since when, the longest first
+        self._timed = False
+        self._count = 0
+
+    def opened(self, connection: HttpConnection) -> bool:
+        """Count one more; False where it is one too many. The one that was idle for longest makes room."""
+        self._count += 1
+        if self._count <= self._most:
+            return True
+        oldest = next(iter(self.idle), None)
+        if oldest is None:
+            return False
+        del self.idle[oldest]
+        oldest.transport.close()
+        return True
+
+    def closed(self, connection: HttpConnection) -> None:
+        self._count -= 1
+        self.idle.pop(connection, None)
+        self._owing.pop(connection, None)
+
+    def owes(self, connection: HttpConnection) -> None:
+        """Say that the connection owes a head from now on."""
+        loop = asyncio.get_running_loop()
+        self._owing[connection] = loop.time()
+        if not self._timed:
+            self._timed = True
+            loop.call_later(self._head_s / LOOKS, self._look, loop)
+
+    def paid(self, connection: HttpConnection) -> None:
+        """Say that the head has come."""
+        self._owing.pop(connection, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End who is late, and look again as long as anybody owes."""
+        now = loop.time()
+        for connection, since in list(self._owing.items()):
+            if since + self._head_s > now:
+                break
+            del self._owing[connection]
+            connection.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        self._timed = bool(self._owing)
+        if self._timed:
+            loop.call_later(self._head_s / LOOKS, self._look, loop)
+
+
+class HeadWithBody:
+    """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
+
+    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self._flushing: asyncio.Handle | None = None
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
+
+    def write(self, data: bytes) -> None:
+        """Write, but a head only once something follows, or the event loop goes on without."""
+        flushing = self._flushing
+        if flushing is not None:
+            flushing.cancel()
+            self._flushing = None
+            if len(data) > LONG:
+                self._transport.write(self._head)
+                self._transport.write(data)
+            else:
+                self._transport.write(self._head + data)
+        elif data.startswith(b"HTTP/1.1 "):  # a piece of a body that begins so waits for a moment, too
+            self._head = data
+            self._flushing = self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        self._transport.write(self._head)
+
+    def close(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        self._transport.close()
+
+
+class HttpConfig(uvicorn.Config):
+    """An `HttpConfig` is uvicorn's config, with the connections of the worker that loads it."""
+
+    connections: Connections
+
+    def load(self) -> None:
+        super().load()
+        self.connections = Connections(self.loaded_app.state.ipr.config.server.limits)
+
+
+class HttpConnection(HttpToolsProtocol):
+    """An `HttpConnection` answers a client's requests one after the other."""
+
+    config: HttpConfig
+    parser: Any
+
+    def __init__(self, config: HttpConfig, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self._connections = config.connections
+        self._extensions: dict[str, Callable[[], None]] = {}
+        self._owes = False  # a head, or the rest of a body that was answered before its end
+        self._in_head = self._in_body = False
+        self._head_bytes = 0  # of a head that has not ended, without the piece in which it began: that may hold more
+        self._piece_bytes = 0  # of what is being read
+        self._wrong = HTTPStatus.BAD_REQUEST  # what a request is that cannot be read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.transport = HeadWithBody(transport, self.loop)  # it has what uvicorn asks of one
+        self._extensions = {ABORT: self.abort}
+        if not self._connections.opened(self):
+            self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        self._owe()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.closed(self)
+        self._extensions = {}
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._connections.idle.pop(self, None)
+        self._unset_keepalive_if_required()
+        self._piece_bytes = len(data)
+        self._head_bytes += self._piece_bytes
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as asked:
+            self._answer_without_upgrade(data[asked.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.refuse(self._wrong)
+            return
+        if self._in_body or (self._is_answering and not self._in_head):
+            self._head_bytes = 0
+        elif self._head_bytes > self._connections.head_bytes:
+            self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif not self._owes and not self._is_answering:
+            self._owe()
+
+    def _answer_without_upgrade(self, rest: bytes) -> None:
+        """Read a request again without its wish for another protocol: the parser would not read its body.
+
+        Java's HTTP client asks for HTTP/2 so in its first request.
+        """
+        kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
+        if len(kept) == len(self.headers):  # CONNECT
+            self.refuse(HTTPStatus.METHOD_NOT_ALLOWED)
+            return
+        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in kept:
+            lines += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._head_bytes = 0
+        self.data_received(b"".join(lines) + b"\r\n" + rest)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _length_of_head(self) -> int:
+        """Return its bytes alone: of what has come, a body may be a part."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _owe(self) -> None:
+        self._owes = True
+        self._connections.owes(self)
+
+    def _pay(self) -> None:
+        if self._owes:
+            self._owes = False
+            self._connections.paid(self)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self.scope["extensions"] = self._extensions
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._in_body = False, True
+        self._pay()
+        most = self._connections.head_bytes
+        if self._head_bytes + self._piece_bytes > most and self._length_of_head > most:
+            self._wrong = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise ValueError("the head is too long")  # it ends the parser
+        if not self.parser.should_upgrade():  # else `data_received` goes on
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        if self._owes:  # it was answered before
+            self._pay()
+            self._connections.idle[self] = None
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() or self._is_answering:  # a request may have waited behind
+            return
+        if self._in_head or self._in_body:
+            self._owe()
+        else:
+            self._connections.idle[self] = None
+
+    def abort(self) -> None:
+        """End the connection at once: what was not sent is dropped."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.abort()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.transport.get_write_buffer_size():  # its client reads nothing: closing would wait for it
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def refuse(self, status: HTTPStatus) -> None:
+        """Say why the connection ends, where nothing else is being said on it, and end it."""
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        answered = cycle is not None and (cycle.response_started if self._is_answering else self._in_body)
+        if not self.pipeline and not answered:
+            said = f"{status.phrase}\n".encode()
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            self.transport.write(f"{head}content-length: {len(said)}\r\n\r\n".encode() + said)
+        self.transport.close()

@@ -1,0 +1,193 @@
+"""A connection is kept, bounded and read as HTTP/1.1, whatever else its client asks for; a reply leaves in one piece."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.server_process import ServerProcess, until
+
+MOST = 4
+HEAD_S = 1.0
+BODY = b'{"prompt": "What is 17 * 23?"}'
+HEAD = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n" % len(BODY)
+UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+PLAIN = HEAD + b"\r\n" + BODY
+ASKS_UPGRADE = HEAD + UPGRADE + b"\r\n" + BODY
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    config = {"server": {"limits": {"head_s": HEAD_S, "connections": MOST}}}
+    with ServerProcess(tmp_path_factory.mktemp("connections"), config) as serving:
+        yield serving
+
+
+def replies(connection: socket.socket, count: int) -> list[bytes]:
+    """Return the bodies of so many replies, each of status 200, and that nothing follows them."""
+    connection.settimeout(5)
+    seen, bodies = b"", []
+    while len(bodies) < count:
+        head, end, rest = seen.partition(b"\r\n\r\n")
+        length = next((int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: ")), 0)
+        if not end or len(rest) < length:
+            piece = connection.recv(65536)
+            assert piece, seen
+            seen += piece
+            continue
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        bodies.append(rest[:length])
+        seen = rest[length:]
+    assert seen == b""
+    return bodies
+
+
+@pytest.mark.parametrize("asked", [ASKS_UPGRADE, PLAIN])
+def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(server: ServerProcess, asked: bytes) -> None:
+    with server.connection() as connection:
+        connection.sendall(asked)
+        assert b'"model":' in replies(connection, 1)[0]
+        connection.sendall(PLAIN)  # the connection goes on
+        assert b'"model":' in replies(connection, 1)[0]
+
+
+def test_requests_may_come_at_once_and_in_any_pieces(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.sendall(ASKS_UPGRADE + PLAIN + ASKS_UPGRADE)
+        assert len(replies(connection, 3)) == 3
+        for at in range(len(ASKS_UPGRADE)):
+            connection.sendall(ASKS_UPGRADE[at : at + 1])
+        assert len(replies(connection, 1)) == 1
+
+
+def test_a_chunked_body_of_a_request_that_asks_for_another_protocol_is_read(server: ServerProcess) -> None:
+    head = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n"
+    with server.connection() as connection:
+        connection.sendall(head + UPGRADE + b"\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY))
+        assert b'"model":' in replies(connection, 1)[0]
+
+
+def test_a_tunnel_is_refused(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.sendall(b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + 32 * b"\x00",  # TLS
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n",
+        b"POST /v1/route HTTP/1.1\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+        b"GET /v1/\x00models HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_told_so(server: ServerProcess, sent: bytes) -> None:
+    with server.connection() as connection:
+        connection.sendall(sent)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        assert connection.recv(65536) == b""
+    assert "Traceback" not in server.printed()
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /" + 100_000 * b"x" + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + 30_000 * b"a: b\r\n" + b"\r\n"]
+)
+def test_a_head_that_is_too_long_is_refused_though_it_came_at_once(server: ServerProcess, head: bytes) -> None:
+    with server.connection() as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_long_body_that_comes_along_with_its_head_is_no_long_head(server: ServerProcess) -> None:
+    prompt = b'{"prompt": "' + 100_000 * b"word " + b'"}'
+    with server.connection() as connection:
+        connection.sendall(HEAD.replace(b"%d" % len(BODY), b"%d" % len(prompt)) + b"\r\n" + prompt)
+        assert b'"model":' in replies(connection, 1)[0]
+
+
+def test_blank_lines_alone_are_given_up(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.settimeout(10)
+        for _ in range(3):
+            connection.sendall(b"\r\n")
+            time.sleep(HEAD_S / 4)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_head_that_does_not_end_is_given_up_on_a_kept_connection_too(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.sendall(PLAIN)
+        replies(connection, 1)
+        connection.sendall(HEAD)
+        connection.settimeout(10)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+        assert connection.recv(65536) == b""
+
+
+def test_the_rest_of_a_body_that_was_answered_before_its_end_is_passed_over(server: ServerProcess) -> None:
+    long = HEAD.replace(b"%d" % len(BODY), b"%d" % 500_000).replace(b"localhost", b"elsewhere.example")
+    with server.connection() as connection:
+        connection.sendall(long + b"\r\n")
+        assert b" 403 " in connection.recv(65536)
+        connection.sendall(500_000 * b"x")
+        connection.sendall(PLAIN)
+        assert b'"model":' in replies(connection, 1)[0]
+        connection.sendall(long + b"\r\n")
+        assert b" 403 " in connection.recv(65536)
+        connection.settimeout(10)
+        assert connection.recv(65536) == b""  # the rest does not come
+
+
+def test_an_idle_connection_is_kept_longer_than_a_head_may_take(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.sendall(PLAIN)
+        replies(connection, 1)
+        time.sleep(1.5 * HEAD_S)
+        connection.sendall(PLAIN)
+        replies(connection, 1)
+
+
+def test_a_reply_leaves_in_one_piece(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        for _ in range(32):
+            connection.sendall(PLAIN)
+            piece = connection.recv(65536)
+            assert piece.startswith(b"HTTP/1.1 200 ")
+            assert piece.endswith(b"}")
+
+
+def test_one_connection_too_many_is_refused(server: ServerProcess) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(MOST):  # of a head that has not ended
+            open_ones.enter_context(server.connection()).sendall(HEAD)
+
+        def refused() -> bool:
+            with server.connection() as over:
+                over.settimeout(5)
+                return over.recv(65536).startswith(b"HTTP/1.1 503 ")
+
+        assert until(refused)
+    assert until(lambda: server.get("/health").status == 200)
+
+
+def test_the_connection_that_was_idle_for_longest_makes_room(server: ServerProcess) -> None:
+    with ExitStack() as open_ones:
+        kept = []
+        for _ in range(MOST):
+            connection = open_ones.enter_context(server.connection())
+            connection.sendall(PLAIN)
+            replies(connection, 1)
+            kept.append(connection)
+        assert server.get("/health").status == 200
+        kept[0].settimeout(5)
+        assert kept[0].recv(65536) == b""
+        kept[-1].sendall(PLAIN)
+        replies(kept[-1], 1)
