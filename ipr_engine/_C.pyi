@@ -380,7 +380,8 @@ def plain_request(request: object, type: type[_Made], most_tokens: int, /) -> _M
     Plain is a str; a non-empty list of messages; a dict with one of these as "messages", "input" or "prompt". Messages are dicts of a
     role (user, system, developer, assistant) and a text; one of the user's is not empty. A body may have a system prompt or
     instructions, texts, and one limit of output tokens, up to `most_tokens`; tools, formats, numbers of answers and the like are
-    not plain, unless None. An instance of `type` that says no more than that is returned itself. Every value is of the built-in type itself, and every text has a UTF-8 form. It raises no error of a request.
+    not plain, unless None. Every value is of the built-in type itself, and every text has a UTF-8 form. An instance of `type` that
+    says no more than that is returned itself. It raises no error of a request.
 
     Args:
         type: ParsedRequest. Its fields are set as its own __init__ does.
