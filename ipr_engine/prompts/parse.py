@@ -53,8 +53,6 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
 
 def walk_request(request: object, *, tools: Sequence[Any] | None = None, where: str = "prompt") -> ParsedRequest:
     """Do as `parse_request` does, part by part: what is not plain, and what is wrong."""
-    if type(request) is str and tools is None:
-        return ParsedRequest.of_text(request, where)
     if isinstance(request, ParsedRequest):
         if tools is not None:
             raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")

@@ -186,7 +186,7 @@ class Service:
     ) -> Row | QueuedRequest:
         policy = loaded.resolve(policy, policy_options(options) if options else options)
         given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
-        text = parse_request(prompt)
+        text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
         plain = not given and not text.uncountable
         key = None

@@ -87,6 +87,8 @@ def test_a_plain_request_is_read_in_one_call_as_the_walk_reads_it(request_: Any)
     assert outcome(parse_request, request_) == outcome(walk_request, request_)
     assert outcome(plain, request_)[0] == "read"
     assert is_one_prompt(request_)
+    if isinstance(request_, str):
+        assert outcome(ParsedRequest.of_text, request_) == outcome(walk_request, request_)
 
 
 NOT_PLAIN: list[Any] = [
@@ -135,6 +137,10 @@ NOT_PLAIN: list[Any] = [
 @pytest.mark.parametrize("request_", NOT_PLAIN, ids=ascii)
 def test_every_other_request_is_left_to_the_walk(request_: Any) -> None:
     assert plain(request_) is None
+    if type(request_) is str:
+        assert outcome(ParsedRequest.of_text, request_) == outcome(walk_request, request_)
+    elif not isinstance(request_, str):
+        assert outcome(ParsedRequest.of_text, request_)[0] == "refused"
 
 
 def test_what_is_read_of_the_first_call_is_a_request_like_any_other() -> None:
