@@ -16,7 +16,7 @@ def reply_headers(decision: Decision, index: int, saved: float | None, assumed: 
     """
     told = {
         "tau": f"{decision.policy.tau:.6g}",
-        "quality": f"{float(decision.qualities[index]):.4f}",
+        "quality": f"{decision.result.quality_at(decision.row, index):.4f}",
         "cost-usd": f"{decision.usd_of(index):.6g}",
         "bundle": decision.bundle_hash[:BUNDLE_DIGITS],
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -16,11 +17,24 @@ from ipr_engine.server.server_config import ServerLimits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 Made = TypeVar("Made")
 JSON = (b"content-type", b"application/json")
-ABORT = "ipr_engine.abort"
-"""The extension of a scope that ends its connection at once: what its client did not read is not sent."""
+SHORT_WAY = "ipr_engine.short_way"
+"""The extension of a scope in which `ipr serve` puts a `ServedRequest`."""
 NONE: Mapping[str, Any] = {}
+
+
+class ServedRequest(Protocol):
+    """A `ServedRequest` is a request that a server lets read, answer and break off without the messages of ASGI."""
+
+    def body(self) -> bytes | None: ...
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def watch(self, leaves: Callable[[], None] | None) -> None: ...
 
 
 class Exchange:
@@ -31,16 +45,16 @@ class Exchange:
         status: of the reply; None before it begins.
     """
 
-    __slots__ = ("_abort", "_patience", "_receive", "_send", "headers", "named", "path", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "headers", "named", "path", "query", "status")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
-        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: Headers = scope["headers"]
         self.named = dict(self.headers[::-1])
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
-        self._abort: Callable[[], None] | None = scope.get("extensions", NONE).get(ABORT)
+        self._short_way: ServedRequest | None = scope.get("extensions", NONE).get(SHORT_WAY)
         self._patience = patience
         self._receive = receive
         self._send = send
@@ -64,6 +78,11 @@ class Exchange:
         stated = self.named.get(b"content-length")
         if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
             raise _too_large(limits)
+        whole = None if self._short_way is None else self._short_way.body()
+        if whole is not None:
+            if len(whole) > limits.body_bytes:
+                raise _too_large(limits)
+            return whole
         kept = bytearray()
         try:
             with self._patience:  # from the head on: a body may never begin
@@ -80,12 +99,16 @@ class Exchange:
         except TimeoutError:
             raise RefusedError(408, f"body: did not come within {limits.body_s:g} seconds") from None
 
-    def client(self) -> WaitingClient:
+    def client(self) -> WaitingClient | WatchedClient:
         """Watch the client, once the body is read."""
-        return WaitingClient(self._receive)
+        return WaitingClient(self._receive) if self._short_way is None else WatchedClient(self._short_way)
 
-    async def reply(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    async def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """Write a whole reply."""
+        if self._short_way is not None:
+            self.status = status
+            self._short_way.reply(status, headers, body)
+            return
         await self.begin(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
 
@@ -93,7 +116,7 @@ class Exchange:
         """Write a whole reply of JSON."""
         await self.reply(status, json_text(found), [JSON, *headers])
 
-    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def begin(self, status: int, headers: Headers) -> None:
         """Begin a reply whose pieces come later."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         self.status = status
@@ -117,9 +140,9 @@ class Exchange:
         Raises:
             ConnectionAbortedError: the server knows no other way.
         """
-        if self._abort is None:
+        if self._short_way is None:
             raise ConnectionAbortedError("the reply broke off") from None
-        self._abort()
+        self._short_way.abort()
 
 
 class WaitingClient:
@@ -157,6 +180,47 @@ class WaitingClient:
             if not doing.done():
                 doing.cancel()
                 await asyncio.gather(doing, return_exceptions=True)
+
+
+class WatchedClient:
+    """A `WatchedClient` is a `WaitingClient` of whom the server tells when it leaves: no task has to wait for that."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: ServedRequest) -> None:
+        self._request = request
+
+    async def __aenter__(self) -> WatchedClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: it is watched while it waits."""
+
+    async def waits_for(self, work: Coroutine[Any, Any, Made]) -> Made:
+        """Do as that of `WaitingClient`."""
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        def leaves() -> None:
+            nonlocal gone
+            gone = True
+            task.cancel()
+
+        self._request.watch(leaves)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if gone and task.uncancel() == 0:  # else somebody else cancelled it too
+                raise ClientGoneError from None
+            raise
+        finally:
+            self._request.watch(None)
+            if gone and task.cancelling():  # it left in the last moment: the task takes its cancellation here
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
+                task.uncancel()
+                raise ClientGoneError from None
 
 
 def _too_large(limits: ServerLimits) -> RefusedError:

@@ -63,6 +63,7 @@ class Gateway:
     def __init__(self, config: ServerConfig, decider: Decider, upstreams: Upstreams) -> None:
         self._config = config
         self._decider = decider
+        self._afterwards = decider.afterwards
         self._upstreams = upstreams
         self._metrics = decider.metrics
 
@@ -87,7 +88,7 @@ class Gateway:
             told.decided = decided
             order: Sequence[str] = decided.decision.ranked
             for name in decided.asked.masked:
-                self._metrics.masked(name, form.name).inc()
+                self._afterwards(self._metrics.masked(name, form.name).inc)
         else:
             order = (await self._named(tenant, model, form, controls),)
         async with exchange.client() as client:
@@ -118,7 +119,7 @@ class Gateway:
         if len(attempts.outcomes) > 1:
             headers.append((b"x-ipr-attempts", header_value(attempts.header).encode()))
         if attempts.reply is not None and attempts.reply.status < 400:  # what is no answer costs and saves nothing
-            self._metrics.served(target.candidate, cause).inc()
+            self._afterwards(self._metrics.served(target.candidate, cause).inc)
             if decided is not None:
                 self._decider.answered(decided, target.candidate, cause)
         elif decided is not None:
@@ -172,8 +173,8 @@ class Gateway:
                 target.health.succeeded()
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
-            metrics.attempts(target.candidate, outcome).inc()
-            metrics.first_byte_s(target.candidate).observe(perf_counter() - begun)
+            self._afterwards(metrics.attempts(target.candidate, outcome).inc)
+            self._afterwards(metrics.first_byte_s(target.candidate).observe, perf_counter() - begun)
             attempts.reply, attempts.target = reply, target
             break
         return attempts

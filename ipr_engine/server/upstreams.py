@@ -158,7 +158,10 @@ class Upstreams:
         )
         self._errors = (aiohttp.ClientError, OSError)
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
-        self._timeout = aiohttp.ClientTimeout
+        self._connecting = {
+            target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
+            for target in self.targets.values()
+        }
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=30),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -235,7 +238,7 @@ class Upstreams:
             "data": target.body(form, body),
             "headers": target.headers(form, headers),
             "allow_redirects": False,
-            "timeout": self._timeout(total=None, sock_connect=target.timeouts.connect_s),
+            "timeout": self._connecting[target],
         }
         try:
             return await self._client.post(target.url(form), **arguments)

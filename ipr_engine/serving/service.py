@@ -129,7 +129,13 @@ class Service:
                 _check_budget(budget_us)
             if on_error != "raise":
                 check_on_error(on_error)
-            if type(prompt) is str and len(prompt) <= self.limits.inline_chars and self.cache is None:
+            if self.cache is not None:
+                size = None
+            elif type(prompt) is str:
+                size = len(prompt)
+            else:
+                size = _length(prompt) if type(prompt) is ParsedRequest else None
+            if size is not None and size <= self.limits.inline_chars:
                 decision = loaded.route_one(prompt, policy, options, "status")
                 if decision is not None:
                     self.board.decided(decision)
@@ -187,7 +193,7 @@ class Service:
         policy = loaded.resolve(policy, policy_options(options) if options else options)
         given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
         text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
-        short = len(text.encoded) + sum(map(len, text.billed_only)) <= self.limits.inline_chars
+        short = _length(text) <= self.limits.inline_chars
         plain = not given and not text.uncountable
         key = None
         if self.cache is not None and plain and short:
@@ -337,6 +343,11 @@ def _decided(
 ) -> QueuedRequest:
     """Return the request of an answer that only its record is to be made of."""
     return QueuedRequest(text, policy, begun_ns=begun, record=wish, way=way, state=DONE, answer=answer)
+
+
+def _length(request: ParsedRequest) -> int:
+    """Return its characters."""
+    return len(request.encoded) + sum(map(len, request.billed_only))
 
 
 def _checked(decision: Row, on_error: str) -> Row:

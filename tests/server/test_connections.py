@@ -132,12 +132,15 @@ def test_a_head_that_does_not_end_is_given_up_on_a_kept_connection_too(server: S
         assert connection.recv(65536) == b""
 
 
-def test_the_rest_of_a_body_that_was_answered_before_its_end_is_passed_over(server: ServerProcess) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_rest_of_a_body_that_was_answered_before_its_end_is_passed_over(server: ServerProcess, apart: bool) -> None:
     long = HEAD.replace(b"%d" % len(BODY), b"%d" % 500_000).replace(b"localhost", b"elsewhere.example")
     with server.connection() as connection:
         connection.sendall(long + b"\r\n")
         assert b" 403 " in connection.recv(65536)
         connection.sendall(500_000 * b"x")
+        if apart:
+            time.sleep(HEAD_S / 4)
         connection.sendall(PLAIN)
         assert b'"model":' in replies(connection, 1)[0]
         connection.sendall(long + b"\r\n")
