@@ -1,6 +1,6 @@
 """Types and contracts of the compiled extension."""
 
-from typing import SupportsFloat, final
+from typing import SupportsFloat, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -369,6 +369,47 @@ class Router:
 
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
+
+# ---- bind_request.cpp
+
+_Made = TypeVar("_Made")
+
+def plain_request(request: object, type: type[_Made], most_tokens: int, /) -> _Made | None:
+    """`walk_request(request)` of ipr_engine/prompts/parse.py, as an instance of `type`; None where the request is not plain.
+
+    Plain is a str; a non-empty list of messages; a dict with one of these as "messages", "input" or "prompt". Messages are dicts of a
+    role (user, system, developer, assistant) and a text; one of the user's is not empty. A body may have a system prompt or
+    instructions, texts, and one limit of output tokens, up to `most_tokens`; tools, formats, numbers of answers and the like are
+    not plain, unless None. Every value is of the built-in type itself, and every text has a UTF-8 form. An instance of `type` that
+    says no more than that is returned itself. It raises no error of a request.
+
+    Args:
+        type: ParsedRequest. Its fields are set as its own __init__ does.
+    """
+
+# ---- bind_decision_json.cpp
+
+def decision_json(
+    result: DecideResult,
+    row: int,
+    policy: DecidePolicy,
+    words: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...], bytes],
+    own_tokens: bytes | None,
+    billed_tokens: int,
+    truncated: bool,
+    support: float | None,
+    /,
+) -> bytes | None:
+    """The keys and values of `Decision.to_dict` up to "ranked", as JSON without braces; None where the row failed or is unsupported.
+
+    Costs are in USD, and `policy` is what the row was decided under, with nobody kept out.
+
+    Args:
+        words: `RowWords`. own_tokens: (models,) float32 as bytes; None: billed_tokens times the ratio of `words`.
+    """
+
+def largest(values: bytes, /) -> float:
+    """The largest of at least one float32, as bytes; NaN where one is NaN."""
 
 # ---- bind_text_counts.cpp
 

@@ -79,8 +79,10 @@ PyObject* tally_add_decision(PyObject* self, PyObject* const* args, Py_ssize_t c
   if (!take_count(count, 5, "add_decision(result, row, causes, kinds, kind)")) return nullptr;
   if (!take_int(args[1], row) || !take_int(args[2], causes) || !take_int(args[3], kinds) || !take_int(args[4], kind))
     return nullptr;
-  int64_t index = 0, cause = 0;
-  if (!decided_row(args[0], row, index, cause)) return nullptr;
+  Results answers;
+  int64_t models = 0;
+  if (!row_of_result(args[0], row, answers, models)) return nullptr;
+  const int64_t index = *answers.index, cause = static_cast<int64_t>(*answers.cause);
   if (cause >= causes || kind < 0 || kind >= kinds)
     return PyErr_Format(PyExc_IndexError, "cause %lld of %lld, kind %lld of %lld", static_cast<long long>(cause),
                         static_cast<long long>(causes), static_cast<long long>(kind), static_cast<long long>(kinds));

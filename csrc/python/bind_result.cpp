@@ -198,7 +198,7 @@ Results results_of(py::handle result, int64_t batch, int64_t models) {
   return parts_of(own);
 }
 
-bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause) {
+bool row_of_result(PyObject* result, int64_t row, Results& answers, int64_t& models) {
   if (Py_TYPE(result) != result_type) {
     PyErr_Format(PyExc_TypeError, "expected a DecideResult, got %s", Py_TYPE(result)->tp_name);
     return false;
@@ -208,9 +208,8 @@ bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause) 
                  static_cast<long long>(as_result(result)->batch));
     return false;
   }
-  const Results parts = parts_of(as_result(result));
-  index = parts.index[row];
-  cause = static_cast<int64_t>(parts.cause[row]);
+  models = as_result(result)->models;
+  answers = row_of(parts_of(as_result(result)), row, models);
   return true;
 }
 

@@ -10,8 +10,9 @@ namespace ipr {
 // A new result with room for `batch` rows of `models` candidates; `results` points into it, uninitialised.
 pybind11::object new_decide_result(int64_t batch, int64_t models, Results& results);
 
-// What row `row` of a DecideResult chose and why; false with a Python error set when it is none, or has no such row.
-bool decided_row(PyObject* result, int64_t row, int64_t& index, int64_t& cause);
+// One row of a DecideResult, as ipr/order.h takes it, and how many candidates it has; false with a Python error set
+// when it is none, or has no such row.
+bool row_of_result(PyObject* result, int64_t row, Results& answers, int64_t& models);
 
 // The answers of a DecideResult, to be written while nobody else has it; throws InvalidInput for anything else.
 Results results_of(pybind11::handle result, int64_t batch, int64_t models);

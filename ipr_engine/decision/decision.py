@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import DecideResult, decision_json
 from ipr_engine.bundle import BundleSpec, HeadsSpec
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.decide.contract import CAUSE, PARTS, STATUS, result_of_parts
 from ipr_engine.decide.numpy_rule import order
 from ipr_engine.decision.frontier import FrontierStep, frontier
 from ipr_engine.decision.result_row import ResultRow
+from ipr_engine.decision.written_policy import WrittenPolicy
 from ipr_engine.errors import RowError
 from ipr_engine.policy.calibrated import CalibrationStatus
 from ipr_engine.policy.cost_weights import CostTerms
@@ -300,6 +302,32 @@ class Decision(ResultRow):
             "calibration_reason": calibration.reason,
             "bundle": self.bundle_hash,
         }
+
+    def to_json(self) -> bytes:
+        """Return `to_dict` as JSON, without a key or value of its own. C++ writes what is plain: see `own_json`."""
+        own = self.own_json()
+        if own is None:
+            return json.dumps(self.to_dict(), allow_nan=False, separators=(",", ":")).encode()
+        return b"{%b,%b}" % (own, WrittenPolicy.of(self.policy, self.bundle).rest)
+
+    def own_json(self) -> bytes | None:
+        """Return the JSON of `to_dict` up to "ranked", without braces; None where its policy alone does not tell the rest, or its costs."""
+        policy, own = self.policy, self._own
+        if (
+            self.may_keep_out
+            or self.inputs.moved
+            or self.escalated
+            or self.degraded is not None
+            or policy.weighing is not None
+            or policy.reserve
+            or policy.drift.evidence is not None
+        ):
+            return None
+        written = policy.written
+        words = written[0].words if written else WrittenPolicy.of(policy, self.bundle).words
+        known = own if own is None or isinstance(own, bytes) else own.tobytes()
+        facts = known, self.billed_tokens, self.truncated, self.support
+        return decision_json(self.result, self.row, policy.compiled, words, *facts)  # None: its row is not plain
 
     def __repr__(self) -> str:
         if self.index < 0:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import DecideResult, largest
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.policy.cost_weights import CostTerms
 from ipr_engine.policy.policy import Policy
@@ -124,8 +124,7 @@ class ResultRow:
         own, limits = self._own, self.inputs.limits
         if own is None:
             return limits is not None or self.billed_tokens >= self.policy.surely_fits.billed
-        # max() of a few floats takes a tenth of numpy's time
-        most = float(max(memoryview(own).cast("f")) if isinstance(own, bytes) else own.max())
+        most = largest(own) if isinstance(own, bytes) else float(own.max())
         if limits is None:
             return most >= self.policy.surely_fits.own
         stated = limits.max_tokens

@@ -152,6 +152,11 @@ class Policy:
         return self.rates.op_terms()
 
     @cached_property
+    def written(self) -> list[Any]:
+        """Return room for the JSON that its decisions have in common, which the first of them fills (`decision/written_policy.py`)."""
+        return []
+
+    @cached_property
     def key(self) -> tuple[object, ...]:
         """Return everything that can change a decision, as one hashable value."""
         prices = tuple(sorted(self.prices.prices.items(), key=lambda item: item[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ipr_engine._C import plain_request
 from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
@@ -43,8 +44,15 @@ def parse_request(request: object, *, tools: Sequence[Any] | None = None, where:
     Raises:
         InvalidInputError: something is not of that form, or of a type unknown here; the place is named, never the content.
     """
-    if type(request) is str and tools is None:
-        return ParsedRequest.of_text(request, where)
+    if tools is None:  # a plain request, as most are, is read by one C++ call
+        plain = plain_request(request, ParsedRequest, MOST_TOKENS)
+        if plain is not None:
+            return plain
+    return walk_request(request, tools=tools, where=where)
+
+
+def walk_request(request: object, *, tools: Sequence[Any] | None = None, where: str = "prompt") -> ParsedRequest:
+    """Do as `parse_request` does, part by part: what is not plain, and what is wrong."""
     if isinstance(request, ParsedRequest):
         if tools is not None:
             raise InvalidInputError("tools: this request is taken apart already; pass them with the request itself")
@@ -70,7 +78,7 @@ def is_one_prompt(value: object) -> bool:
     A list is one conversation where its first item is a message or an item of OpenAI Responses; where the first item is
     nothing known, any other may tell.
     """
-    if isinstance(value, (str, ParsedRequest)):
+    if type(value) is dict or isinstance(value, (str, ParsedRequest)):
         return True
     if not isinstance(value, (list, tuple)):
         return as_fields(value) is not None

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._C import plain_request
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import lone_surrogate
+from ipr_engine._validate import MOST_TOKENS, lone_surrogate
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import kind_of
 
@@ -63,7 +64,8 @@ class ParsedRequest:
     @classmethod
     def of_text(cls, text: str, where: str = "prompt") -> ParsedRequest:
         """Take a plain text as the whole request: what `parse_request` makes of it."""
-        return cls(checked_text(text, where))
+        made = plain_request(text, cls, MOST_TOKENS) if type(text) is str else None
+        return cls(checked_text(text, where)) if made is None else made
 
     def __repr__(self) -> str:
         """Show sizes alone: what is printed into a log shall hold no text of a prompt."""
