@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -99,6 +100,11 @@ class Answering:
             told.left = True
         except ReplyCutError:
             exchange.break_off()
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            if not exchange.is_of_own_server:
+                raise
+            if not exchange.ended:
+                await self._refuse(exchange, RefusedError(503, "the server stops", headers={"retry-after": "1"}))
         except IprError as error:
             await self._refuse(exchange, refused_as(error))
         except Exception as error:

@@ -42,10 +42,10 @@ class Exchange:
 
     Attributes:
         headers: of the request, names in lower case. named: the first of each name. path: of its URL.
-        status: of the reply; None before it begins.
+        status: of the reply; None before it begins. ended: whether it is written to its end.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "headers", "named", "path", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "path", "query", "status")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
@@ -54,6 +54,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
+        self.ended = False
         self._short_way: ServedRequest | None = scope.get("extensions", NONE).get(SHORT_WAY)
         self._patience = patience
         self._receive = receive
@@ -106,11 +107,12 @@ class Exchange:
     async def reply(self, status: int, body: bytes, headers: Headers) -> None:
         """Write a whole reply."""
         if self._short_way is not None:
-            self.status = status
+            self.status, self.ended = status, True
             self._short_way.reply(status, headers, body)
             return
         await self.begin(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
+        self.ended = True
 
     async def json_reply(self, status: int, found: Any, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Write a whole reply of JSON."""
@@ -133,6 +135,12 @@ class Exchange:
         except TimeoutError:
             self.break_off()
             raise ClientGoneError from None
+        self.ended = not more
+
+    @property
+    def is_of_own_server(self) -> bool:
+        """Return whether `ipr serve` runs this; else a server that has its own ways to stop."""
+        return self._short_way is not None
 
     def break_off(self) -> None:
         """End the connection in the middle of the reply, so that the client sees that it is not whole.

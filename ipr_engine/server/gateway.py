@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -227,6 +228,11 @@ class Gateway:
                 if not reply.events:  # nothing can be said in the middle of a body: the connection ends
                     raise ReplyCutError from None
                 await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
+            except asyncio.CancelledError:  # the server stops and waits no longer; a client that left gets nothing
+                if reply.events:
+                    await exchange.piece(form.stream_error("the server stops", passed))
+                    await exchange.piece(b"", more=False)
+                raise
             else:
                 target.health.succeeded()
         await exchange.piece(b"", more=False)

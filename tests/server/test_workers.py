@@ -80,3 +80,28 @@ def test_stopping_finishes_streams(provider: UpstreamStub, tmp_path: Path, how: 
         with pytest.raises(OSError, match=r"refused|reset"):
             server.get("/health")
     provider.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stream_that_outlives_the_wait_ends_with_an_error(
+    provider: UpstreamStub, tmp_path: Path, workers: str
+) -> None:
+    provider.reset()
+    provider.fail(EVERY[0], "stall", seconds=90)
+    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    arguments = ("--workers", workers)
+    with ServerProcess(tmp_path, config, *arguments, environment=KEYS, headers=AUTHORIZATION) as server:
+        with ThreadPoolExecutor(1) as pool:
+            provider.fail(EVERY[1], "hang", seconds=90)
+            waiting = pool.submit(server.post, PATHS[CHAT], body_of(CHAT, model=EVERY[1]))
+            with server.streamed(PATHS[CHAT], body_of(CHAT, model=EVERY[0], stream=True)) as answer:
+                first = answer.read1()
+                until(lambda: len(provider.seen()) == 2)
+                server.process.send_signal(signal.SIGTERM)
+                content = first + answer.read()
+            assert b"the server stops" in content
+            assert waiting.result().status == 503
+        assert server.process.wait(20) == 0, server.printed()
+        assert "Traceback" not in server.printed()
+    provider.reset()

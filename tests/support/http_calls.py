@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-WAIT_S = 30.0
+WAIT_S = 45.0
 
 
 @dataclass(frozen=True)
