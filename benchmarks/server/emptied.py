@@ -9,8 +9,6 @@ import socket
 import sys
 from typing import Any
 
-from starlette.routing import Route
-
 from ipr_engine.server import app
 from ipr_engine.server.http_server import serve
 
@@ -29,10 +27,10 @@ class Empty:
 
 
 def emptied() -> Any:
-    """Make the application. The empty route is looked at first, so that finding it takes no longer than finding `/v1/route`."""
+    """Make the application. The empty route is found as `/v1/route` is."""
     made = app()
     made.state.ipr.owns_process = True
-    made.router.routes.insert(0, Route(EMPTY, Empty(), methods=["POST"]))
+    made.at_once["POST", EMPTY] = Empty()
     return made
 
 

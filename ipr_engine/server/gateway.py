@@ -66,6 +66,7 @@ class Gateway:
         self._config = config
         self._decider = decider
         self._afterwards = decider.afterwards
+        self._known = dict.fromkeys((*config.models, *upstreams.targets))
         self._upstreams = upstreams
         self._metrics = decider.metrics
 
@@ -81,8 +82,11 @@ class Gateway:
         config = self._config
         controls = controls_of(exchange, body, tenant.controls)
         controls.require_no_explain()
-        model = told.asked = require_known(body.get("model"), (*config.models, *self._upstreams.targets))
-        if not any(body.get(name) is not None for name in form.turns):
+        model = told.asked = require_known(body.get("model"), self._known)
+        for name in form.turns:
+            if body.get(name) is not None:
+                break
+        else:
             raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
         decided: Decided | None = None
         if model in config.models:
@@ -118,7 +122,7 @@ class Gateway:
         if decided is not None and target.candidate != decided.decision.model:
             cause = FALLBACK
         told.cause = cause
-        headers = decision_headers(decided, target.candidate, target.model, cause)
+        headers = [*target.told, *decision_headers(decided, target.candidate, cause)]
         if len(attempts.outcomes) > 1:
             headers.append((b"x-ipr-attempts", header_value(attempts.header).encode()))
         if attempts.reply is not None and attempts.reply.status < 400:  # what is no answer costs and saves nothing

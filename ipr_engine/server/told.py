@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-from ipr_engine.decision.reply_headers import header_value, reply_headers
+from ipr_engine.decision.reply_headers import reply_headers
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.server_metrics import ServerMetrics
 
@@ -65,18 +65,19 @@ class Told:
         return found
 
 
-def decision_headers(decided: Decided | None, candidate: str, model: str, cause: str) -> list[tuple[bytes, bytes]]:
-    """Return the headers that tell who answers, why, and what that is predicted to cost.
-
-    candidate: who answers. model: what its upstream calls it.
-    """
-    told = {"x-ipr-candidate": candidate, "x-ipr-model": model, "x-ipr-cause": cause}
+def decision_headers(decided: Decided | None, candidate: str, cause: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers that tell why a candidate answers, and what that is predicted to cost."""
+    told = {"x-ipr-cause": cause}
     if decided is not None:
         decision = decided.decision
-        index = decision.bundle.names.index(candidate)
-        told |= reply_headers(decision, index, decided.saved_usd(index), decided.assumed)
+        if candidate == decision.model:
+            index, saved = decision.index, decided.saved
+        else:
+            index = decision.bundle.names.index(candidate)
+            saved = decided.saved_usd(index)
+        told |= reply_headers(decision, index, saved, decided.assumed)
         told["x-ipr-decision-id"] = decided.id
-    return [(name.encode(), header_value(text).encode()) for name, text in told.items()]
+    return [(name.encode(), text.encode()) for name, text in told.items()]
 
 
 def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:

@@ -11,6 +11,7 @@ from time import time
 from typing import Any
 
 from ipr_engine._extras import need
+from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health
 from ipr_engine.server.json_text import json_text
@@ -93,7 +94,7 @@ class Target:
 
     Attributes:
         candidate: its name in the bundle. model: what its endpoint calls it.
-        formats: what it speaks. health: whether it is worth asking.
+        formats: what it speaks. health: whether it is worth asking. told: the headers of a reply that name it.
     """
 
     def __init__(self, candidate: str, upstream: Upstream, endpoint: Endpoint, health: Health) -> None:
@@ -104,6 +105,10 @@ class Target:
         """
         self.candidate = candidate
         self.model = candidate if upstream.model is None else upstream.model
+        self.told = [
+            (b"x-ipr-candidate", header_value(candidate).encode()),
+            (b"x-ipr-model", header_value(self.model).encode()),
+        ]
         self.formats = endpoint.formats
         self.health = health
         self.timeouts = endpoint.timeouts

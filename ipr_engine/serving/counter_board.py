@@ -69,9 +69,12 @@ class CounterBoard:
 
     def decided(self, decision: Row) -> None:
         """Count a decision of the engine's own, or a row that failed."""
-        kind = _KIND[decision.policy.certificate.status]
-        if kind:  # the rest costs more: drift, and whether this prompt fits every candidate
-            kind = _KIND[decision.calibration]
+        policy = decision.policy
+        kind = _KIND[policy.certificate.status]
+        if kind and (
+            policy.drift.evidence is not None or decision.may_keep_out or decision.inputs.moved or decision.by_support
+        ):
+            kind = _KIND[decision.calibration]  # it costs more
         bundle = decision.bundle
         current = self._current  # read once: another thread may replace it for another bundle
         if current[0] != bundle.hash:
