@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from ipr_engine.server.http_connection import HttpConfig, HttpConnection
 
@@ -16,7 +16,7 @@ STOP_S = 30  # a worker that stops may finish what it answers for so long
 KEEP_ALIVE_S = (
     75  # longer than the proxies and client pools that are common keep a connection, so that they are who ends it
 )
-START_S = 60  # a worker may import and load for so long before it is taken for hung
+START_S = 60  # of SIGHUP: a worker may import and load for so long before the one that it replaces ends
 LOGGER = logging.getLogger(__name__)
 
 
@@ -37,6 +37,7 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
         interface="asgi3",
         workers=workers,
         log_config=None,
+        log_level=logging.ERROR,
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -44,7 +45,6 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
         timeout_graceful_shutdown=STOP_S,
         timeout_worker_healthcheck=START_S,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     if workers > 1:
         _Workers(config, [listening]).run()
         return
@@ -61,13 +61,16 @@ class _Workers(Multiprocess):
     """`_Workers` are processes that share a socket; one that dies is started again."""
 
     def keep_subprocess_alive(self) -> None:
-        before = {process.pid for process in self.processes}
-        super().keep_subprocess_alive()
-        ended = before - {process.pid for process in self.processes}
-        if ended:
-            LOGGER.error(
-                "worker %s has died; another begins in its place", ", ".join(map(str, sorted(filter(None, ended))))
-            )
+        """Start another worker for each that has ended.
+
+        Uvicorn's own asks each over a pipe whether it lives, and waits for the answer of one that dies meanwhile.
+        """
+        for position, worker in enumerate(self.processes):
+            if not self.should_exit.is_set() and not worker.process.is_alive():
+                worker.kill()
+                LOGGER.error("worker %s has died; another begins in its place", worker.pid)
+                self.processes[position] = Process(self.config, self.sockets)
+                self.processes[position].start()
 
     def terminate_all(self) -> None:
         for (

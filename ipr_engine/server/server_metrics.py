@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from time import time
-from typing import Any, NamedTuple
+from time import sleep, time
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -19,6 +20,8 @@ from ipr_engine.serving import Counters, prometheus_text
 SUPPORT_EDGES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 REQUEST_EDGES_S = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 _CREATED = re.compile(rb"(?:# \w+ )?\w+_created[ {]")  # when each series began: known only where there is one worker
+READINGS, READ_AGAIN_S = 50, 0.01
+Read = TypeVar("Read")
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """The variable by which prometheus_client knows the folder that the workers of one server share; `ipr serve` sets it."""
 
@@ -118,13 +121,15 @@ class ServerMetrics:
 
         counters: those of each worker's engine, summed: decisions, stages, the queue.
         """
-        lines: list[bytes] = self._client.generate_latest(self._of_all_workers()).splitlines(keepends=True)
+        written_at_all: bytes = _read_again(lambda: self._client.generate_latest(self._of_all_workers()))
+        lines = written_at_all.splitlines(keepends=True)
         written = b"".join(line for line in lines if not _CREATED.match(line))
         return written + prometheus_text(Counters.sum(counters), prefix="ipr").encode()
 
     def samples(self) -> list[MetricSample]:
         """Return every figure but the engine's, of all workers. It takes milliseconds."""
-        found = (sample for metric in self._of_all_workers().collect() for sample in metric.samples)
+        metrics: list[Any] = _read_again(lambda: list(self._of_all_workers().collect()))
+        found = (sample for metric in metrics for sample in metric.samples)
         return [MetricSample(sample.name, sample.labels, sample.value) for sample in found]
 
     def _of_all_workers(self) -> Any:
@@ -166,6 +171,16 @@ class WorkerCounters:
             lives = Path(f"/proc/{path.stem.rpartition('-')[2]}").exists()
             found.append(counters if lives else counters.ended)
         return found
+
+
+def _read_again(read: Callable[[], Read]) -> Read:
+    """Return what is read of the files of all workers, once no file is in the middle of being made: prometheus_client fails there."""
+    for _ in range(READINGS - 1):
+        try:
+            return read()
+        except (struct.error, ValueError, RuntimeError, OSError):
+            sleep(READ_AGAIN_S)
+    return read()
 
 
 def _children(metric: Any, labels: Sequence[str]) -> Any:
