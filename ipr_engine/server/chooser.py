@@ -44,9 +44,7 @@ class Chooser:
         return require_known(model, self.config.models)
 
     async def decide(self, question: Question, told: Told) -> Decided:
-        decided = await self._decider.decide(question)
-        told.decided = decided
-        self._decider.answered(decided)
+        decided = told.decided = await self._decider.decide(question, answers=True)
         return decided
 
     async def among(self, question: Question, choices: Sequence[str], told: Told) -> Decided:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -75,29 +75,33 @@ class Decider:
         if self._recorder is not None:
             await self._recorder.close()
 
-    async def decide(self, question: Question) -> Decided:
-        """Decide one request.
+    async def decide(self, question: Question, *, answers: bool = False) -> Decided:
+        """Decide one request. answers: nobody is asked, so who is chosen is counted as who answers.
 
         Raises:
             RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
-        asked = await self.book.of(question)
+        asked = self.book.kept(question) or await self.book.of(question)
         try:
             parsed = parse_request(question.prompt)
-            given, assumed = await self._given(parsed, question.controls.given)
+            given, assumed = question.controls.given, 0
+            if parsed.uncountable:
+                given, assumed = await self._given(parsed, given)
             # a text alone is decided in one C++ call
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
             id = f"{self._prefix}{next(self._numbers):08x}"
             decided_on = question.prompt if self._keeps_prompts else prompt
             try:
-                decision = await self._route(decided_on, asked, given, id)
+                decision = await self._routed(decided_on, asked, given, id)
             except InvalidInputError:
                 if asked.policy.bundle_hash == self.engine.bundle.hash:
                     raise
                 # swapped meanwhile: the policy may name candidates of the bundle before
                 asked = await self.book.of(question)
-                decision = await self._route(decided_on, asked, given, id)
+                decision = await self._routed(decided_on, asked, given, id)
+        except RowError as error:
+            raise refused_as(await self._why(error, decided_on, asked, given)) from None
         except InvalidInputError as error:
             raise refused_as(question.controls.named_by(error) or error) from None
         except RecordError as error:
@@ -113,42 +117,42 @@ class Decider:
             if decision.bundle_hash != asked.policy.bundle_hash:
                 asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
-        self.afterwards(self._made, decided, prompt, given)
+        self.afterwards(self._made, decided, prompt, given, answers)
         return decided
 
-    def answered(self, decided: Decided, candidate: str | None = None, cause: str | None = None) -> None:
-        """Count, after the reply, who answers and what that costs and saves; keep it for the page. None: who was chosen."""
+    def answered(self, decided: Decided, candidate: str, cause: str) -> None:
+        """Count, after the reply, who answers and what that costs and saves; keep it for the page."""
         self.afterwards(self._counted, decided, candidate, cause)
 
     def failed(self, decided: Decided) -> None:
         """Keep for the page, after the reply, that nobody answered."""
         self.afterwards(self.recent.add, decided, None, FAILED)
 
-    def _made(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
+    def _made(self, decided: Decided, prompt: Any, given: RequestOptions, answers: bool) -> None:
         support = decided.decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
         if self._beside is not None:
             self._beside(decided, prompt, given)
+        if answers:
+            self._counted(decided, decided.decision.model, decided.decision.cause)
 
-    def _counted(self, decided: Decided, candidate: str | None, cause: str | None) -> None:
-        decision = decided.decision
-        candidate = decision.model if candidate is None else candidate
+    def _counted(self, decided: Decided, candidate: str, cause: str) -> None:
         count_cost(self.metrics, decided, candidate)
-        self.recent.add(decided, candidate, decision.cause if cause is None else cause)
+        self.recent.add(decided, candidate, cause)
 
-    async def _route(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Decision:
-        """Decide, by the recorder where there is one; a row that cannot be decided is a bad request, and says why."""
+    def _routed(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Awaitable[Decision]:
+        """Decide, by the recorder where there is one."""
         policy, budget = asked.policy, self._budget_us
-        try:
-            if self._recorder is not None:
-                return await self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
-            return await self.engine.route(prompt, policy, budget_us=budget, **given)
-        except RowError as error:
-            # it does not say why; the engine beneath does, and is not counted
-            rows = await asyncio.to_thread(self._maker.route_many, [prompt], policy, on_error="status", **given)
-            reason = _reason(rows[0], asked)
-            raise InvalidInputError(f"prompt: {reason}" if reason else str(error)) from None
+        if self._recorder is not None:
+            return self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
+        return self.engine.route(prompt, policy, budget_us=budget, **given)
+
+    async def _why(self, error: RowError, prompt: Any, asked: AskedPolicy, given: RequestOptions) -> InvalidInputError:
+        """Return why a prompt is a bad request: the error does not say; the engine beneath does, and is not counted."""
+        rows = await asyncio.to_thread(self._maker.route_many, [prompt], asked.policy, on_error="status", **given)
+        reason = _reason(rows[0], asked)
+        return InvalidInputError(f"prompt: {reason}" if reason else str(error))
 
     async def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
         """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
@@ -156,8 +160,6 @@ class Decider:
         Raises:
             RefusedError: nothing may be assumed of such a part.
         """
-        if not parsed.uncountable:
-            return given, 0
         for kind in parsed.uncountable:
             if kind in KEPT_BY_SERVER or kind == "item_reference":
                 raise RefusedError(

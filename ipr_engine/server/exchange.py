@@ -66,7 +66,11 @@ class Exchange:
         Raises:
             RefusedError: it is too long, too slow, or no object of JSON. ClientGoneError: the client left.
         """
-        body = await self._body(limits)
+        body = None if self._short_way is None else self._short_way.body()
+        if body is None:
+            body = await self._body(limits)
+        elif len(body) > limits.body_bytes:
+            raise _too_large(limits)
         try:
             found = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -79,11 +83,6 @@ class Exchange:
         stated = self.named.get(b"content-length")
         if stated is not None and stated.isdigit() and int(stated) > limits.body_bytes:
             raise _too_large(limits)
-        whole = None if self._short_way is None else self._short_way.body()
-        if whole is not None:
-            if len(whole) > limits.body_bytes:
-                raise _too_large(limits)
-            return whole
         kept = bytearray()
         try:
             with self._patience:  # from the head on: a body may never begin

@@ -53,6 +53,7 @@ class Overview:
                 asked[model] = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model))
             except RefusedError as refusal:  # a bundle that was swapped in may not suit the config
                 asked[model] = refusal.message
+        self._decider.afterwards.done()
         return await asyncio.to_thread(self._gathered, tenant, asked)
 
     def _gathered(self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str]) -> dict[str, Any]:

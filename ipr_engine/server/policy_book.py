@@ -58,19 +58,33 @@ class PolicyBook:
                 found[name] = f"{FORMAT}: its upstream speaks {' and '.join(spoken)}, not {form.name}"
         return found
 
+    def kept(self, question: Question) -> AskedPolicy | None:
+        """Return the policy of a request, where it is kept."""
+        key = self._engine.bundle.hash, self._means(question)[0]
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    @staticmethod
+    def _means(question: Question) -> tuple[tuple[object, ...], bytes]:
+        """Return what tells policies of one bundle apart, and the request's own options as JSON."""
+        of_policy, form = question.controls.policy, question.form
+        text = json_text(of_policy, sort_keys=True) if of_policy else b""
+        name = None if form is None else form.name
+        return (question.tenant.name, question.model, name, question.among, text), text
+
     async def of(self, question: Question) -> AskedPolicy:
         """Return the policy of a request. One that is not kept is compiled in a thread: it may take milliseconds.
 
         Raises:
             RefusedError: an option is wrong, or leaves nobody who could answer.
         """
-        controls, form, serving = question.controls, question.form, self._engine.bundle.hash
-        text = json_text(controls.policy, sort_keys=True) if controls.policy else b""
-        means = (question.tenant.name, question.model, None if form is None else form.name, question.among, text)
-        found = self._kept.get((serving, means))
+        found = self.kept(question)
         if found is not None:
-            self._kept.move_to_end((serving, means))
             return found
+        controls, form, serving = question.controls, question.form, self._engine.bundle.hash
+        means, text = self._means(question)
         try:
             found = await asyncio.to_thread(self.compile, question)
         except InvalidInputError as error:

@@ -198,6 +198,7 @@ class ServerState:
 
     async def metrics_text(self) -> bytes:
         """Return all metrics, of all workers; files are read in a thread."""
+        self.decider.afterwards.done()
         self._tell_gauges()
         own = self.engine.counters()
         return await asyncio.to_thread(lambda: self.metrics.text(self._workers.all(own)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
@@ -15,7 +14,6 @@ MOST_USD = 1e4
 """A request that is predicted to cost more states tokens that cannot be."""
 
 
-@dataclass(slots=True)
 class Told:
     """A `Told` is what is known of one request.
 
@@ -26,16 +24,18 @@ class Told:
         begun: seconds since the epoch. left: the client left before its reply ended.
     """
 
-    path: str
-    tenant: str = ""
+    tenant = ""
     tags: Any = None
     asked: str | None = None
     decided: Decided | None = None
     served: str | None = None
     cause: str | None = None
     attempts: list[tuple[str, str]] | None = None
-    begun: float = field(default_factory=time)
-    left: bool = False
+    left = False
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.begun = time()
 
     def fields(self) -> dict[str, Any]:
         """Return what a log line and a span tell, plain JSON types."""
