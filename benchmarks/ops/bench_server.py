@@ -1,7 +1,8 @@
 """This benchmark times `ipr serve` over loopback: a decision over an empty route of the same server, and a gateway over its upstream.
 
 Every part is a process of its own: h2load asks, uvicorn serves, an upstream stub answers at once. Variants take turns; what is
-told is the median over turns of paired differences. The replies are checked before anything is timed.
+told is the median over turns of paired differences. The replies are checked before anything is timed. Proxies that decide nothing
+(one of the same libraries, nginx where it is installed) tell what passing on takes by itself.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ipr_engine import Engine
 from ..harness.results import Line
 from ..harness.turns import FULL, Size, percentiles
 from ..server.h2load import Load, asked, available
-from ..server.processes import ROOT, emptied, free_port, ipr_serve, running, stub
+from ..server.processes import NGINX, ROOT, asgi, emptied, free_port, ipr_serve, nginx, running, stub
 
 TURNS = 15
-REQUESTS = 2_000  # of a turn, one after another
+SHORT_TURNS = 60  # of the decision endpoint: the machine drifts by more than a decision takes
+REQUESTS = 500  # of such a turn, one after another
 RATE = 200.0  # requests a second through the gateway
 PACED = 400  # of a turn at that rate
 STREAMS = 40  # of a turn
@@ -74,7 +76,7 @@ def decisions(size: Size, folder: Path) -> Iterator[Line]:
             written = json.dumps(body).encode()
             variants[f"empty {name}"] = lambda written=written: asked(f"{base}/empty", written, load)  # type: ignore[misc]
             variants[f"route {name}"] = lambda written=written: asked(f"{base}/v1/route", written, load)  # type: ignore[misc]
-        times = _in_turns(variants, size.of(TURNS, 2))
+        times = _in_turns(variants, size.of(SHORT_TURNS, 2))
     for name in bodies:
         line = {"op": "server", "what": "decision endpoint", "body": name, "requests": load.requests}
         yield (line | _beside(times[f"route {name}"], times[f"empty {name}"], "empty"))
@@ -117,8 +119,42 @@ def gateway(size: Size, folder: Path) -> Iterator[Line]:
             "streams": size.of(STREAMS, 2),
         }
         yield line | _beside(streams["gateway"], streams["stub"], "stub")
+        for name, command, environment in _peers(folder, upstream):
+            yield peer(folder, name, command, environment, {"stub": straight, "gateway": routed}, body, size)
         if LITELLM.exists() and not size.smallest:
             yield litellm(folder, straight, routed, body, load, size.of(TURNS, 2))
+
+
+def _peers(folder: Path, upstream: int) -> Iterator[tuple[str, Callable[[int], list[str]], dict[str, str]]]:
+    """Yield proxies that decide nothing: name, the command for a port, what is set in the environment."""
+    address = {"UPSTREAM": f"http://127.0.0.1:{upstream}"}
+    yield "a bare proxy of uvicorn and aiohttp", lambda port: asgi("benchmarks.server.bare:bare", port), address
+    if NGINX:
+        yield "nginx", lambda port: nginx(port, upstream, folder), {}
+
+
+def peer(
+    folder: Path,
+    name: str,
+    command: Callable[[int], list[str]],
+    environment: Mapping[str, str],
+    beside: Mapping[str, str],
+    body: bytes,
+    size: Size,
+) -> Line:
+    """Time a proxy that decides nothing, in turns with the upstream and the gateway."""
+    port, load = free_port(), Load(size.of(PACED, 20), rate=RATE)
+    url = f"http://127.0.0.1:{port}/v1"
+    with running(command(port), f"{url}/x", folder / "peer.log", environment):
+        urls = {**beside, "peer": url}
+        asking: dict[str, Callable[[], list[int]]] = {
+            key: lambda at=at: asked(f"{at}/chat/completions", body, load)  # type: ignore[misc]
+            for key, at in urls.items()
+        }
+        times = _in_turns(asking, size.of(TURNS, 2))
+    found, ours = _beside(times["peer"], times["stub"], "stub"), _beside(times["gateway"], times["stub"], "stub")
+    line: Line = {"op": "server", "what": name, "rate": RATE, "requests": load.requests}
+    return line | found | {"gateway_over_us": ours["over_us"]}
 
 
 def litellm(folder: Path, straight: str, routed: str, body: bytes, load: Load, turns: int) -> Line:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
 READY_S = 90.0
 STOP_S = 15.0
 
@@ -26,14 +29,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], ready: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until it answers at `ready`, and end it afterwards.
+def running(
+    command: Sequence[str], ready: str, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until it answers at `ready`, and end it afterwards. environment: set beside that of this process.
 
     Raises:
         RuntimeError: it ended, or did not answer in time; what it said is in `log`.
     """
     with log.open("wb") as said:
-        server = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT)
+        settings = {**os.environ, **(environment or {})}
+        server = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT, env=settings)
     try:
         end = time.monotonic() + READY_S
         while not _answers(ready):
@@ -51,19 +57,30 @@ def running(command: Sequence[str], ready: str, log: Path) -> Iterator[subproces
                 server.wait()
 
 
+def asgi(target: str, port: int) -> list[str]:
+    """Return the command that serves an ASGI application of this checkout."""
+    command = [sys.executable, "-m", "uvicorn", target, "--loop", "uvloop", "--http", "httptools"]
+    return [*command, "--log-level", "warning", "--no-access-log", "--timeout-keep-alive", "75", "--port", str(port)]
+
+
 def stub(port: int) -> list[str]:
     """Return the command of an upstream that answers at once."""
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "benchmarks.server.stub:stub",
-        "--loop",
-        "uvloop",
-        "--http",
-        "httptools",
-    ]
-    return [*command, "--log-level", "warning", "--no-access-log", "--timeout-keep-alive", "75", "--port", str(port)]
+    return asgi("benchmarks.server.stub:stub", port)
+
+
+def nginx(port: int, upstream: int, folder: Path) -> list[str]:
+    """Return the command of an nginx that passes every request on."""
+    places = "; ".join(
+        f"{kind}_temp_path {folder}/{kind}" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    passed_on = "proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection '';"
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err; events {{}}\n"
+        f"http {{ access_log off; {places}; upstream upstream {{ server 127.0.0.1:{upstream}; keepalive 8; }}\n"
+        f"server {{ listen 127.0.0.1:{port}; location / {{ {passed_on} }} }} }}\n"
+    )
+    return [NGINX, "-c", str(config)]
 
 
 def emptied(port: int) -> list[str]:

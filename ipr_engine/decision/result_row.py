@@ -173,7 +173,10 @@ class ResultRow:
         """
         if best is None or (self.may_keep_out and self.unable(best) is not None):
             return None
-        saved = self.usd_of(best) - self.usd_of(m)
+        if self.policy.weighing is None:  # as `usd_of` has it, without asking for each
+            saved = self.result.cost_at(self.row, best) - self.result.cost_at(self.row, m)
+        else:
+            saved = self.usd_of(best) - self.usd_of(m)
         return saved if math.isfinite(saved) else None
 
     def unable(self, m: int) -> str | None:
