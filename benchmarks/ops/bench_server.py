@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import socket
 import statistics
 import sys
@@ -165,10 +164,14 @@ def litellm(folder: Path, straight: str, routed: str, body: bytes, load: Load, t
         "model_list:\n  - model_name: auto\n    litellm_params:\n      model: openai/" + CANDIDATE + "\n"
         f"      api_base: {straight}\n      api_key: none\n"
     )
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    # nothing is fetched; no key of its own: it is on loopback for a minute
+    environment = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     command = [str(LITELLM), "--config", str(config), "--port", str(port)]
     base = f"http://127.0.0.1:{port}"
-    with running(command, f"{base}/health/liveliness", folder / "litellm.log"):
+    with running(command, f"{base}/health/liveliness", folder / "litellm.log", environment):
         _post(f"{base}/v1/chat/completions", {"model": "auto", **CHAT})
         times = _in_turns(
             {
