@@ -25,6 +25,7 @@ from ipr_engine.errors import BundleError, InvalidInputError
 if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
 
+BACKLOG = 2048  # connections that wait to be accepted
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket of the address; nobody is heard on it before the server begins."""
+    """Return a socket of the address. Who connects before the server begins waits until it does."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -88,6 +89,7 @@ def _bound(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
+        bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Afterwards:
-    """An `Afterwards` is for the tasks of one event loop; before the loop reads another request, what waits is done."""
+    """An `Afterwards` is for the tasks of one event loop; before the loop answers another request, what waits is done."""
 
     __slots__ = ("_waiting",)
 

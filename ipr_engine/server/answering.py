@@ -31,20 +31,25 @@ class Answering:
     def __init__(
         self,
         state: ServerState,
+        path: str,
         handler: Callable[[Exchange, Tenant, Told], Awaitable[None]],
         form: RequestFormat,
         *,
         open_to_all: bool = False,
     ) -> None:
-        """Keep who answers. form: how errors look. open_to_all: no key is asked for, and no bound of requests holds."""
+        """Keep who answers.
+
+        path: by which requests are counted. form: how errors look. open_to_all: no key is asked for, and no bound of requests holds.
+        """
         self._state = state
+        self._path = path
         self._handler = handler
         self._form = form
         self._open = open_to_all
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         state, begun = self._state, perf_counter()
-        exchange, told = Exchange(scope, receive, send, state.patience), Told(scope["path"])
+        exchange, told = Exchange(scope, receive, send, state.patience), Told(self._path)
         if self._open:
             try:
                 await self._answered(exchange, told, ANYBODY)
@@ -84,6 +89,15 @@ class Answering:
 
     async def _answered(self, exchange: Exchange, told: Told, tenant: Tenant | None = None) -> None:
         """Answer, whatever happens. tenant: who asks; None: the key tells."""
+        try:
+            refused = await self._tried(exchange, told, tenant)
+            if refused is not None:  # said out of reach of the error behind it, whose text may hold a prompt
+                await self._refuse(exchange, refused)
+        except ClientGoneError:
+            told.left = True
+
+    async def _tried(self, exchange: Exchange, told: Told, tenant: Tenant | None) -> RefusedError | None:
+        """Answer; return how the request is refused where it is."""
         state = self._state
         try:
             if tenant is None:
@@ -95,7 +109,7 @@ class Answering:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
             await self._handler(exchange, tenant, told)
         except RefusedError as refused:
-            await self._refuse(exchange, refused)
+            return refused
         except ClientGoneError:
             told.left = True
         except ReplyCutError:
@@ -103,16 +117,15 @@ class Answering:
         except asyncio.CancelledError:  # the server stops and waits no longer
             if not exchange.is_of_own_server:
                 raise
-            if not exchange.ended:
-                await self._refuse(exchange, RefusedError(503, "the server stops", headers={"retry-after": "1"}))
+            return None if exchange.ended else RefusedError(503, "the server stops", headers={"retry-after": "1"})
         except IprError as error:
-            await self._refuse(exchange, refused_as(error))
+            return refused_as(error)
         except Exception as error:
             # the error's own text may hold a prompt: its kind and place are told alone
             place = "".join(format_tb(error.__traceback__))
             logging.getLogger(__name__).error("%s failed: %s\n%s", told.path, type(error).__name__, place)
-            said = f"the server failed: {type(error).__name__}; its log tells where"
-            await self._refuse(exchange, RefusedError(500, said))
+            return RefusedError(500, f"the server failed: {type(error).__name__}; its log tells where")
+        return None
 
     async def _refuse(self, exchange: Exchange, refused: RefusedError) -> None:
         if exchange.status is not None:  # the reply has begun: it can only break off

@@ -92,11 +92,11 @@ def app(
             yield
 
     def posted(path: str, handler: Handler, form: RequestFormat = CHAT) -> Any:
-        answering = at_once["POST", path] = Answering(state, handler, form)
+        answering = at_once["POST", path] = Answering(state, path, handler, form)
         return routing.Route(path, answering, methods=["POST"])
 
     def read(path: str, handler: Handler, *, open_to_all: bool = True) -> Any:
-        return routing.Route(path, Answering(state, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
+        return routing.Route(path, Answering(state, path, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
 
     at_once: dict[tuple[str, str], Answering] = {}
     routes = [
@@ -131,7 +131,7 @@ def _application(starlette: type) -> Any:
         at_once: Mapping[tuple[str, str], Any]
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            plain = scope["type"] == "http" and not scope["root_path"] and not self.user_middleware
+            plain = scope["type"] == "http" and not scope.get("root_path") and not self.user_middleware
             answering = self.at_once.get((scope["method"], scope["path"])) if plain else None
             await (super().__call__ if answering is None else answering)(scope, receive, send)
 

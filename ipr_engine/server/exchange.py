@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -22,7 +22,6 @@ Made = TypeVar("Made")
 JSON = (b"content-type", b"application/json")
 SHORT_WAY = "ipr_engine.short_way"
 """The extension of a scope in which `ipr serve` puts a `ServedRequest`."""
-NONE: Mapping[str, Any] = {}
 
 
 class ServedRequest(Protocol):
@@ -30,7 +29,12 @@ class ServedRequest(Protocol):
 
     def body(self) -> bytes | None: ...
 
-    def reply(self, status: int, headers: Headers, body: bytes) -> None: ...
+    @property
+    def is_full(self) -> bool: ...
+
+    async def drained(self) -> None: ...
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool: ...
 
     def abort(self) -> None: ...
 
@@ -41,21 +45,23 @@ class Exchange:
     """An `Exchange` reads one request and writes its reply.
 
     Attributes:
-        headers: of the request, names in lower case. named: the first of each name. path: of its URL.
+        headers: of the request, names in lower case. named: the first of each name.
         status: of the reply; None before it begins. ended: whether it is written to its end.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "path", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "status")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
-        self.headers: Headers = scope["headers"]
+        self.headers: Headers = list(scope["headers"])
         self.named = dict(self.headers[::-1])
-        self.path: str = scope["path"]
-        self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
         self.ended = False
-        self._short_way: ServedRequest | None = scope.get("extensions", NONE).get(SHORT_WAY)
+        extensions = scope.get("extensions")
+        # taken out: the scope would hold the connection, and the connection the scope
+        self._short_way: ServedRequest | None = (
+            extensions.pop(SHORT_WAY) if extensions and SHORT_WAY in extensions else None
+        )
         self._patience = patience
         self._receive = receive
         self._send = send
@@ -104,10 +110,17 @@ class Exchange:
         return WaitingClient(self._receive) if self._short_way is None else WatchedClient(self._short_way)
 
     async def reply(self, status: int, body: bytes, headers: Headers) -> None:
-        """Write a whole reply."""
+        """Write a whole reply.
+
+        Raises:
+            ClientGoneError: the client has left.
+        """
         if self._short_way is not None:
+            if self._short_way.is_full:
+                await self._in_time(self._short_way.drained())
+            if not self._short_way.reply(status, headers, body):
+                raise ClientGoneError
             self.status, self.ended = status, True
-            self._short_way.reply(status, headers, body)
             return
         await self.begin(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
@@ -128,13 +141,17 @@ class Exchange:
         Raises:
             ClientGoneError: the client has not read for so long that nobody waits for it any more.
         """
+        await self._in_time(self._send({"type": "http.response.body", "body": piece, "more_body": more}))
+        self.ended = not more
+
+    async def _in_time(self, sending: Awaitable[None]) -> None:
         try:
             with self._patience:
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+                await sending
         except TimeoutError:
-            self.break_off()
+            if self._short_way is not None:
+                self._short_way.abort()
             raise ClientGoneError from None
-        self.ended = not more
 
     @property
     def is_of_own_server(self) -> bool:

@@ -18,7 +18,7 @@ from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
 from ipr_engine.server.policy_book import require_known
-from ipr_engine.server.refused import RefusedError, ReplyCutError
+from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.stream_tail import StreamTail
@@ -35,6 +35,8 @@ from ipr_engine.server.upstreams import (
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
+OK, CUT = "ok", "cut"
+"""What comes of a stream: its end, or a break."""
 NAMED = "named"
 """The cause of an answer by the candidate that the request itself names."""
 
@@ -107,11 +109,34 @@ class Gateway:
             if isinstance(attempts.reply, WholeReply):
                 await exchange.reply(attempts.reply.status, attempts.reply.body, [*attempts.reply.headers, *headers])
             else:
+                passed = StreamTail()
                 try:
-                    stream = self._stream(exchange, attempts.reply, headers, attempts.target, form, tenant)
-                    await client.waits_for(stream)
+                    outcome = await client.waits_for(
+                        self._streamed(exchange, attempts.reply, headers, attempts.target, form, passed)
+                    )
+                except ClientGoneError:
+                    # many leave at the last event, and do not wait for the end
+                    if not attempts.reply.events or passed.lacks(form.ends):
+                        self._came_of(attempts, "left")
+                        raise
+                    outcome = OK
                 finally:
                     attempts.reply.close()  # the client may leave before the first piece is read
+                self._came_of(attempts, outcome)
+                if outcome == CUT:
+                    self._metrics.cut(attempts.target.candidate, tenant.name).inc()
+                    attempts.target.health.failed(Turn.UP)
+                    if not attempts.reply.events:  # nothing can be said in the middle of a body: the connection ends
+                        raise ReplyCutError
+                else:
+                    attempts.target.health.succeeded()
+
+    def _came_of(self, attempts: Attempts, outcome: str) -> None:
+        """Say what came of a stream. outcome: OK stands for the status of its reply."""
+        candidate, at_first = attempts.outcomes[-1]
+        outcome = at_first if outcome == OK else outcome
+        attempts.outcomes[-1] = candidate, outcome
+        self._afterwards(self._metrics.attempts(candidate, outcome).inc)
 
     def _served(
         self, attempts: Attempts, target: Target, decided: Decided | None, told: Told
@@ -180,7 +205,8 @@ class Gateway:
                 target.health.succeeded()
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
-            self._afterwards(metrics.attempts(target.candidate, outcome).inc)
+            if isinstance(reply, WholeReply):  # what comes of a stream is not known yet
+                self._afterwards(metrics.attempts(target.candidate, outcome).inc)
             self._afterwards(metrics.first_byte_s(target.candidate).observe, perf_counter() - begun)
             attempts.reply, attempts.target = reply, target
             break
@@ -206,17 +232,17 @@ class Gateway:
         for target in sorted(passed_over, key=lambda target: target.health.until):
             yield target, Turn.LAST
 
-    async def _stream(
+    async def _streamed(
         self,
         exchange: Exchange,
         reply: StreamedReply,
         headers: list[tuple[bytes, bytes]],
         target: Target,
         form: RequestFormat,
-        tenant: Tenant,
-    ) -> None:
+        passed: StreamTail,
+    ) -> str:
+        """Pass a stream on; return what came of it, OK or CUT. passed: is told what went by."""
         await exchange.begin(reply.status, [*reply.headers, *headers])
-        passed = StreamTail()
         async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
             try:
                 async for piece in pieces:
@@ -226,20 +252,17 @@ class Gateway:
                 if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
                     raise StreamCutError
             except StreamCutError:
-                self._metrics.cut(target.candidate, tenant.name).inc()
-                self._metrics.attempts(target.candidate, "cut").inc()
-                target.health.failed(Turn.UP)
-                if not reply.events:  # nothing can be said in the middle of a body: the connection ends
-                    raise ReplyCutError from None
-                await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
+                if reply.events:
+                    await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
+                    await exchange.piece(b"", more=False)
+                return CUT
             except asyncio.CancelledError:  # the server stops and waits no longer; a client that left gets nothing
                 if reply.events:
                     await exchange.piece(form.stream_error("the server stops", passed))
                     await exchange.piece(b"", more=False)
                 raise
-            else:
-                target.health.succeeded()
         await exchange.piece(b"", more=False)
+        return OK
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:
         """Answer where every candidate failed: what the last one said, where it said something."""

@@ -11,82 +11,17 @@ import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from ipr_engine.server.connections import Connections
 from ipr_engine.server.exchange import SHORT_WAY, Headers
-from ipr_engine.server.server_config import ServerLimits
 
 LONG = 65536
 """Bytes from which on a second system call costs less than a copy."""
-LOOKS = 8
-"""So many times within `head_s` the timer looks who is late."""
-
-
-class Connections:
-    """A `Connections` is all connections of one worker: how many there are, which are idle, and which owe the head of a request."""
-
-    def __init__(self, limits: ServerLimits) -> None:
-        self.head_bytes = limits.head_bytes
-        self.idle: dict[HttpConnection, None] = {}  # in the order in which they became so
-        self._most = limits.connections
-        self._head_s = limits.head_s
-        self._owing: dict[HttpConnection, float] = {}  # since when, the longest first
-        self._timed = False
-        self._count = 0
-
-    def opened(self, connection: HttpConnection) -> bool:
-        """Count one more; False where it is one too many. The one that was idle for longest makes room."""
-        self._count += 1
-        if self._count <= self._most:
-            return True
-        oldest = next(iter(self.idle), None)
-        if oldest is None:
-            return False
-        del self.idle[oldest]
-        oldest.transport.close()
-        return True
-
-    def closed(self, connection: HttpConnection) -> None:
-        self._count -= 1
-        self.idle.pop(connection, None)
-        self._owing.pop(connection, None)
-
-    def owes(self, connection: HttpConnection) -> None:
-        """Say that the connection owes a head from now on."""
-        loop = asyncio.get_running_loop()
-        self._owing[connection] = loop.time()
-        if not self._timed:
-            self._timed = True
-            loop.call_later(self._head_s / LOOKS, self._look, loop)
-
-    def paid(self, connection: HttpConnection) -> None:
-        """Say that the head has come."""
-        self._owing.pop(connection, None)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """End who is late, and look again as long as anybody owes."""
-        now = loop.time()
-        for connection, since in list(self._owing.items()):
-            if since + self._head_s > now:
-                break
-            del self._owing[connection]
-            connection.refuse(HTTPStatus.REQUEST_TIMEOUT)
-        self._timed = bool(self._owing)
-        if self._timed:
-            loop.call_later(self._head_s / LOOKS, self._look, loop)
 
 
 class HeadWithBody:
     """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
 
-    __slots__ = (
-        "_flushing",
-        "_head",
-        "_loop",
-        "_transport",
-        "abort",
-        "get_write_buffer_size",
-        "is_closing",
-        "write_whole",
-    )
+    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -94,7 +29,7 @@ class HeadWithBody:
         self._head = b""
         self._flushing: asyncio.Handle | None = None
         self.abort, self.is_closing = transport.abort, transport.is_closing
-        self.get_write_buffer_size, self.write_whole = transport.get_write_buffer_size, transport.write
+        self.get_write_buffer_size = transport.get_write_buffer_size
 
     def write(self, data: bytes) -> None:
         """Write, but a head only once something follows, or the event loop goes on without."""
@@ -112,6 +47,13 @@ class HeadWithBody:
             self._flushing = self._loop.call_soon(self._flush)
         else:
             self._transport.write(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """Write a head with its body, after what is held back."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        self._transport.write(data)
 
     def _flush(self) -> None:
         self._flushing = None
@@ -134,6 +76,13 @@ class HttpConfig(uvicorn.Config):
         self.connections = Connections(self.loaded_app.state.ipr.config.server.limits)
 
 
+class Nowhere(list[tuple[bytes, bytes]]):
+    """A `Nowhere` takes the headers that follow a body, and keeps none: who asks and how is told by a request's head."""
+
+    def append(self, header: tuple[bytes, bytes]) -> None:
+        """Drop it."""
+
+
 class ShortWay:
     """A `ShortWay` is one request and its reply, for who does without the messages of ASGI: each takes microseconds."""
 
@@ -149,13 +98,23 @@ class ShortWay:
         if cycle.more_body or cycle.disconnected:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
+        self._connection.flow.resume_reading()  # a long body paused it, and nobody would see the client leave
         return body
 
-    def reply(self, status: int, headers: Headers, body: bytes) -> None:
-        """Write a whole reply."""
+    @property
+    def is_full(self) -> bool:
+        """Return whether the client has not read what was written before."""
+        return bool(self._connection.flow.write_paused)
+
+    async def drained(self) -> None:
+        """Wait until the client has read, or left."""
+        await self._connection.flow.drain()
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Write a whole reply; False where the client has left."""
         cycle = self._cycle
-        if cycle.disconnected:
-            return
+        if cycle.disconnected or self._connection.transport.is_closing():
+            return False
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         lines = [STATUS_LINE[status]]
         for name, value in (*cycle.default_headers, *headers):
@@ -171,6 +130,7 @@ class ShortWay:
         if not cycle.keep_alive:
             self._connection.transport.close()
         cycle.on_response()
+        return True
 
     def watch(self, leaves: Callable[[], None] | None) -> None:
         """Have the client's leaving told, from now on; None: no longer."""
@@ -180,6 +140,7 @@ class ShortWay:
             leaves()
         else:
             self._connection.watched[self] = leaves
+            self._connection.flow.resume_reading()
 
     def abort(self) -> None:
         """End the connection at once: what was not sent is dropped."""
@@ -206,13 +167,16 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.transport = HeadWithBody(transport, self.loop)  # it has what uvicorn asks of one
-        if not self._connections.opened(self):
+        if not self._connections.opened():
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         self._owe()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.closed(self)
+        self._unset_keepalive_if_required()
+        for waiting, _ in self.pipeline:
+            waiting.disconnected = True
         super().connection_lost(exc)
         for leaves in list(self.watched.values()):
             leaves()
@@ -222,14 +186,15 @@ class HttpConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._piece_bytes = len(data)
         self._head_bytes += self._piece_bytes
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as asked:
-            self._answer_without_upgrade(data[asked.args[0] :])
-            return
-        except httptools.HttpParserError:
-            self.refuse(self._wrong)
-            return
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as asked:
+                data = self._without_upgrade(data[asked.args[0] :])
+            except httptools.HttpParserError:
+                self.refuse(self._wrong)
+                return
         if self._in_body or (self._is_answering and not self._in_head):
             self._head_bytes = 0
         elif self._head_bytes > self._connections.head_bytes:
@@ -237,21 +202,21 @@ class HttpConnection(HttpToolsProtocol):
         elif not self._owes and not self._is_answering:
             self._owe()
 
-    def _answer_without_upgrade(self, rest: bytes) -> None:
-        """Read a request again without its wish for another protocol: the parser would not read its body.
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Return a request, and what follows it, without its wish for another protocol: the parser does not read the body of such a one.
 
-        Java's HTTP client asks for HTTP/2 so in its first request.
+        Java's HTTP client asks for HTTP/2 so in its first request. Nothing where there is no such request.
         """
         kept = [(name, value) for name, value in self.headers if name != b"upgrade"]
         if len(kept) == len(self.headers):  # CONNECT
             self.refuse(HTTPStatus.METHOD_NOT_ALLOWED)
-            return
-        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+            return b""
+        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
         for name, value in kept:
             lines += [name, b": ", value, b"\r\n"]
         self.parser = httptools.HttpRequestParser(self)
-        self._head_bytes = 0
-        self.data_received(b"".join(lines) + b"\r\n" + rest)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        return b"".join(lines) + b"\r\n" + rest
 
     @property
     def _is_answering(self) -> bool:
@@ -274,9 +239,11 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
+        self._connections.idle.pop(self, None)  # it may have ended another in the same piece
+        self._unset_keepalive_if_required()
 
     def on_headers_complete(self) -> None:
-        self._in_head, self._in_body = False, True
+        self._in_head = False
         self._pay()
         most = self._connections.head_bytes
         if self._head_bytes + self._piece_bytes > most and self._length_of_head > most:
@@ -285,6 +252,8 @@ class HttpConnection(HttpToolsProtocol):
         if not self.parser.should_upgrade():  # else `data_received` goes on
             super().on_headers_complete()  # the task that answers has not begun
             self.scope["extensions"] = {SHORT_WAY: ShortWay(self, self.cycle)}
+            self.headers = Nowhere()
+            self._in_body = True
 
     def on_message_complete(self) -> None:
         self._in_body, self._head_bytes = False, 0
@@ -299,7 +268,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing() or self._is_answering:  # a request may have waited behind
+        if self.transport.is_closing():
+            self._end_when_read(self.transport.get_write_buffer_size())
+            return
+        if self._is_answering:  # a request may have waited behind
             return
         if self._in_head or self._in_body:
             self._owe()
@@ -307,18 +279,37 @@ class HttpConnection(HttpToolsProtocol):
             self._connections.idle[self] = None
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # its client reads nothing: closing would wait for it
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
+        self._end_when_read(self.transport.get_write_buffer_size())
+
+    def _end_when_read(self, unread: int) -> None:
+        """Close once the client has read what was written; one that read nothing of it for so long is cut off."""
+        if not unread:
+            self.transport.close()
+            return
+
+        def look() -> None:
+            now = self.transport.get_write_buffer_size()
+            if now < unread:
+                self._end_when_read(now)
+            else:
+                self.transport.abort()
+
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, look)
 
     def refuse(self, status: HTTPStatus) -> None:
         """Say why the connection ends, where nothing else is being said on it, and end it."""
         if self.transport.is_closing():
             return
+        if self._is_answering and not self._in_body:  # what came behind a request is wrong: that one is answered yet
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
         cycle = self.cycle
         answered = cycle is not None and (cycle.response_started if self._is_answering else self._in_body)
-        if not self.pipeline and not answered:
+        silent = (
+            status == HTTPStatus.REQUEST_TIMEOUT and not self._piece_bytes and cycle is None
+        )  # it never said a word
+        if not self.pipeline and not answered and not silent:
             said = f"{status.phrase}\n".encode()
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
             self.transport.write(f"{head}content-length: {len(said)}\r\n\r\n".encode() + said)

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.policy.rules import AIMS
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
@@ -226,7 +227,7 @@ class ServerState:
         config, bundle = self.config, self.engine.bundle
         made = {"object": "model", "created": 0, "owned_by": "ipr"}
         routed = [
-            {"id": name, **made, "policy": {**config.policy, **options, **tenant.policy}}
+            {"id": name, **made, "policy": _one_aim(config.policy, options, tenant.policy)}
             for name, options in config.models.items()
         ]
         if self.upstreams is None:
@@ -270,3 +271,13 @@ class ServerState:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
+
+
+def _one_aim(*levels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of levels, the last one's aim in place of those before."""
+    found: dict[str, Any] = {}
+    for level in levels:
+        if not set(AIMS).isdisjoint(level):
+            found = {name: value for name, value in found.items() if name not in AIMS}
+        found |= level
+    return found

@@ -134,7 +134,7 @@ class Service:
             elif type(prompt) is str:
                 size = len(prompt)
             else:
-                size = _length(prompt) if type(prompt) is ParsedRequest else None
+                size = _length(parse_request(prompt)) if type(prompt) is ParsedRequest else None
             if size is not None and size <= self.limits.inline_chars:
                 decision = loaded.route_one(prompt, policy, options, "status")
                 if decision is not None:

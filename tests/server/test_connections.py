@@ -169,8 +169,8 @@ def test_a_reply_leaves_in_one_piece(server: ServerProcess) -> None:
 
 def test_one_connection_too_many_is_refused(server: ServerProcess) -> None:
     with ExitStack() as open_ones:
-        for _ in range(MOST):  # of a head that has not ended
-            open_ones.enter_context(server.connection()).sendall(HEAD)
+        for _ in range(MOST):  # their bodies have not come
+            open_ones.enter_context(server.connection()).sendall(HEAD + b"\r\n")
 
         def refused() -> bool:
             with server.connection() as over:
@@ -179,6 +179,94 @@ def test_one_connection_too_many_is_refused(server: ServerProcess) -> None:
 
         assert until(refused)
     assert until(lambda: server.get("/health").status == 200)
+
+
+def test_connections_that_say_nothing_keep_nobody_out(server: ServerProcess) -> None:
+    with ExitStack() as open_ones:
+        silent = [open_ones.enter_context(server.connection()) for _ in range(MOST)]
+        assert server.get("/health").status == 200
+        silent[0].settimeout(5)
+        assert silent[0].recv(65536) == b""
+
+
+def test_who_reads_nothing_is_read_no_further(server: ServerProcess) -> None:
+    before = server.metrics()
+    page = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with server.connection() as connection:
+        connection.sendall(1000 * page)
+        time.sleep(HEAD_S)
+        answered = server.counted(before).get('ipr_requests_total{path="/",status="200",tenant=""}', 0.0)
+        assert answered < 500  # of some 35 kB each: what is in the buffers of both sides
+        assert len(replies(connection, 1000)) == 1000  # and now it reads
+
+
+@pytest.mark.parametrize("behind", [b"GARBAGE\r\n\r\n", b"x", PLAIN + b"\x00\x01"])
+def test_what_is_wrong_behind_a_request_does_not_eat_its_reply(server: ServerProcess, behind: bytes) -> None:
+    with server.connection() as connection:
+        connection.sendall(PLAIN + behind)
+        connection.settimeout(5)
+        seen = b""
+        while piece := connection.recv(65536):
+            seen += piece
+    assert seen.count(b"HTTP/1.1 200 ") == 1 + behind.count(PLAIN)
+    assert b" 400 " not in seen
+
+
+def test_trailers_are_no_headers(server: ServerProcess) -> None:
+    chunked = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n"
+    with server.connection() as connection:
+        connection.sendall(chunked % (len(BODY), BODY) + b"origin: http://evil.example\r\nx-ipr-tau: 77\r\n\r\n")
+        assert b'"model":' in replies(connection, 1)[0]
+
+
+def test_an_early_refusal_comes_before_nothing_else(server: ServerProcess) -> None:
+    head = b"POST /v1/route HTTP/1.1\r\nhost: elsewhere.example\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+    with server.connection() as connection:
+        connection.sendall(head)
+        connection.settimeout(2 * HEAD_S + 1)
+        seen = b""
+        while piece := connection.recv(65536):
+            seen += piece
+    assert seen.startswith(b"HTTP/1.1 403 ")
+    assert b"100 Continue" not in seen
+
+
+def test_many_requests_that_ask_for_another_protocol_come_at_once(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        asked = b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + UPGRADE + b"\r\n"
+        connection.sendall(700 * asked)
+        assert len(replies(connection, 700)) == 700
+
+
+@pytest.mark.parametrize(
+    ("head", "closes"),
+    [
+        (b"GET /health HTTP/1.0\r\n", True),
+        (b"GET /health HTTP/1.0\r\nupgrade: h2c\r\nconnection: upgrade\r\n", True),
+        (b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n", True),
+        (b"GET /health HTTP/1.1\r\nhost: localhost\r\n", False),
+    ],
+)
+def test_a_connection_is_closed_where_it_is_to_be(server: ServerProcess, head: bytes, closes: bool) -> None:
+    with server.connection() as connection:
+        connection.sendall(head + b"\r\n")
+        replies(connection, 1)
+        connection.settimeout(1)
+        if closes:
+            assert connection.recv(65536) == b""
+        else:
+            with pytest.raises(TimeoutError):
+                connection.recv(65536)
+
+
+def test_a_request_for_the_head_alone_gets_it_alone(server: ServerProcess) -> None:
+    with server.connection() as connection:
+        connection.sendall(b"HEAD /health HTTP/1.1\r\nhost: localhost\r\n\r\n" + PLAIN)
+        connection.settimeout(5)
+        seen = b""
+        while not seen.endswith(b"}"):
+            seen += connection.recv(65536)
+    assert seen.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200 ")
 
 
 def test_the_connection_that_was_idle_for_longest_makes_room(server: ServerProcess) -> None:

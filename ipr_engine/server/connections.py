@@ -1,0 +1,75 @@
+"""A `Connections` bounds the connections of one worker: how many there are, and how long each may owe the head of a request."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from ipr_engine.server.server_config import ServerLimits
+
+LOOKS = 8
+"""So many times within `head_s` the timer looks who is late."""
+
+
+class Bounded(Protocol):
+    """A `Bounded` is a connection that can be ended."""
+
+    transport: Any
+
+    def refuse(self, status: HTTPStatus) -> None: ...
+
+
+class Connections:
+    """A `Connections` is all connections of one worker: how many there are, which are idle, and which owe the head of a request."""
+
+    def __init__(self, limits: ServerLimits) -> None:
+        self.head_bytes = limits.head_bytes
+        self.idle: dict[Bounded, None] = {}  # in the order in which they became so
+        self._most = limits.connections
+        self._head_s = limits.head_s
+        self._owing: dict[Bounded, float] = {}  # since when, the longest first
+        self._timed = False
+        self._count = 0
+
+    def opened(self) -> bool:
+        """Count one more; False where it is one too many. The one that was idle, or owed a head, for longest makes room."""
+        self._count += 1
+        if self._count <= self._most:
+            return True
+        oldest = next(iter(self.idle), None) or next(iter(self._owing), None)
+        if oldest is None:
+            return False
+        self.idle.pop(oldest, None)
+        self._owing.pop(oldest, None)
+        oldest.transport.close()
+        return True
+
+    def closed(self, connection: Bounded) -> None:
+        self._count -= 1
+        self.idle.pop(connection, None)
+        self._owing.pop(connection, None)
+
+    def owes(self, connection: Bounded) -> None:
+        """Say that the connection owes a head from now on."""
+        loop = asyncio.get_running_loop()
+        self._owing[connection] = loop.time()
+        if not self._timed:
+            self._timed = True
+            loop.call_later(self._head_s / LOOKS, self._look, loop)
+
+    def paid(self, connection: Bounded) -> None:
+        """Say that the head has come."""
+        self._owing.pop(connection, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End who is late, and look again as long as anybody owes."""
+        now = loop.time()
+        for connection, since in list(self._owing.items()):
+            if since + self._head_s > now:
+                break
+            del self._owing[connection]
+            connection.refuse(HTTPStatus.REQUEST_TIMEOUT)
+        self._timed = bool(self._owing)
+        if self._timed:
+            loop.call_later(self._head_s / LOOKS, self._look, loop)
