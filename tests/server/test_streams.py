@@ -97,12 +97,13 @@ def test_a_client_that_leaves_cancels_upstream(gateway: ServerProcess, upstream:
     until(lambda: gateway.metrics()[sample] == before + 1)
 
 
+@pytest.mark.parametrize("length", [10, 70_000, 300_000, 1_000_000])
 def test_a_client_that_leaves_before_the_first_byte_cancels_upstream(
-    gateway: ServerProcess, upstream: UpstreamStub
+    gateway: ServerProcess, upstream: UpstreamStub, length: int
 ) -> None:
     upstream.fail(NAME, "hang", seconds=5)
     before = gateway.metrics()
-    content = json.dumps(body_of(CHAT, model=NAME)).encode()
+    content = json.dumps(body_of(CHAT, length // 5 * "word ", model=NAME)).encode()
     with gateway.connection() as connection:
         head = (
             f"POST {PATHS[CHAT]} HTTP/1.1\r\nhost: localhost\r\nauthorization: {gateway.headers['authorization']}\r\n"
@@ -114,3 +115,30 @@ def test_a_client_that_leaves_before_the_first_byte_cancels_upstream(
     assert list(counted.values()) == [1]
     left = f'ipr_upstream_attempts_total{{candidate="{NAME}",outcome="left"}}'
     assert gateway.counted(before)[left] == 1
+
+
+def test_a_client_that_leaves_at_the_last_event_has_its_answer(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    """As the openai package does."""
+    told = ['data: {"choices": []}\n\n', "data: [DONE]\n\n"]
+    chunks = [f"{len(event):x}\r\n{event}\r\n" for event in told]
+    head = "HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    upstream.fail(NAME, "raw", pieces=[head, *chunks, 3.0, "0\r\n\r\n"])
+    before = gateway.metrics()
+    with gateway.streamed(PATHS[CHAT], body_of(CHAT, model=NAME, stream=True)) as answer:
+        seen = b""
+        while b"[DONE]" not in seen:
+            seen += answer.read1()
+    replies = f'ipr_requests_total{{path="{PATHS[CHAT]}",status="200",tenant="team"}}'
+    counted = until(lambda: (found := gateway.counted(before)).get(replies) and found)
+    assert counted[f'ipr_upstream_attempts_total{{candidate="{NAME}",outcome="ok"}}'] == 1
+    assert not [name for name in counted if "499" in name or "left" in name or "cut" in name]
+
+
+def test_each_attempt_has_one_outcome(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    for how in ("cut", "stall"):
+        before = gateway.metrics()
+        upstream.fail(HASTY, how)
+        gateway.post(PATHS[CHAT], body_of(CHAT, model=HASTY, stream=True))
+        counted = gateway.counted(before)
+        tried = {name: value for name, value in counted.items() if name.startswith("ipr_upstream_attempts_total")}
+        assert tried == {f'ipr_upstream_attempts_total{{candidate="{HASTY}",outcome="cut"}}': 1}

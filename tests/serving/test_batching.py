@@ -247,3 +247,13 @@ def test_a_fault_of_the_workers_own_fails_what_it_looked_at_and_is_logged(bundle
 def test_what_is_no_engine_is_refused():
     with pytest.raises(InvalidInputError, match="engine: expected an Engine, got str"):
         BatchingEngine("bundle")
+
+
+@pytest.mark.parametrize(
+    "made", [ParsedRequest(None), ParsedRequest(5), ParsedRequest("why", None), ParsedRequest("why", (None,))]
+)
+def test_a_request_that_was_made_wrong_is_refused_by_name(bundles, made):
+    with BatchingEngine(Engine(bundles[0])) as serving:
+        with pytest.raises(InvalidInputError, match=r"prompt\.(encoded|billed_only)"):
+            serving.route(made, tau=0.1)
+        assert serving.counters().events["invalid"] == 1
