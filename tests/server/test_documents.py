@@ -33,8 +33,9 @@ def test_every_config_of_the_page_is_read(block, tmp_path):
 def test_both_files_are_one_config(tmp_path):
     from ipr_engine.server import read_config
 
-    paths = [tmp_path / f"{number}.yaml" for number in range(len(BLOCKS))]
-    for path, block in zip(paths, BLOCKS, strict=True):
+    files = BLOCKS[0], BLOCKS[-1]  # upstreams.yaml and config.yaml
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(files))]
+    for path, block in zip(paths, files, strict=True):
         path.write_text(block)
     config = read_config(*paths)
     assert config.upstreams
