@@ -98,7 +98,7 @@ class ShortWay:
         if cycle.more_body or cycle.disconnected:
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
-        self._connection.flow.resume_reading()  # a long body paused it, and nobody would see the client leave
+        self._connection.read_on()  # a long body paused it, and nobody would see the client leave
         return body
 
     @property
@@ -114,6 +114,7 @@ class ShortWay:
         """Write a whole reply; False where the client has left."""
         cycle = self._cycle
         if cycle.disconnected or self._connection.transport.is_closing():
+            cycle.disconnected = True  # uvicorn would answer on its own
             return False
         cycle.response_started, cycle.waiting_for_100_continue = True, False
         lines = [STATUS_LINE[status]]
@@ -132,6 +133,10 @@ class ShortWay:
         cycle.on_response()
         return True
 
+    def left(self) -> None:
+        """Say that the client has left."""
+        self._cycle.disconnected = True
+
     def watch(self, leaves: Callable[[], None] | None) -> None:
         """Have the client's leaving told, from now on; None: no longer."""
         if leaves is None:
@@ -140,7 +145,7 @@ class ShortWay:
             leaves()
         else:
             self._connection.watched[self] = leaves
-            self._connection.flow.resume_reading()
+            self._connection.read_on()
 
     def abort(self) -> None:
         """End the connection at once: what was not sent is dropped."""
@@ -160,6 +165,7 @@ class HttpConnection(HttpToolsProtocol):
         self.watched: dict[ShortWay, Callable[[], None]] = {}
         self._owes = False  # a head, or the rest of a body that was answered before its end
         self._in_head = self._in_body = False
+        self._given_up = False  # what comes is not read any more
         self._head_bytes = 0  # of a head that has not ended, without the piece in which it began: that may hold more
         self._piece_bytes = 0  # of what is being read
         self._wrong = HTTPStatus.BAD_REQUEST  # what a request is that cannot be read
@@ -177,11 +183,15 @@ class HttpConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
+        for way in self.watched:
+            way.left()
         super().connection_lost(exc)
         for leaves in list(self.watched.values()):
             leaves()
 
     def data_received(self, data: bytes) -> None:
+        if self._given_up:  # it is read on so that the client's leaving is seen
+            return
         self._connections.idle.pop(self, None)
         self._unset_keepalive_if_required()
         self._piece_bytes = len(data)
@@ -195,7 +205,7 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserError:
                 self.refuse(self._wrong)
                 return
-        if self._in_body or (self._is_answering and not self._in_head):
+        if self._is_answering and not self._in_head and not self._in_body:
             self._head_bytes = 0
         elif self._head_bytes > self._connections.head_bytes:
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -217,6 +227,11 @@ class HttpConnection(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         return b"".join(lines) + b"\r\n" + rest
+
+    def read_on(self) -> None:
+        """Read, unless requests wait that came before: their number is bounded by that."""
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     @property
     def _is_answering(self) -> bool:
@@ -255,6 +270,10 @@ class HttpConnection(HttpToolsProtocol):
             self.headers = Nowhere()
             self._in_body = True
 
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0  # what is neither head nor body, lengths of chunks and trailers, is bounded as a head is
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._in_body, self._head_bytes = False, 0
         if self._owes:  # it was answered before
@@ -268,6 +287,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.pipeline:  # uvicorn reads on after every reply; here one piece of requests waits, and no more
+            self.flow.pause_reading()
         if self.transport.is_closing():
             self._end_when_read(self.transport.get_write_buffer_size())
             return
@@ -302,7 +323,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         if self._is_answering and not self._in_body:  # what came behind a request is wrong: that one is answered yet
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
+            self._given_up = True
             return
         cycle = self.cycle
         answered = cycle is not None and (cycle.response_started if self._is_answering else self._in_body)

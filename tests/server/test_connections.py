@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
+from tests.support.http_calls import answered
 from tests.support.server_process import ServerProcess, until
 
 MOST = 4
@@ -217,6 +220,48 @@ def test_trailers_are_no_headers(server: ServerProcess) -> None:
     with server.connection() as connection:
         connection.sendall(chunked % (len(BODY), BODY) + b"origin: http://evil.example\r\nx-ipr-tau: 77\r\n\r\n")
         assert b'"model":' in replies(connection, 1)[0]
+
+
+def test_a_trailer_without_an_end_is_given_up(server: ServerProcess) -> None:
+    head = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: "
+    with server.connection() as connection:
+        connection.sendall(head)
+        with suppress(OSError):  # the server may close before all is sent
+            for _ in range(200):
+                connection.sendall(10_000 * b"x")
+        told = answered(connection)
+    assert told == b"" or b" 431 " in told.split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_asks_on_and_on_has_few_requests_waiting(server: ServerProcess, reads: bool) -> None:
+    before, asked = resident(server), 200 * b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    end = time.monotonic() + 3
+    with server.connection() as connection:
+        connection.setblocking(False)
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                connection.send(asked)
+            if reads:
+                with suppress(BlockingIOError):
+                    connection.recv(1 << 20)
+    assert resident(server) - before < 64 << 20  # 400 MiB where all that comes is parsed
+
+
+def test_a_client_that_resets_behind_several_requests_leaves_no_line_in_the_log(server: ServerProcess) -> None:
+    for _ in range(5):
+        with server.connection() as connection:
+            connection.sendall(50 * PLAIN)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert server.get("/health").status == 200
+    assert until(lambda: server.metrics()["ipr_in_flight"] == 0)
+    assert "Error" not in server.printed()
+    assert "ASGI" not in server.printed()
+
+
+def resident(server: ServerProcess) -> int:
+    """Return the bytes of the server that are in memory."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
 
 
 def test_an_early_refusal_comes_before_nothing_else(server: ServerProcess) -> None:
