@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-Message = dict[str, Any]
+from .stub import Message, body_of
 
 
 class Bare:
@@ -27,12 +27,7 @@ class Bare:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+        body = await body_of(receive)
         headers = {"content-type": "application/json"}
         async with self._client.post(self._upstream + scope["path"], data=body, headers=headers) as answer:
             kept, status = await answer.read(), answer.status

@@ -23,13 +23,7 @@ async def stub(
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    asked = json.loads(body or b"{}")
+    asked = json.loads(await body_of(receive) or b"{}")
     if asked.get("stream"):
         await _start(send, b"text/event-stream")
         for number in range(PIECES):
@@ -51,6 +45,16 @@ async def stub(
     written = json.dumps(reply).encode()
     await _start(send, b"application/json", (b"content-length", str(len(written)).encode()))
     await send({"type": "http.response.body", "body": written})
+
+
+async def body_of(receive: Callable[[], Awaitable[Message]]) -> bytes:
+    """Read a request's body."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
 
 
 async def _start(send: Callable[[Message], Awaitable[None]], kind: bytes, *headers: tuple[bytes, bytes]) -> None:

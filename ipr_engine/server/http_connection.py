@@ -13,57 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ipr_engine.server.connections import Connections
 from ipr_engine.server.exchange import SHORT_WAY, Headers
-
-LONG = 65536
-"""Bytes from which on a second system call costs less than a copy."""
-
-
-class HeadWithBody:
-    """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
-
-    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-        self._flushing: asyncio.Handle | None = None
-        self.abort, self.is_closing = transport.abort, transport.is_closing
-        self.get_write_buffer_size = transport.get_write_buffer_size
-
-    def write(self, data: bytes) -> None:
-        """Write, but a head only once something follows, or the event loop goes on without."""
-        flushing = self._flushing
-        if flushing is not None:
-            flushing.cancel()
-            self._flushing = None
-            if len(data) > LONG:
-                self._transport.write(self._head)
-                self._transport.write(data)
-            else:
-                self._transport.write(self._head + data)
-        elif data.startswith(b"HTTP/1.1 "):  # a piece of a body that begins so waits for a moment, too
-            self._head = data
-            self._flushing = self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def write_whole(self, data: bytes) -> None:
-        """Write a head with its body, after what is held back."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flush()
-        self._transport.write(data)
-
-    def _flush(self) -> None:
-        self._flushing = None
-        self._transport.write(self._head)
-
-    def close(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flush()
-        self._transport.close()
+from ipr_engine.server.head_with_body import HeadWithBody
 
 
 class HttpConfig(uvicorn.Config):
@@ -318,7 +268,7 @@ class HttpConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, look)
 
     def refuse(self, status: HTTPStatus) -> None:
-        """Say why the connection ends, where nothing else is being said on it, and end it."""
+        """Say why the connection ends, and end it; nothing is said in the middle of a reply, or to who never said a word."""
         if self.transport.is_closing():
             return
         if self._is_answering and not self._in_body:  # what came behind a request is wrong: that one is answered yet
@@ -327,9 +277,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         cycle = self.cycle
         answered = cycle is not None and (cycle.response_started if self._is_answering else self._in_body)
-        silent = (
-            status == HTTPStatus.REQUEST_TIMEOUT and not self._piece_bytes and cycle is None
-        )  # it never said a word
+        silent = status == HTTPStatus.REQUEST_TIMEOUT and cycle is None and not self._piece_bytes
         if not self.pipeline and not answered and not silent:
             said = f"{status.phrase}\n".encode()
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"

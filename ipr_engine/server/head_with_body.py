@@ -1,0 +1,56 @@
+"""A `HeadWithBody` is a transport between uvicorn, which writes the head of a reply by itself, and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+LONG = 65536
+"""Bytes from which on a second system call costs less than a copy."""
+
+
+class HeadWithBody:
+    """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
+
+    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self._flushing: asyncio.Handle | None = None
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+        self.get_write_buffer_size = transport.get_write_buffer_size
+
+    def write(self, data: bytes) -> None:
+        """Write, but a head only once something follows, or the event loop goes on without."""
+        flushing = self._flushing
+        if flushing is not None:
+            flushing.cancel()
+            self._flushing = None
+            if len(data) > LONG:
+                self._transport.write(self._head)
+                self._transport.write(data)
+            else:
+                self._transport.write(self._head + data)
+        elif data.startswith(b"HTTP/1.1 "):  # a piece of a body that begins so waits for a moment, too
+            self._head = data
+            self._flushing = self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def write_whole(self, data: bytes) -> None:
+        """Write a head with its body, after what is held back."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        self._transport.write(self._head)
+
+    def close(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        self._transport.close()
