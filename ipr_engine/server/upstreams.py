@@ -35,7 +35,7 @@ UNSAID = frozenset({401, 402, 403})
 """Statuses whose text speaks of the server's own key: the client does not get it."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
-SSE, JSON = "text/event-stream", "application/json"
+SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
 
 
 class UpstreamFailedError(Exception):
@@ -159,6 +159,9 @@ class Upstreams:
     async def open(self) -> None:
         """Make the client, in the event loop that uses it."""
         aiohttp = need("aiohttp", "a gateway", "serve")
+        from ipr_engine.server.kept_connections import IS_KEPT, KeptConnections
+
+        self._is_kept = IS_KEPT
         self._client_error, self._not_connected = aiohttp.ClientError, aiohttp.ClientConnectorError
         self._disconnected = (
             aiohttp.ServerDisconnectedError,
@@ -172,7 +175,7 @@ class Upstreams:
             for target in self.targets.values()
         }
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=30),
+            connector=KeptConnections(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("user-agent", "accept", "accept-encoding"),
@@ -253,11 +256,19 @@ class Upstreams:
             "timeout": self._connecting[target],
         }
         try:
-            return await self._client.post(target.url(form), **arguments)
+            response = await self._client.post(target.url(form), **arguments)
         except self._not_connected:
             raise
         except self._disconnected:  # as a kept connection does that the upstream just closed: once more
             return await self._client.post(target.url(form), **arguments)
+        # written before this request came there, to a connection that was idle for too long
+        idle = (
+            response.status == 408 and self._is_kept.get() and response.headers.get("connection", "").lower() == CLOSE
+        )
+        if not idle:
+            return response
+        response.close()
+        return await self._client.post(target.url(form), **arguments)
 
     def _pieces(self, response: Any, first: bytes, idle_s: float) -> AsyncIterator[bytes]:
         return _rest(response, first, idle_s, self._errors)
