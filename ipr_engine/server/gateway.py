@@ -47,13 +47,14 @@ class Attempts:
 
     Attributes:
         outcomes: (candidate, outcome), in the order in which they were asked.
-        reply, target: what one of them said, and which; None where all failed.
+        reply, target, turn: what one of them said, which, and how it was asked; None where all failed.
         last: the failure of the last one that failed.
     """
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
     reply: Reply | None = None
     target: Target | None = None
+    turn: Turn | None = None
     last: UpstreamFailedError | None = None
 
     @property
@@ -102,7 +103,7 @@ class Gateway:
         async with exchange.client() as client:
             attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
             told.attempts = attempts.outcomes
-            if attempts.reply is None or attempts.target is None:
+            if attempts.reply is None or attempts.target is None or attempts.turn is None:
                 await self._nobody(exchange, attempts, decided, told)
                 return
             headers = self._served(attempts, attempts.target, decided, told)
@@ -125,11 +126,11 @@ class Gateway:
                 self._came_of(attempts, outcome)
                 if outcome == CUT:
                     self._metrics.cut(attempts.target.candidate, tenant.name).inc()
-                    attempts.target.health.failed(Turn.UP)
+                    attempts.target.health.failed(attempts.turn)
                     if not attempts.reply.events:  # nothing can be said in the middle of a body: the connection ends
                         raise ReplyCutError
                 else:
-                    attempts.target.health.succeeded()
+                    attempts.target.health.succeeded(attempts.turn)
 
     def _came_of(self, attempts: Attempts, outcome: str) -> None:
         """Say what came of a stream. outcome: OK stands for the status of its reply."""
@@ -187,7 +188,7 @@ class Gateway:
         for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
-                reply = await self._upstreams.ask(target, form, body, exchange.headers)
+                reply = await self._upstreams.ask(target, turn, form, body, exchange.headers)
             except UpstreamFailedError as error:
                 target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
@@ -201,14 +202,14 @@ class Gateway:
                 target.health.left(turn)
                 metrics.attempts(target.candidate, "left").inc()
                 raise
-            if isinstance(reply, WholeReply) or turn is not Turn.UP:  # a stream may still break off
-                target.health.succeeded()
+            if isinstance(reply, WholeReply):  # a stream may still break off
+                target.health.succeeded(turn)
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
             if isinstance(reply, WholeReply):  # what comes of a stream is not known yet
                 self._afterwards(metrics.attempts(target.candidate, outcome).inc)
             self._afterwards(metrics.first_byte_s(target.candidate).observe, perf_counter() - begun)
-            attempts.reply, attempts.target = reply, target
+            attempts.reply, attempts.target, attempts.turn = reply, target, turn
             break
         return attempts
 
@@ -230,7 +231,7 @@ class Gateway:
                 yield target, turn
         # nobody else could answer: a candidate that failed before may
         for target in sorted(passed_over, key=lambda target: target.health.until):
-            yield target, Turn.LAST
+            yield target, target.health.last()
 
     async def _streamed(
         self,

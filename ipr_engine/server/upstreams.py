@@ -13,7 +13,7 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
-from ipr_engine.server.health import Health
+from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
@@ -183,10 +183,16 @@ class Upstreams:
             await self._client.close()
 
     async def ask(
-        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
+        self,
+        target: Target,
+        turn: Turn,
+        form: RequestFormat,
+        body: Mapping[str, Any],
+        headers: Iterable[tuple[bytes, bytes]],
     ) -> Reply:
         """Ask one candidate, and return its reply once nothing can be asked of another: whole, or from its first piece on.
 
+        turn: its health hears of the head of an answer; of a stream, whose head comes before anything is known, of the first piece.
         Raises:
             UpstreamFailedError: no byte of an answer came; another may be asked.
         """
@@ -208,6 +214,8 @@ class Upstreams:
                 kind = response.headers.get("content-type", "").lower()
                 events, readable = kind.startswith(SSE), _is_readable(response.headers)
                 until_closed = _lasts_until_closed(response)
+                if not events:
+                    target.health.answers(turn)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
                     kept = bytearray()
                     while piece := await content.readany():
@@ -223,6 +231,7 @@ class Upstreams:
                 first = await content.readany()
                 if events and not first:
                     raise UpstreamFailedError("broken")
+                target.health.answers(turn)
                 pieces = self._pieces(response, first, timeouts.idle_s)
                 return StreamedReply(status, passed, pieces, events and readable, until_closed, response.close)
         except UpstreamFailedError:
