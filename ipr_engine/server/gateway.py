@@ -32,6 +32,7 @@ from ipr_engine.server.upstreams import (
     Upstreams,
     WholeReply,
 )
+from ipr_engine.server.whole_events import WholeEvents
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
@@ -127,7 +128,9 @@ class Gateway:
                 if outcome == CUT:
                     self._metrics.cut(attempts.target.candidate, tenant.name).inc()
                     attempts.target.health.failed(attempts.turn)
-                    if not attempts.reply.events:  # nothing can be said in the middle of a body: the connection ends
+                    if (
+                        not exchange.ended
+                    ):  # nothing can be said in the middle of a body or an event: the connection ends
                         raise ReplyCutError
                 else:
                     attempts.target.health.succeeded(attempts.turn)
@@ -244,25 +247,31 @@ class Gateway:
     ) -> str:
         """Pass a stream on; return what came of it, OK or CUT. passed: is told what went by."""
         await exchange.begin(reply.status, [*reply.headers, *headers])
+        events, rest = WholeEvents() if reply.events else None, b""
         async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
             try:
                 async for piece in pieces:
-                    if reply.events:
-                        passed.add(piece)
-                    await exchange.piece(piece)
-                if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
-                    raise StreamCutError
+                    sent = piece
+                    if events is not None:
+                        if not (sent := events.add(piece)):
+                            continue
+                        passed.add(sent)
+                    await exchange.piece(sent)
+                if events is not None:
+                    rest = events.rest()
+                    if reply.status < 300 and reply.until_closed and passed.lacks(form.ends, rest):
+                        raise StreamCutError
             except StreamCutError:
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
                     await exchange.piece(b"", more=False)
                 return CUT
             except asyncio.CancelledError:  # the server stops and waits no longer; a client that left gets nothing
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error("the server stops", passed))
                     await exchange.piece(b"", more=False)
                 raise
-        await exchange.piece(b"", more=False)
+        await exchange.piece(rest, more=False)
         return OK
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:

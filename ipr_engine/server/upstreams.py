@@ -166,6 +166,7 @@ class Upstreams:
             aiohttp.ClientConnectionResetError,
         )
         self._errors = (aiohttp.ClientError, OSError)
+        self._payload_error = aiohttp.ClientPayloadError
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._connecting = {
             target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
@@ -201,6 +202,7 @@ class Upstreams:
         try:
             async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
                 response = await self._sent(target, form, body, headers)
+                _end_with_connection(response, self._payload_error)
                 passed = _passed_back(response.headers)
                 status = response.status
                 if status in FAILED or 500 <= status < 600:
@@ -310,6 +312,26 @@ async def _rest(
             response.release()
         else:
             response.close()
+
+
+def _end_with_connection(response: Any, error: type[Exception]) -> None:
+    """Let who reads a body hear of the end of its connection: aiohttp tells nobody of one that it ends for a fault in the chunks."""
+    content = response.content
+    if content.is_eof() or content.exception() is not None:
+        return
+
+    def end(closed: asyncio.Future[None] | None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # it is told by the content, where there is one
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(error("the connection ended before the body"))
+
+    closed = response.connection.protocol.closed
+    if closed is None:
+        end(None)
+        return
+    closed.add_done_callback(end)
+    content.on_eof(lambda: closed.remove_done_callback(end))  # the connection is kept, for others
 
 
 def _lasts_until_closed(response: Any) -> bool:
