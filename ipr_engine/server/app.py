@@ -16,7 +16,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.chooser import Chooser
-from ipr_engine.server.config_checks import as_service_errors
+from ipr_engine.server.config_checks import as_record_errors, as_service_errors, check_form, placed
 from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
@@ -29,6 +29,7 @@ from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
 from ipr_engine.serving import AsyncEngine
+from ipr_engine.serving.queueing import Limits
 from ipr_engine.serving.recorders import AsyncRecorder
 
 Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
@@ -75,9 +76,11 @@ def app(
     service: dict[str, Any] = {name: value for name, value in config.server.service.items() if name != "budget_us"}
     shadow = None
     if config.shadow is not None:
-        beside = Engine.load(config.shadow.bundle)
+        with placed("shadow.bundle"):
+            beside = Engine.load(config.shadow.bundle)
         shadow = AsyncEngine(beside), beside
     with as_service_errors():
+        check_form(Limits | None, service.get("limits"), "")
         serving = AsyncEngine(engine, **service)
     recorder = None if config.records is None else _recorder(serving, config.records)
     state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
@@ -162,7 +165,8 @@ def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
         "key": records.key,
         "min_words": records.min_words,
     }
-    return serving.recorder(records.path, **kept)
+    with as_record_errors():
+        return serving.recorder(records.path, **kept)
 
 
 async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
