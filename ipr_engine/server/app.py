@@ -24,6 +24,7 @@ from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import CHAT, FORMATS, MESSAGES, SYSTEMONE, RequestFormat
 from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
@@ -151,7 +152,9 @@ def _passed_on(
         if form is CHAT and (gateway is None or body.get("model") == JUDGE):
             await decisions.judge(exchange, tenant, told, body)
         elif gateway is None:
-            await _no_upstreams(exchange, form)
+            raise RefusedError(
+                404, "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
+            )
         else:
             await gateway.answer(exchange, tenant, form, told, body)
 
@@ -167,11 +170,6 @@ def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
     }
     with as_record_errors():
         return serving.recorder(records.path, **kept)
-
-
-async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
-    message = "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
-    await exchange.json_reply(404, form.error(404, message))
 
 
 def _models(state: ServerState) -> Handler:
