@@ -21,6 +21,7 @@ from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.judge_schema import JUDGE
+from ipr_engine.server.model_list import model_list
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
@@ -174,7 +175,9 @@ def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
 
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, {"object": "list", "data": await state.models(tenant)})
+        await exchange.json_reply(
+            200, {"object": "list", "data": await model_list(state.config, state.decider, tenant)}
+        )
 
     return answer
 
