@@ -230,6 +230,8 @@ class ServerState:
             found["records"] = self.decider.record_problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
+            if self.upstreams.refused_keys.statuses:
+                found["refused_keys"] = dict(self.upstreams.refused_keys.statuses)
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return ready, found
