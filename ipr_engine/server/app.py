@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
@@ -226,6 +227,10 @@ def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
         status = error.status_code
         message = "the path is not known" if status == 404 else "the method is not allowed here"
         state.metrics.requests("other", "", str(status)).inc()
+        if state.logs_requests:
+            told = Told("other")
+            told.refused = message
+            state.log(told, status, math.nan)
         form = MESSAGES if request.url.path.startswith(MESSAGES.path) else CHAT
         return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
 

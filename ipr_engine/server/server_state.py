@@ -18,6 +18,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.config_checks import placed
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.patience import Patience
@@ -86,7 +87,8 @@ class ServerState:
         self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
-        self.spans = Spans() if config.server.spans else None
+        with placed("server.spans"):
+            self.spans = Spans() if config.server.spans else None
         self.most_in_flight = config.server.limits.requests
         known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
         unknown = [name for name in config.upstreams if name not in known]
@@ -109,7 +111,9 @@ class ServerState:
                     book.compile(Question(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
-                    raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+                    # where no level of options leaves anybody out, upstreams do
+                    place = "upstreams" if option == "policy" else place_of(self.config, tenant, model, option)
+                    raise InvalidInputError(f"{place}: {why}") from None
 
     def _check_shadow(self, shadow: Shadow) -> None:
         """Refuse a policy of the shadow's own that is wrong. What else its bundle cannot decide is told, since it never serves."""

@@ -75,6 +75,8 @@ def test_an_upstream_of_the_shadows_bundle_alone_is_accepted(tmp_path: Path) -> 
         LocalServer(served, upstreams(*NAMES[:4], shadow={"bundle": str(beside)}))
     with pytest.raises(InvalidInputError, match=f"upstreams.{NAMES[2]}: the bundle has no such"):
         LocalServer(served, upstreams(*NAMES[:3]))
+    with pytest.raises(InvalidInputError, match=r"^upstreams: nobody is left who could answer"):
+        LocalServer(served, upstreams(NAMES[2], shadow={"bundle": str(beside)}))
 
 
 def serving(server: ServerProcess) -> set[str]:
