@@ -128,6 +128,18 @@ def test_the_line_of_an_answered_request_has_no_such_reason(
     assert "refused" not in json.loads(caplog.messages[0])
 
 
+def test_a_decision_that_comes_too_late_is_told_by_the_keys_of_the_config(
+    default_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"server": {"log_requests": True, "service": {"budget_us": 1e-3, "limits": {"inline_chars": 0}}}}
+    with LocalServer(default_engine, config) as server, caplog.at_level(logging.INFO, REQUEST_LOG):
+        reply = server.post("/v1/route", TEXT)
+        server.until(lambda: caplog.messages)
+    told = "no decision came within 0.001 microseconds, and no fallback could answer; ask again, or see budget_us and fallback"
+    assert (reply.status, reply.body["error"]["message"][: len(told)]) == (504, told)
+    assert json.loads(caplog.messages[-1])["refused"] == reply.body["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "why"),
     [
