@@ -30,7 +30,7 @@ PASSED_BACK = frozenset(
 )  # fmt: skip
 """Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
 LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
-FAILED = BUSY | REFUSALS.keys()
+FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
