@@ -32,6 +32,7 @@ from ipr_engine.server.upstreams import (
     Upstreams,
     WholeReply,
 )
+from ipr_engine.server.whole_events import WholeEvents
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
@@ -47,13 +48,14 @@ class Attempts:
 
     Attributes:
         outcomes: (candidate, outcome), in the order in which they were asked.
-        reply, target: what one of them said, and which; None where all failed.
+        reply, target, turn: what one of them said, which, and how it was asked; None where all failed.
         last: the failure of the last one that failed.
     """
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
     reply: Reply | None = None
     target: Target | None = None
+    turn: Turn | None = None
     last: UpstreamFailedError | None = None
 
     @property
@@ -84,7 +86,8 @@ class Gateway:
         config = self._config
         controls = controls_of(exchange, body, tenant.controls)
         controls.require_no_explain()
-        model = told.asked = require_known(body.get("model"), self._known)
+        names = self._decider.engine.bundle.names
+        model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")
         for name in form.turns:
             if body.get(name) is not None:
                 break
@@ -102,7 +105,7 @@ class Gateway:
         async with exchange.client() as client:
             attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
             told.attempts = attempts.outcomes
-            if attempts.reply is None or attempts.target is None:
+            if attempts.reply is None or attempts.target is None or attempts.turn is None:
                 await self._nobody(exchange, attempts, decided, told)
                 return
             headers = self._served(attempts, attempts.target, decided, told)
@@ -125,11 +128,13 @@ class Gateway:
                 self._came_of(attempts, outcome)
                 if outcome == CUT:
                     self._metrics.cut(attempts.target.candidate, tenant.name).inc()
-                    attempts.target.health.failed(Turn.UP)
-                    if not attempts.reply.events:  # nothing can be said in the middle of a body: the connection ends
+                    attempts.target.health.failed(attempts.turn)
+                    if (
+                        not exchange.ended
+                    ):  # nothing can be said in the middle of a body or an event: the connection ends
                         raise ReplyCutError
                 else:
-                    attempts.target.health.succeeded()
+                    attempts.target.health.succeeded(attempts.turn)
 
     def _came_of(self, attempts: Attempts, outcome: str) -> None:
         """Say what came of a stream. outcome: OK stands for the status of its reply."""
@@ -187,7 +192,7 @@ class Gateway:
         for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
-                reply = await self._upstreams.ask(target, form, body, exchange.headers)
+                reply = await self._upstreams.ask(target, turn, form, body, exchange.headers)
             except UpstreamFailedError as error:
                 target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
@@ -201,14 +206,14 @@ class Gateway:
                 target.health.left(turn)
                 metrics.attempts(target.candidate, "left").inc()
                 raise
-            if isinstance(reply, WholeReply) or turn is not Turn.UP:  # a stream may still break off
-                target.health.succeeded()
+            if isinstance(reply, WholeReply):  # a stream may still break off
+                target.health.succeeded(turn)
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
             if isinstance(reply, WholeReply):  # what comes of a stream is not known yet
                 self._afterwards(metrics.attempts(target.candidate, outcome).inc)
             self._afterwards(metrics.first_byte_s(target.candidate).observe, perf_counter() - begun)
-            attempts.reply, attempts.target = reply, target
+            attempts.reply, attempts.target, attempts.turn = reply, target, turn
             break
         return attempts
 
@@ -230,7 +235,7 @@ class Gateway:
                 yield target, turn
         # nobody else could answer: a candidate that failed before may
         for target in sorted(passed_over, key=lambda target: target.health.until):
-            yield target, Turn.LAST
+            yield target, target.health.last()
 
     async def _streamed(
         self,
@@ -243,25 +248,31 @@ class Gateway:
     ) -> str:
         """Pass a stream on; return what came of it, OK or CUT. passed: is told what went by."""
         await exchange.begin(reply.status, [*reply.headers, *headers])
+        events, rest = WholeEvents() if reply.events else None, b""
         async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
             try:
                 async for piece in pieces:
-                    if reply.events:
-                        passed.add(piece)
-                    await exchange.piece(piece)
-                if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
-                    raise StreamCutError
+                    sent = piece
+                    if events is not None:
+                        if not (sent := events.add(piece)):
+                            continue
+                        passed.add(sent)
+                    await exchange.piece(sent)
+                if events is not None:
+                    rest = events.rest()
+                    if reply.status < 300 and reply.until_closed and passed.lacks(form.ends, rest):
+                        raise StreamCutError
             except StreamCutError:
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
                     await exchange.piece(b"", more=False)
                 return CUT
             except asyncio.CancelledError:  # the server stops and waits no longer; a client that left gets nothing
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error("the server stops", passed))
                     await exchange.piece(b"", more=False)
                 raise
-        await exchange.piece(b"", more=False)
+        await exchange.piece(rest, more=False)
         return OK
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:

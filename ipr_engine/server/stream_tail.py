@@ -29,12 +29,12 @@ class StreamTail:
             self._bytes -= len(pieces.popleft())
             self._dropped = True
 
-    def lacks(self, ends: re.Pattern[bytes]) -> bool:
-        """Return whether nothing in the tail says that the stream is over.
+    def lacks(self, ends: re.Pattern[bytes], rest: bytes = b"") -> bool:
+        """Return whether nothing in the tail, or in a rest after it, says that the stream is over.
 
         It is False, too, where the last event is longer than the tail: its beginning might have said so.
         """
-        text = b"".join(self._pieces)
+        text = b"".join((*self._pieces, rest))
         if ends.search(text):
             return False
         return not self._dropped or _BLANK_LINE.search(text.rstrip(b"\r\n")) is not None

@@ -13,8 +13,9 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
-from ipr_engine.server.health import Health
+from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
@@ -29,10 +30,8 @@ PASSED_BACK = frozenset(
 )  # fmt: skip
 """Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
 LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
-FAILED = frozenset({401, 402, 403, 408, 429})
+FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
-UNSAID = frozenset({401, 402, 403})
-"""Statuses whose text speaks of the server's own key: the client does not get it."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
 SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
@@ -95,6 +94,7 @@ class Target:
     Attributes:
         candidate: its name in the bundle. model: what its endpoint calls it.
         formats: what it speaks. health: whether it is worth asking. told: the headers of a reply that name it.
+        key_place: where the config names its key.
     """
 
     def __init__(self, candidate: str, upstream: Upstream, endpoint: Endpoint, health: Health) -> None:
@@ -117,8 +117,9 @@ class Target:
         self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
         self._key_header = None if endpoint.api_key_header is None else endpoint.api_key_header.lower()
         self._key = None
+        self.key_place = f"endpoints.{upstream.endpoint}.api_key_env"
         if endpoint.api_key_env is not None:
-            self._key = key_in_environment(f"endpoints.{upstream.endpoint}.api_key_env", endpoint.api_key_env)
+            self._key = key_in_environment(self.key_place, endpoint.api_key_env)
 
     def url(self, form: RequestFormat) -> str:
         return self._base + form.upstream_path
@@ -140,7 +141,11 @@ class Target:
 
 
 class Upstreams:
-    """An `Upstreams` holds the targets of a server, and the HTTP client that asks them."""
+    """An `Upstreams` holds the targets of a server, and the HTTP client that asks them.
+
+    Attributes:
+        targets: candidate -> how it is asked. refused_keys: whose upstream refuses the server's own key.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         """Make the targets; nothing is connected before `open`.
@@ -150,6 +155,7 @@ class Upstreams:
         """
         self._reply_bytes = config.server.limits.reply_bytes
         self._client: Any = None
+        self.refused_keys = RefusedKeys()
         self.targets: dict[str, Target] = {}
         for candidate in config.upstreams:
             upstream = config.upstream(candidate)
@@ -169,6 +175,7 @@ class Upstreams:
             aiohttp.ClientConnectionResetError,
         )
         self._errors = (aiohttp.ClientError, OSError)
+        self._payload_error = aiohttp.ClientPayloadError
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._connecting = {
             target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
@@ -186,10 +193,16 @@ class Upstreams:
             await self._client.close()
 
     async def ask(
-        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
+        self,
+        target: Target,
+        turn: Turn,
+        form: RequestFormat,
+        body: Mapping[str, Any],
+        headers: Iterable[tuple[bytes, bytes]],
     ) -> Reply:
         """Ask one candidate, and return its reply once nothing can be asked of another: whole, or from its first piece on.
 
+        turn: its health hears of the head of an answer; of a stream, whose head comes before anything is known, of the first piece.
         Raises:
             UpstreamFailedError: no byte of an answer came; another may be asked.
         """
@@ -198,10 +211,14 @@ class Upstreams:
         try:
             async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
                 response = await self._sent(target, form, body, headers)
+                _end_with_connection(response, self._payload_error)
                 passed = _passed_back(response.headers)
                 status = response.status
+                if status in REFUSALS or self.refused_keys.statuses:
+                    self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
-                    said = None if status in UNSAID else await _said(response, passed, self._errors)
+                    # of the server's own key the client gets no text
+                    said = None if status in REFUSALS else await _said(response, passed, self._errors)
                     raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
@@ -211,6 +228,8 @@ class Upstreams:
                 kind = response.headers.get("content-type", "").lower()
                 events, readable = kind.startswith(SSE), _is_readable(response.headers)
                 until_closed = _lasts_until_closed(response)
+                if not events:
+                    target.health.answers(turn)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
                     kept = bytearray()
                     while piece := await content.readany():
@@ -226,6 +245,7 @@ class Upstreams:
                 first = await content.readany()
                 if events and not first:
                     raise UpstreamFailedError("broken")
+                target.health.answers(turn)
                 pieces = self._pieces(response, first, timeouts.idle_s)
                 return StreamedReply(status, passed, pieces, events and readable, until_closed, response.close)
         except UpstreamFailedError:
@@ -312,6 +332,26 @@ async def _rest(
             response.release()
         else:
             response.close()
+
+
+def _end_with_connection(response: Any, error: type[Exception]) -> None:
+    """Let who reads a body hear of the end of its connection: aiohttp tells nobody of one that it ends for a fault in the chunks."""
+    content = response.content
+    if content.is_eof() or content.exception() is not None:
+        return
+
+    def end(closed: asyncio.Future[None] | None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # it is told by the content, where there is one
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(error("the connection ended before the body"))
+
+    closed = response.connection.protocol.closed
+    if closed is None:
+        end(None)
+        return
+    closed.add_done_callback(end)
+    content.on_eof(lambda: closed.remove_done_callback(end))  # the connection is kept, for others
 
 
 def _lasts_until_closed(response: Any) -> bool:
