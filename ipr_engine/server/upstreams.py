@@ -6,8 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any
 
 from ipr_engine._extras import need
@@ -15,21 +13,11 @@ from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.passed_headers import is_readable, lasts_until_closed, passed_back, passed_on, retry_after
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
-PASSED_ON = frozenset(
-    {b"accept", b"anthropic-version", b"anthropic-beta", b"openai-beta", b"idempotency-key", b"user-agent", b"x-request-id",
-     b"traceparent", b"tracestate"}
-)  # fmt: skip
-"""Headers of a client that its upstream gets; its key is not among them."""
-PASSED_BACK = frozenset(
-    {"content-type", "content-encoding", "request-id", "x-request-id", "retry-after", "openai-processing-ms", "openai-version",
-     "cf-ray"}
-)  # fmt: skip
-"""Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
-LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
 FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
@@ -130,8 +118,7 @@ class Target:
 
     def headers(self, form: RequestFormat, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         """Return the headers of an attempt: those of the client that are passed on, the config's, and the key."""
-        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in client if name in PASSED_ON}
-        sent |= {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
+        sent = passed_on(client) | {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
         if form is MESSAGES:
             sent.setdefault("anthropic-version", "2023-06-01")
         if self._key is not None:
@@ -212,22 +199,22 @@ class Upstreams:
             async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
                 response = await self._sent(target, form, body, headers)
                 _end_with_connection(response, self._payload_error)
-                passed = _passed_back(response.headers)
+                passed = passed_back(response.headers)
                 status = response.status
                 if status in REFUSALS or self.refused_keys.statuses:
                     self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
                     # of the server's own key the client gets no text
                     said = None if status in REFUSALS else await _said(response, passed, self._errors)
-                    raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
+                    raise UpstreamFailedError(f"status_{status}", retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
                 if not 200 <= status < 600:  # no server may pass it on
                     raise UpstreamFailedError("broken")
                 content = response.content
                 kind = response.headers.get("content-type", "").lower()
-                events, readable = kind.startswith(SSE), _is_readable(response.headers)
-                until_closed = _lasts_until_closed(response)
+                events, readable = kind.startswith(SSE), is_readable(response.headers)
+                until_closed = lasts_until_closed(response)
                 if not events:
                     target.health.answers(turn)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
@@ -354,17 +341,6 @@ def _end_with_connection(response: Any, error: type[Exception]) -> None:
     content.on_eof(lambda: closed.remove_done_callback(end))  # the connection is kept, for others
 
 
-def _lasts_until_closed(response: Any) -> bool:
-    """Return whether a reply says neither its length nor, by chunks, where it ends."""
-    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
-    return not chunked and response.content_length is None
-
-
-def _is_readable(headers: Mapping[str, str]) -> bool:
-    """Return whether a reply is not compressed, as it was asked for."""
-    return headers.get("content-encoding", "identity").lower() == "identity"
-
-
 def _is_cut(body: bytearray) -> bool:
     """Return whether this is no whole JSON: what is unusual, NaN say, may stand in it."""
     try:
@@ -383,26 +359,3 @@ def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
 def _drop(response: Any) -> None:
     if response is not None:
         response.close()
-
-
-def _passed_back(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    kept = []
-    for name, value in headers.items():
-        low = name.lower()
-        known = low in PASSED_BACK or low.startswith(LIMITS_PASSED_BACK)
-        if known and value.isascii() and value.isprintable():  # no server may pass on another
-            kept.append((low.encode(), value.encode()))
-    return kept
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a retry-after header, or until the day it states; None where there is none."""
-    said = headers.get("retry-after", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = max(0.0, parsedate_to_datetime(said).timestamp() - time())
-        except (ValueError, OverflowError):
-            return None
-    return seconds if 0 <= seconds < float("inf") else None
