@@ -29,7 +29,7 @@ class Timeouts:
     """A `Timeouts` bounds one attempt at an upstream, in seconds.
 
     Attributes:
-        connect_s: until the connection stands.
+        connect_s: until the connection stands, the look-up of the name included.
         first_byte_s: until the first byte of a streamed reply, from the attempt's begin.
         whole_s: until all of a reply that is not streamed.
         idle_s: between two pieces of a streamed reply.

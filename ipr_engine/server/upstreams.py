@@ -165,7 +165,7 @@ class Upstreams:
         self._payload_error = aiohttp.ClientPayloadError
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._connecting = {
-            target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
+            target: aiohttp.ClientTimeout(total=None, connect=target.timeouts.connect_s)  # the name, TCP and TLS
             for target in self.targets.values()
         }
         self._client = aiohttp.ClientSession(
