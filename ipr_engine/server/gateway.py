@@ -117,9 +117,11 @@ class Gateway:
                     outcome = await client.waits_for(
                         self._streamed(exchange, attempts.reply, headers, attempts.target, form, passed)
                     )
-                except ClientGoneError:
+                except BaseException as error:  # whatever ends it, it is counted
                     # many leave at the last event, and do not wait for the end
-                    if not attempts.reply.events or passed.lacks(form.ends):
+                    at_its_end = isinstance(error, ClientGoneError) and not passed.lacks(form.ends)
+                    if not attempts.reply.events or not at_its_end:
+                        attempts.target.health.left(attempts.turn)
                         self._came_of(attempts, "left")
                         raise
                     outcome = OK
@@ -257,10 +259,13 @@ class Gateway:
                         if not (sent := events.add(piece)):
                             continue
                         passed.add(sent)
+                        if events.begun and not events.inside:
+                            passed.long_event = events.begun
                     await exchange.piece(sent)
                 if events is not None:
                     rest = events.rest()
-                    if reply.status < 300 and reply.until_closed and passed.lacks(form.ends, rest):
+                    # inside of an event that passed in parts the rest is empty, and its end is not there
+                    if reply.status < 300 and reply.until_closed and (events.inside or passed.lacks(form.ends, rest)):
                         raise StreamCutError
             except StreamCutError:
                 if events is not None and not events.inside:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http.client import IncompleteRead
 from typing import Any
 
 import pytest
@@ -192,6 +193,10 @@ GOOD: dict[str, tuple[str, str]] = {
         RESPONSES,
         'data: {"type":"response.completed","text":"' + 200_000 * "x" + '"}\n\n',
     ),
+    "a last event that passes in parts": (
+        RESPONSES,
+        'data: {"type":"response.completed","text":"' + 2_000_000 * "x" + '"}\n\n',
+    ),
 }
 
 
@@ -236,6 +241,51 @@ def test_a_stream_that_ends_with_its_connection_before_its_last_event_is_cut(
     assert reply.startswith(said.encode())
     error = events(reply[len(said) :])[-1]
     assert EVERY[0] in (error["error"]["message"] if form != RESPONSES else error["message"])
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+    assert of(counted, "ipr_upstream_attempts_total", candidate=EVERY[0], outcome="cut") == [1]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+@pytest.mark.parametrize("form", PATHS)
+def test_a_stream_that_ends_with_its_connection_inside_its_last_event_is_cut(
+    gateway: ServerProcess, upstream: UpstreamStub, form: str, size: int
+) -> None:
+    first, last = (
+        streamed(form)[0],
+        {
+            CHAT: 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}], "x": "',
+            RESPONSES: 'event: response.completed\ndata: {"type": "response.completed", "x": "',
+            MESSAGES: 'event: message_stop\ndata: {"type": "message_stop", "x": "',
+        }[form],
+    )
+    for rest in (size * "x", size * "x" + '"}', size * "x" + '"}\n'):
+        before = gateway.metrics()
+        reply = closed(form, gateway, upstream, first + last + rest)
+        assert reply.startswith(first.encode())
+        assert b"finish_reason" not in reply[len(first) :]  # nobody gets half an event
+        assert "error" in events(reply)[-1] or events(reply)[-1]["type"] == "error"
+        assert of(gateway.counted(before), "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+        upstream.reset()
+        gateway.post(PATHS[form], body_of(form, model=EVERY[0]))  # it is up again
+
+
+def test_a_stream_that_ends_inside_of_an_event_that_passes_in_parts_breaks_off(
+    gateway: ServerProcess, upstream: UpstreamStub
+) -> None:
+    before = gateway.metrics()
+    with pytest.raises(IncompleteRead):
+        closed(RESPONSES, gateway, upstream, 'data: {"type":"response.completed","text":"' + 2_000_000 * "x")
+    assert of(gateway.counted(before), "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+
+
+def test_a_number_that_no_client_can_count_on_from_ends_a_stream_as_any_other(
+    gateway: ServerProcess, upstream: UpstreamStub
+) -> None:
+    before = gateway.metrics()
+    said = 'data: {"type":"x","sequence_number":6}\n\ndata: {"type":"x","sequence_number":' + 5000 * "1" + "}\n\n"
+    error = events(closed(RESPONSES, gateway, upstream, said)[len(said) :])[-1]
+    assert (error["type"], error["sequence_number"]) == ("error", 7)
     counted = gateway.counted(before)
     assert of(counted, "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
     assert of(counted, "ipr_upstream_attempts_total", candidate=EVERY[0], outcome="cut") == [1]
