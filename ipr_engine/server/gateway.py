@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,9 +17,10 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
+from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError
-from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.request_formats import RESPONSES, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.stream_tail import StreamTail
 from ipr_engine.server.told import Told, decision_headers
@@ -88,6 +89,13 @@ class Gateway:
         controls.require_no_explain()
         names = self._decider.engine.bundle.names
         model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")
+        if form is RESPONSES and body.get("background"):
+            raise RefusedError(
+                400,
+                "background: nobody could fetch the answer, since GET /v1/responses/{id} is not served here; leave it out and wait, or "
+                "stream the answer",
+                "background",
+            )
         for name in form.turns:
             if body.get(name) is not None:
                 break
@@ -102,8 +110,9 @@ class Gateway:
                 self._afterwards(self._metrics.masked(name, form.name).inc)
         else:
             order = (await self._named(tenant, model, form, controls),)
+        request = await PassedRequest.of(exchange, tenant, form, body)
         async with exchange.client() as client:
-            attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
+            attempts = await client.waits_for(self._in_turn(order, request))
             told.attempts = attempts.outcomes
             if attempts.reply is None or attempts.target is None or attempts.turn is None:
                 await self._nobody(exchange, attempts, decided, told)
@@ -162,7 +171,7 @@ class Gateway:
             if decided is not None:
                 self._decider.answered(decided, target.candidate, cause)
         elif decided is not None:
-            self._decider.failed(decided)
+            self._decider.failed(decided, target.candidate)
         return headers
 
     async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
@@ -187,14 +196,12 @@ class Gateway:
             raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")
         return model
 
-    async def _in_turn(
-        self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
-    ) -> Attempts:
+    async def _in_turn(self, order: Sequence[str], request: PassedRequest) -> Attempts:
         attempts, metrics = Attempts(), self._metrics
         for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
-                reply = await self._upstreams.ask(target, turn, form, body, exchange.headers)
+                reply = await self._upstreams.ask(target, turn, request)
             except UpstreamFailedError as error:
                 target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +11,23 @@ from ipr_engine._extras import need
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health, Turn
-from ipr_engine.server.json_text import json_text
-from ipr_engine.server.passed_headers import is_readable, lasts_until_closed, passed_back, passed_on, retry_after
+from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
-from ipr_engine.server.request_formats import MESSAGES, RequestFormat
+from ipr_engine.server.reply_reading import (
+    end_with_connection,
+    is_cut,
+    is_readable,
+    lasts_until_closed,
+    passed_back,
+    retry_after,
+)
+from ipr_engine.server.request_formats import MESSAGES
+from ipr_engine.server.request_text import field_text
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
 FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
-_NOTHING: Mapping[str, Any] = {}
 SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
 
 
@@ -101,7 +107,13 @@ class Target:
         self.health = health
         self.timeouts = endpoint.timeouts
         self._base = endpoint.base_url.rstrip("/")
-        self._set: Mapping[Any, Mapping[str, Any]] = upstream.body
+        set_by: Mapping[Any, Mapping[str, Any]] = upstream.body
+        self._fields: dict[str, dict[str, bytes]] = {
+            form: {
+                name: field_text(name, value) for name, value in {"model": self.model, **set_by.get(form, {})}.items()
+            }
+            for form in endpoint.formats
+        }
         self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
         self._key_header = None if endpoint.api_key_header is None else endpoint.api_key_header.lower()
         self._key = None
@@ -109,16 +121,18 @@ class Target:
         if endpoint.api_key_env is not None:
             self._key = key_in_environment(self.key_place, endpoint.api_key_env)
 
-    def url(self, form: RequestFormat) -> str:
-        return self._base + form.upstream_path
+    def url(self, request: PassedRequest) -> str:
+        url = self._base + request.form.upstream_path
+        return f"{url}?{request.query}" if request.query else url
 
-    def body(self, form: RequestFormat, body: Mapping[str, Any]) -> bytes:
+    def body(self, request: PassedRequest) -> bytes:
         """Return the body for this candidate: the client's, with the model's name and what the config sets."""
-        return json_text({**body, "model": self.model, **self._set.get(form.name, _NOTHING)})
+        return request.text.with_fields(self._fields[request.form.name])
 
-    def headers(self, form: RequestFormat, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    def headers(self, request: PassedRequest) -> dict[str, str]:
         """Return the headers of an attempt: those of the client that are passed on, the config's, and the key."""
-        sent = passed_on(client) | {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
+        form, sent = request.form, request.headers_for(self.candidate)
+        sent |= {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
         if form is MESSAGES:
             sent.setdefault("anthropic-version", "2023-06-01")
         if self._key is not None:
@@ -179,14 +193,7 @@ class Upstreams:
         if self._client is not None:
             await self._client.close()
 
-    async def ask(
-        self,
-        target: Target,
-        turn: Turn,
-        form: RequestFormat,
-        body: Mapping[str, Any],
-        headers: Iterable[tuple[bytes, bytes]],
-    ) -> Reply:
+    async def ask(self, target: Target, turn: Turn, request: PassedRequest) -> Reply:
         """Ask one candidate, and return its reply once nothing can be asked of another: whole, or from its first piece on.
 
         turn: its health hears of the head of an answer; of a stream, whose head comes before anything is known, of the first piece.
@@ -196,9 +203,9 @@ class Upstreams:
         timeouts = target.timeouts
         response = None
         try:
-            async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
-                response = await self._sent(target, form, body, headers)
-                _end_with_connection(response, self._payload_error)
+            async with asyncio.timeout(timeouts.first_byte_s if request.streamed else timeouts.whole_s):
+                response = await self._sent(target, request)
+                end_with_connection(response, self._payload_error)
                 passed = passed_back(response.headers)
                 status = response.status
                 if status in REFUSALS or self.refused_keys.statuses:
@@ -226,7 +233,7 @@ class Upstreams:
                             return StreamedReply(status, passed, pieces, False, until_closed, response.close)
                     response.release()
                     doubtful = until_closed and readable and kind.startswith(JSON)
-                    if status < 300 and (not kept or (doubtful and await asyncio.to_thread(_is_cut, kept))):
+                    if status < 300 and (not kept or (doubtful and await asyncio.to_thread(is_cut, kept))):
                         raise UpstreamFailedError("broken")
                     return WholeReply(status, passed, bytes(kept))
                 first = await content.readany()
@@ -252,30 +259,27 @@ class Upstreams:
             _drop(response)
             raise
 
-    async def _sent(
-        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
-    ) -> Any:
+    async def _sent(self, target: Target, request: PassedRequest) -> Any:
         """Return the response of a request, once its head is there."""
+        url = target.url(request)
         arguments = {
-            "data": target.body(form, body),
-            "headers": target.headers(form, headers),
+            "data": target.body(request),
+            "headers": target.headers(request),
             "allow_redirects": False,
             "timeout": self._connecting[target],
         }
         try:
-            response = await self._client.post(target.url(form), **arguments)
+            response = await self._client.post(url, **arguments)
         except self._not_connected:
             raise
         except self._disconnected:  # as a kept connection does that the upstream just closed: once more
-            return await self._client.post(target.url(form), **arguments)
-        # written before this request came there, to a connection that was idle for too long
-        idle = (
-            response.status == 408 and self._is_kept.get() and response.headers.get("connection", "").lower() == CLOSE
-        )
-        if not idle:
+            return await self._client.post(url, **arguments)
+        # a 408 written before this request came there, to a connection that was idle for too long
+        closes = response.headers.get("connection", "").lower() == CLOSE
+        if not (response.status == 408 and closes and self._is_kept.get()):
             return response
         response.close()
-        return await self._client.post(target.url(form), **arguments)
+        return await self._client.post(url, **arguments)
 
     def _pieces(self, response: Any, first: bytes, idle_s: float) -> AsyncIterator[bytes]:
         return _rest(response, first, idle_s, self._errors)
@@ -319,37 +323,6 @@ async def _rest(
             response.release()
         else:
             response.close()
-
-
-def _end_with_connection(response: Any, error: type[Exception]) -> None:
-    """Let who reads a body hear of the end of its connection: aiohttp tells nobody of one that it ends for a fault in the chunks."""
-    content = response.content
-    if content.is_eof() or content.exception() is not None:
-        return
-
-    def end(closed: asyncio.Future[None] | None) -> None:
-        if closed is not None and not closed.cancelled():
-            closed.exception()  # it is told by the content, where there is one
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(error("the connection ended before the body"))
-
-    closed = response.connection.protocol.closed
-    if closed is None:
-        end(None)
-        return
-    closed.add_done_callback(end)
-    content.on_eof(lambda: closed.remove_done_callback(end))  # the connection is kept, for others
-
-
-def _is_cut(body: bytearray) -> bool:
-    """Return whether this is no whole JSON: what is unusual, NaN say, may stand in it."""
-    try:
-        json.loads(body)
-    except ValueError:
-        return True
-    except RecursionError:
-        return False
-    return False
 
 
 def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.request_formats import CHAT
+from ipr_engine.server.request_text import RequestText
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Timeouts
 from tests.support.skips import SERVE
 
@@ -37,10 +39,11 @@ def outcome(base_url: str) -> tuple[str, float]:
         upstreams = Upstreams(config)
         await upstreams.open()
         target = upstreams.targets["candidate"]
+        request = PassedRequest(CHAT, RequestText(b'{"messages": []}'), {}, "", False, None)
         begun = time.monotonic()
         try:
             with pytest.raises(UpstreamFailedError) as failed:
-                await upstreams.ask(target, target.health.last(), CHAT, {"messages": []}, [])
+                await upstreams.ask(target, target.health.last(), request)
             return failed.value.outcome, time.monotonic() - begun
         finally:
             await upstreams.close()

@@ -101,7 +101,7 @@ def test_a_fault_of_the_request_comes_as_it_is_and_costs_nothing(
     first = ranked(default_engine)[0]
     said = '{"error": {"message": "the tools are malformed", "of": "the upstream"}}'
     upstream.fail(CALLED.get(first, first), "raw", pieces=[sent(status, said, **{"x-request-id": "7"})])
-    before = gateway.metrics()
+    before, routed = gateway.metrics(), gateway.get("/ipr/overview").body["totals"]["routed"]
     for _ in range(3):  # it is no failure of the upstream either: nobody is passed over
         reply = gateway.post(PATHS[CHAT], body_of(CHAT))
         assert (reply.status, reply.content.decode(), reply.told["candidate"]) == (int(status), said, first)
@@ -112,6 +112,8 @@ def test_a_fault_of_the_request_comes_as_it_is_and_costs_nothing(
     assert of(counted, "ipr_upstream_attempts_total", candidate=first, outcome=f"status_{status}") == [3]
     assert of(counted, "ipr_requests_total", status=status) == [3]
     assert of(counted, "ipr_served_total") == of(counted, "ipr_cost_usd_total") == of(counted, "ipr_saved_usd") == []
+    page = gateway.get("/ipr/overview").body
+    assert (page["recent"]["decisions"][-1]["served"], page["totals"]["routed"]) == (first, routed)
 
 
 @pytest.mark.parametrize("value", ["a\x01b", "a\x7fb", "a\xffb", "a\tb"])
