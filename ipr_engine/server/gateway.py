@@ -203,7 +203,10 @@ class Gateway:
             try:
                 reply = await self._upstreams.ask(target, turn, request)
             except UpstreamFailedError as error:
-                target.health.failed(turn, error.retry_after_s)
+                if error.may_be_the_request:
+                    target.health.left(turn)
+                else:
+                    target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
                 attempts.last = error
                 metrics.attempts(target.candidate, error.outcome).inc()
@@ -212,7 +215,7 @@ class Gateway:
                 target.health.left(turn)
                 raise
             except BaseException:
-                target.health.left(turn)
+                target.health.gave_up(turn, target.timeouts.until_first_byte(request.streamed))
                 metrics.attempts(target.candidate, "left").inc()
                 raise
             if isinstance(reply, WholeReply):  # a stream may still break off

@@ -43,6 +43,10 @@ class Timeouts:
     def __post_init__(self) -> None:
         checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
 
+    def until_first_byte(self, streamed: bool) -> float:
+        """Return how long an attempt waits before anything of an answer can be passed on."""
+        return self.first_byte_s if streamed else self.whole_s
+
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:

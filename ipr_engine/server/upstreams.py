@@ -46,6 +46,11 @@ class UpstreamFailedError(Exception):
         self.retry_after_s = retry_after_s
         self.reply = reply
 
+    @property
+    def may_be_the_request(self) -> bool:
+        """Return whether it says nothing of the upstream: with a 403 some refuse a key, and others what a prompt asks for."""
+        return self.outcome == "status_403" and self.retry_after_s is None
+
 
 class StreamCutError(Exception):
     """A stream broke after its first byte."""
@@ -203,7 +208,7 @@ class Upstreams:
         timeouts = target.timeouts
         response = None
         try:
-            async with asyncio.timeout(timeouts.first_byte_s if request.streamed else timeouts.whole_s):
+            async with asyncio.timeout(timeouts.until_first_byte(request.streamed)):
                 response = await self._sent(target, request)
                 end_with_connection(response, self._payload_error)
                 passed = passed_back(response.headers)
