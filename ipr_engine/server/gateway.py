@@ -298,10 +298,15 @@ class Gateway:
             headers.append((b"x-ipr-decision-id", decided.id.encode()))
             self._decider.failed(decided)
         told.cause = FAILED
-        if last is not None and last.reply is not None:
+        if last is not None and last.reply is not None and last.reply.body:
             await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])
             return
         tried = attempts.header or "none could be asked"
-        late = last is not None and last.outcome == "timeout"
+        status = 504 if last is not None and last.outcome == "timeout" else 502
+        if (
+            last is not None and last.reply is not None
+        ):  # it said no word, or too many: its status, limits and retry-after are known
+            status = last.reply.status
+            headers += [(name, value) for name, value in last.reply.headers if not name.startswith(b"content-")]
         said = {name.decode(): value.decode("latin-1") for name, value in headers}
-        raise RefusedError(504 if late else 502, f"no upstream answered: {tried}", headers=said)
+        raise RefusedError(status, f"no upstream answered: {tried}", headers=said)

@@ -15,6 +15,7 @@ from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.reply_reading import (
     end_with_connection,
+    is_coded,
     is_cut,
     is_readable,
     lasts_until_closed,
@@ -25,7 +26,9 @@ from ipr_engine.server.request_formats import MESSAGES
 from ipr_engine.server.request_text import field_text
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
-FAILED = frozenset({*BUSY, *REFUSALS})
+LEFT = 499
+"""By this status an upstream says that its client left: not this server's."""
+FAILED = frozenset({*BUSY, *REFUSALS, LEFT})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
@@ -216,12 +219,13 @@ class Upstreams:
                 if status in REFUSALS or self.refused_keys.statuses:
                     self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
-                    # of the server's own key the client gets no text
-                    said = None if status in REFUSALS else await _said(response, passed, self._errors)
+                    # of the server's own key the client gets no text, and no 499, by which one is counted that left
+                    said = None if status in REFUSALS or status == LEFT else await _said(response, passed, self._errors)
                     raise UpstreamFailedError(f"status_{status}", retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
-                if not 200 <= status < 600:  # no server may pass it on
+                # no server may pass such a status on, and nobody asked for another coding than chunks
+                if not 200 <= status < 600 or is_coded(response.headers):
                     raise UpstreamFailedError("broken")
                 content = response.content
                 kind = response.headers.get("content-type", "").lower()
@@ -290,19 +294,20 @@ class Upstreams:
         return _rest(response, first, idle_s, self._errors)
 
 
-async def _said(
-    response: Any, passed: list[tuple[bytes, bytes]], errors: tuple[type[Exception], ...]
-) -> WholeReply | None:
-    """Return what a failing upstream says, as far as it is short and comes soon; None where it does not come whole."""
+async def _said(response: Any, passed: list[tuple[bytes, bytes]], errors: tuple[type[Exception], ...]) -> WholeReply:
+    """Return what a failing upstream says; without a body where that is long, comes late or cannot be read."""
     kept = bytearray()
     try:
         async with asyncio.timeout(SAYING_S):
             while piece := await response.content.readany():
                 kept += piece
                 if len(kept) > MOST_SAID:
-                    return None
+                    kept.clear()
+                    break
     except _broken(errors):
-        return None
+        kept.clear()
+    if is_coded(response.headers):
+        kept.clear()
     return WholeReply(response.status, passed, bytes(kept))
 
 
