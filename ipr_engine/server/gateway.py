@@ -261,9 +261,10 @@ class Gateway:
                 async for piece in pieces:
                     sent = piece
                     if events is not None:
+                        begins = not events.inside
                         if not (sent := events.add(piece)):
                             continue
-                        passed.add(sent)
+                        passed.add(sent, begins=begins, inside=events.inside)
                     await exchange.piece(sent)
                 if events is not None:
                     rest = events.rest()
