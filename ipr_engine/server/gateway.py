@@ -268,14 +268,13 @@ class Gateway:
                     if events is not None:
                         if not (sent := events.add(piece)):
                             continue
-                        passed.add(sent)
+                        passed.add(sent, inside=events.inside)
                         if events.begun and not events.inside:
                             passed.long_event = events.begun
                     await exchange.piece(sent)
                 if events is not None:
                     rest = events.rest()
-                    # inside of an event that passed in parts the rest is empty, and its end is not there
-                    if reply.status < 300 and reply.until_closed and (events.inside or passed.lacks(form.ends, rest)):
+                    if reply.status < 300 and reply.until_closed and passed.lacks(form.ends, rest):
                         raise StreamCutError
             except StreamCutError:
                 if events is not None and not events.inside:

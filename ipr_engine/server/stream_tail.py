@@ -17,15 +17,17 @@ class StreamTail:
         long_event: how the last event began that passed in several pieces, once it is whole.
     """
 
-    __slots__ = ("_bytes", "_pieces", "long_event")
+    __slots__ = ("_bytes", "_inside", "_pieces", "long_event")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
         self._bytes = 0
+        self._inside = False
         self.long_event = b""
 
-    def add(self, piece: bytes) -> None:
-        """Keep a piece, by reference; the first ones leave."""
+    def add(self, piece: bytes, *, inside: bool = False) -> None:
+        """Keep a piece, by reference; the first ones leave. inside: it ends in the middle of an event."""
+        self._inside = inside
         pieces = self._pieces
         pieces.append(piece)
         self._bytes += len(piece)
@@ -37,10 +39,10 @@ class StreamTail:
 
         rest: what came after the last whole event; clients do not get to see it, so that it ends nothing unless it is an end and no more.
         """
-        said = (
-            ends.search(b"".join(self._pieces)) or ends.search(self.long_event) or ends.fullmatch(rest.rstrip(b"\r\n"))
-        )
-        return said is None
+        if self._inside:
+            return True
+        text = b"".join(self._pieces)
+        return not (ends.search(text) or ends.search(self.long_event) or ends.fullmatch(rest.rstrip(b"\r\n")))
 
     def next_number(self) -> int:
         """Return the number that an event after the last one has, 0 where none was told: typed clients need one."""

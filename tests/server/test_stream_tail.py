@@ -58,6 +58,8 @@ def test_the_beginning_of_a_long_event_may_be_the_end() -> None:
     assert made.lacks(END)
     made.long_event = b'data: {"type":"over","text":"x'
     assert not made.lacks(END)
+    made.add(b'data: {"type":"over","text":"', inside=True)
+    assert made.lacks(END)
 
 
 def test_no_more_is_kept_than_the_end() -> None:
