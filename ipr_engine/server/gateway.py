@@ -302,9 +302,7 @@ class Gateway:
             return
         tried = attempts.header or "none could be asked"
         status = 504 if last is not None and last.outcome == "timeout" else 502
-        if (
-            last is not None and last.reply is not None
-        ):  # it said no word, or too many: its status, limits and retry-after are known
+        if last is not None and last.reply is not None:  # it said no word, or too many; the rest is known
             status = last.reply.status
             headers += [(name, value) for name, value in last.reply.headers if not name.startswith(b"content-")]
         said = {name.decode(): value.decode("latin-1") for name, value in headers}
