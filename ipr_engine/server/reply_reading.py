@@ -25,18 +25,25 @@ def end_with_connection(response: Any, error: type[Exception]) -> None:
     if content.is_eof() or content.exception() is not None:
         return
 
-    def end(closed: asyncio.Future[None] | None) -> None:
-        if closed is not None and not closed.cancelled():
-            closed.exception()  # it is told by the content, where there is one
+    def end(_: object) -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(error("the connection ended before the body"))
 
-    closed = response.connection.protocol.closed
-    if closed is None:
+    connection = response.connection
+    closed = None if connection is None or connection.protocol is None else connection.protocol.closed
+    if closed is None:  # it has ended already
         end(None)
         return
+    closed.remove_done_callback(_heard)  # of a reply before, on the same connection
+    closed.add_done_callback(_heard)
     closed.add_done_callback(end)
     content.on_eof(lambda: closed.remove_done_callback(end))  # the connection is kept, for others
+
+
+def _heard(closed: asyncio.Future[None]) -> None:
+    """Take the error that ended a connection: asyncio writes a line for one that nobody takes."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def lasts_until_closed(response: Any) -> bool:
