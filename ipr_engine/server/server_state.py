@@ -17,15 +17,14 @@ import orjson
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.rules import AIMS
 from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.config_checks import placed
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
+from ipr_engine.server.server_config import ServerConfig, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -88,18 +87,21 @@ class ServerState:
         self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
-        self.spans = Spans() if config.server.spans else None
+        with placed("server.spans"):
+            self.spans = Spans() if config.server.spans else None
         self.most_in_flight = config.server.limits.requests
         known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
         unknown = [name for name in config.upstreams if name not in known]
         if unknown:
             names = ", ".join(known)
-            raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
+            raise InvalidInputError(f"upstreams.{unknown[0]}: the bundle has no such candidate; known: {names}")
         self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
         beside = None if self.shadow is None else self.shadow.compare
         self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
         self.upstreams = Upstreams(config) if config.upstreams else None
         self._check_policies(self.decider.book)
+        if self.shadow is not None:
+            self._check_shadow(self.shadow)
 
     def _check_policies(self, book: PolicyBook) -> None:
         """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
@@ -109,7 +111,25 @@ class ServerState:
                     book.compile(Question(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
-                    raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+                    # where no level of options leaves anybody out, upstreams do
+                    place = "upstreams" if option == "policy" else place_of(self.config, tenant, model, option)
+                    raise InvalidInputError(f"{place}: {why}") from None
+
+    def _check_shadow(self, shadow: Shadow) -> None:
+        """Refuse a policy of the shadow's own that is wrong. What else its bundle cannot decide is told, since it never serves."""
+        config = self.config
+        own: Mapping[str, Any] = {} if config.shadow is None else config.shadow.policy
+        for tenant in (ANYBODY, *config.tenants):
+            for model in config.models:
+                try:
+                    shadow.book.compile(Question(None, NO_CONTROLS, tenant, model))
+                except InvalidInputError as error:
+                    option, _, why = str(error).partition(": ")
+                    if own.get(leading_name(option)) is not None:
+                        raise InvalidInputError(f"shadow.policy.{option}: {why}") from None
+                    place = place_of(config, tenant, model, option)
+                    shadow.cannot_decide(f"{place}: {why}")
+                    return
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -214,41 +234,11 @@ class ServerState:
             found["records"] = self.decider.record_problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
+            if self.upstreams.refused_keys.statuses:
+                found["refused_keys"] = dict(self.upstreams.refused_keys.statuses)
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return ready, found
-
-    async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
-        """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.
-
-        Raises:
-            RefusedError: the config does not suit the bundle that serves.
-        """
-        config, bundle = self.config, self.engine.bundle
-        made = {"object": "model", "created": 0, "owned_by": "ipr"}
-        routed = [
-            {"id": name, **made, "policy": _one_aim(config.policy, options, tenant.policy)}
-            for name, options in config.models.items()
-        ]
-        if self.upstreams is None:
-            return [*routed, {"id": JUDGE, **made}]
-        closed = (await self.decider.book.of(Question(None, NO_CONTROLS, tenant, ""))).exclusions
-        spoken = speakers(config, bundle.names)
-        candidates = [
-            {
-                "id": one.name,
-                "object": "model",
-                "created": 0,
-                "owned_by": one.provider,
-                "context_length": one.context_window,
-                "max_output_tokens": one.max_output_tokens,
-                "capabilities": list(one.features),
-                "formats": list(spoken[one.name]),
-            }
-            for one in bundle.candidates
-            if one.name in spoken and one.name not in closed
-        ]
-        return [*routed, {"id": JUDGE, **made}, *candidates]
 
     def summary(self) -> list[str]:
         """Return what is told at the start: the bundle, and who speaks which format."""
@@ -271,13 +261,3 @@ class ServerState:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
-
-
-def _one_aim(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of levels, the last one's aim in place of those before."""
-    found: dict[str, Any] = {}
-    for level in levels:
-        if not set(AIMS).isdisjoint(level):
-            found = {name: value for name, value in found.items() if name not in AIMS}
-        found |= level
-    return found
