@@ -25,10 +25,8 @@ def routed(data: Mapping[str, Any]) -> Mapping[str, Any]:
 def tiers_of(alias: object) -> dict[str, list[str]]:
     """Return tier -> model groups of an alias, as the proxy's router serves it now."""
     router = importlib.import_module("litellm.proxy.proxy_server").llm_router
-    # get_model_list: before LiteLLM 1.110
-    deployments = router.registry().deployments if hasattr(router, "registry") else router.get_model_list
     found: dict[str, list[str]] = {}
-    for deployment in deployments(alias) or ():
+    for deployment in router.registry().deployments(alias) or ():
         config = deployment["litellm_params"].get("complexity_router_config") or {}
         for tier, groups in (config.get("tiers") or {}).items():
             found[str(tier)] = [groups] if isinstance(groups, str) else list(groups)
