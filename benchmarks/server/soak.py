@@ -78,11 +78,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default 30)")
     parser.add_argument("--share", type=float, default=SHARE, help=f"of the most that it answers (default {SHARE})")
+    parser.add_argument("--streams", type=float, default=STREAMS, help=f"their share of requests (default {STREAMS})")
     parser.add_argument("--workers", type=int, default=1, help="of ipr serve (default 1)")
     parser.add_argument("--record", action="store_true", help="append the line to benchmarks/results/server_soak.jsonl")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), arguments.minutes, arguments.workers, arguments.share)
+        found = soak(Path(folder), arguments.minutes, arguments.workers, arguments.share, arguments.streams)
     line = recorded(found, f"python -m benchmarks.server.soak {' '.join(sys.argv[1:])}".strip())
     print(as_json(line))
     if arguments.record:
@@ -91,8 +92,8 @@ def main() -> int:
     return 0 if line["accounted"] and line["not_answered"] == 0 and told else 1
 
 
-def soak(folder: Path, minutes: float, workers: int, at: float) -> Line:
-    """Return what came of it. at: the share of the most."""
+def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: float) -> Line:
+    """Return what came of it. at: the share of the most. streamed_share: of the requests."""
     root, hashes = two_bundles(folder / "bundles")
     upstreams, port = Upstreams(folder), free_port()
     base, body = f"http://127.0.0.1:{port}", json.dumps(CHAT).encode()
@@ -118,7 +119,7 @@ def soak(folder: Path, minutes: float, workers: int, at: float) -> Line:
         stack.callback(deaths.join)
         stack.callback(over.set)
         of_streams = json.dumps({**CHAT, "stream": True}).encode()
-        share = max(1.0, STREAMS * rate)
+        share = max(1.0, streamed_share * rate)
         while time.monotonic() < end:
             with ThreadPoolExecutor(1) as beside:
                 streamed = beside.submit(streams, url, of_streams, Load(round(share * SLICE_S), STREAM_CLIENTS, share))
