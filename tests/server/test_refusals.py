@@ -43,7 +43,7 @@ CASES: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("/v1/route", {"prompt": [CANARY, 7]}, {}, 400, "prompt: cannot be decided"),
     ("/v1/route", {"messages": [{"role": CANARY, "content": "x"}]}, {}, 400, "prompt: cannot be decided"),
     ("/v1/route", {CANARY: "x"}, {}, 400, "prompt: expected a request with messages, input or prompt"),
-    ("/v1/route", IMAGE, {}, 400, "prompt: has a part of type image_url, whose tokens cannot be counted"),
+    ("/v1/route", IMAGE, {}, 400, "messages: has a part of type image_url, whose tokens cannot be counted"),
     ("/v1/route", {**TEXT, "model": CANARY}, {}, 404, "model: is not known"),
     ("/v1/route", {**TEXT, "model": FIRST}, {}, 404, f"model: {FIRST} is a candidate, not a routed model"),
     ("/v1/route", TEXT, {"x-ipr-tau": CANARY}, 400, "x-ipr-tau: is wrong"),
