@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
-from ipr_engine.cli.serve_places import flag_of, named_as_bundle, named_by_files, named_by_flags
+from ipr_engine.cli.serve_places import files_of_keys, flag_of, named_as_bundle, named_by_files, named_by_flags
+from ipr_engine.cli.stopping import Stopping
 from ipr_engine.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.port < 65536:
         raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
     need("uvicorn", "ipr serve", "serve")
+    with Stopping() as stopping:
+        _serve(arguments, stopping)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, stopping: Stopping) -> None:
     from ipr_engine.server.http_server import serve
 
     listening = _bound(arguments.host, arguments.port)
@@ -78,8 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not _is_loopback(arguments.host) and not config.tenants:
             _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
         Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
-        serve(made if arguments.workers == 1 else make, listening, arguments.workers)
-    return 0
+        if not stopping.asked:
+            serve(made if arguments.workers == 1 else make, listening, arguments.workers)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -125,9 +132,8 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     config = read_config(*files) if files else ServerConfig()
     policy = given_options(arguments)
     if policy and config.policy:
-        raise InvalidInputError(
-            f"{flag_of(next(iter(policy)))}: policy stands in {' or '.join(files)} too; give it once"
-        )
+        file = files_of_keys(files)["policy"]
+        raise InvalidInputError(f"{flag_of(next(iter(policy)))}: {file} has a policy too; give it once")
     server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
     if _is_loopback(arguments.host) and not server.hosts:
         server = replace(server, hosts=(*LOOPBACK, arguments.host))
