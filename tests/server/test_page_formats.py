@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from tests.support.chromium import Chromium
-from tests.support.page_readings import LIVE, NARROW, PROMPTS, TAU, WIDE, figures
+from tests.support.page_readings import KEY, LIVE, NARROW, PROMPTS, TAU, WIDE, figures
 from tests.support.server_configs import ANTHROPIC, CHAT, MESSAGES, OPENAI, PATHS, RESPONSES, body_of
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
@@ -116,3 +118,31 @@ def test_a_narrow_page_keeps_quality_and_formats(browser: Chromium, mixed: Serve
             assert f"{one['quality']:.3f}" in line[-1]
     for line, one in zip(rows(browser, "health"), overview["upstreams"], strict=True):
         assert line[0].split("\n") == [one["candidate"], ", ".join(one["formats"])]
+
+
+def test_a_tenant_sees_whom_it_may_reach_and_no_attempts(
+    browser: Chromium, provider: UpstreamStub, tmp_path: Path
+) -> None:
+    config = {
+        "endpoints": {"provider": {"base_url": f"{provider.url}/v1", "formats": [CHAT]}},
+        "upstreams": dict.fromkeys((*OPENAI, *ANTHROPIC), "provider"),
+        "shadow": {"bundle": str(DEFAULT_BUNDLE)},
+        "tenants": [
+            {"name": "one", "keys_env": ["TEST_KEY"], "policy": {"family": "claude"}},
+            {"name": "other", "keys_env": ["TEST_OTHER"]},
+        ],
+    }
+    with ServerProcess(tmp_path, config, environment={"TEST_KEY": KEY, "TEST_OTHER": "another-key"}) as server:
+        other = {"authorization": "Bearer another-key"}
+        assert server.post(PATHS[CHAT], body_of(CHAT), other).status == 200
+        browser.open(f"{server.url}/", WIDE)
+        browser.until("!document.getElementById('keyform').hidden")
+        browser.tab_to("key")
+        browser.type(KEY)
+        browser.press("Enter")
+        browser.until(LIVE)
+        assert [line[0].split("\n")[0] for line in rows(browser, "health")] == list(ANTHROPIC)
+        heads = browser.read("[...document.querySelectorAll('#health thead th')].map(one => one.innerText)")
+        assert heads == ["candidate", "state", "speaks"]
+        assert "Shadow" not in browser.text("#foot")
+        assert [line[1] for line in rows(browser, "health")] == ["up"] * len(ANTHROPIC)
