@@ -82,8 +82,8 @@ class Exchange:
             raise _too_large(limits)
         try:
             found = json_of(body)
-        except orjson.JSONDecodeError:
-            raise RefusedError(400, "body: expected an object of JSON in UTF-8") from None
+        except orjson.JSONDecodeError as error:
+            raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
         self.text = body
@@ -249,6 +249,19 @@ class WatchedClient:
                     await asyncio.sleep(0)
                 task.uncancel()
                 raise ClientGoneError from None
+
+
+def _broken_at(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return where a body is no JSON, without anything of it."""
+    if not body.strip():
+        return "got nothing"
+    line, column = error.lineno, error.colno
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:  # orjson tells no place
+        before = body[: broken.start].decode().split("\n")
+        return f"which is no UTF-8 at line {len(before)}, column {len(before[-1]) + 1}"
+    return f"which it is not at line {line}, column {column}"
 
 
 def _too_large(limits: ServerLimits) -> RefusedError:

@@ -23,6 +23,7 @@ from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
+from ipr_engine.server.reach_lines import reach_lines
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
@@ -99,6 +100,7 @@ class ServerState:
         beside = None if self.shadow is None else self.shadow.compare
         self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
         self.upstreams = Upstreams(config) if config.upstreams else None
+        self._open_to: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) -> candidates
         self._check_policies(self.decider.book)
         if self.shadow is not None:
             self._check_shadow(self.shadow)
@@ -108,7 +110,8 @@ class ServerState:
         for tenant in (ANYBODY, *self.config.tenants):
             for model in self.config.models:
                 try:
-                    book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    asked = book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    self._open_to[tenant.name, model] = asked.policy.allowed
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
                     # where no level of options leaves anybody out, upstreams do
@@ -255,7 +258,7 @@ class ServerState:
         for form in FORMATS.values():
             masked = [name for name in bundle.names if form.name not in spoken.get(name, ())]
             lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
-        return lines
+        return [*lines, *reach_lines(self.config, self._open_to, spoken)]
 
     def log(self, told: Told, status: int, took_s: float) -> None:
         """Write the line of a request: JSON, without text of a prompt."""
