@@ -67,6 +67,7 @@ class Talker:
 
     def _talk(self, connection: socket.socket, number: int) -> None:
         with suppress(OSError), connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while connection.recv(65536):
                 self.carried[number] += 1
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nown")
