@@ -9,11 +9,13 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ipr_engine.server.connections import Connections
-from ipr_engine.server.exchange import SHORT_WAY, Headers
+from ipr_engine.server.exchange import SHORT_WAY
 from ipr_engine.server.head_with_body import HeadWithBody
+from ipr_engine.server.short_way import ShortWay
+from ipr_engine.server.until_closed import OLD, UntilClosed
 
 
 class HttpConfig(uvicorn.Config):
@@ -31,76 +33,6 @@ class Nowhere(list[tuple[bytes, bytes]]):
 
     def append(self, header: tuple[bytes, bytes]) -> None:
         """Drop it."""
-
-
-class ShortWay:
-    """A `ShortWay` is one request and its reply, for who does without the messages of ASGI: each takes microseconds."""
-
-    __slots__ = ("_connection", "_cycle")
-
-    def __init__(self, connection: HttpConnection, cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    def body(self) -> bytes | None:
-        """Return the body, where it has come whole; it is taken by that."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
-            return None
-        body, cycle.body = bytes(cycle.body), bytearray()
-        self._connection.read_on()  # a long body paused it, and nobody would see the client leave
-        return body
-
-    @property
-    def is_full(self) -> bool:
-        """Return whether the client has not read what was written before."""
-        return bool(self._connection.flow.write_paused)
-
-    async def drained(self) -> None:
-        """Wait until the client has read, or left."""
-        await self._connection.flow.drain()
-
-    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Write a whole reply; False where the client has left."""
-        cycle = self._cycle
-        if cycle.disconnected or self._connection.transport.is_closing():
-            cycle.disconnected = True  # uvicorn would answer on its own
-            return False
-        cycle.response_started, cycle.waiting_for_100_continue = True, False
-        lines = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(body))
-        if cycle.scope["method"] != "HEAD":
-            lines.append(body)
-        self._connection.transport.write_whole(b"".join(lines))
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self._connection.transport.close()
-        cycle.on_response()
-        return True
-
-    def left(self) -> None:
-        """Say that the client has left."""
-        self._cycle.disconnected = True
-
-    def watch(self, leaves: Callable[[], None] | None) -> None:
-        """Have the client's leaving told, from now on; None: no longer."""
-        if leaves is None:
-            self._connection.watched.pop(self, None)
-        elif self._cycle.disconnected or self._connection.transport.is_closing():
-            leaves()
-        else:
-            self._connection.watched[self] = leaves
-            self._connection.read_on()
-
-    def abort(self) -> None:
-        """End the connection at once: what was not sent is dropped."""
-        self._cycle.disconnected = True
-        self._connection.transport.abort()
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -219,6 +151,9 @@ class HttpConnection(HttpToolsProtocol):
             self.scope["extensions"] = {SHORT_WAY: ShortWay(self, self.cycle)}
             self.headers = Nowhere()
             self._in_body = True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, UntilClosed(app, cycle) if cycle.scope["http_version"] == OLD else app)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0  # what is neither head nor body, lengths of chunks and trailers, is bounded as a head is
