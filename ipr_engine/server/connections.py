@@ -11,12 +11,21 @@ from ipr_engine.server.server_config import ServerLimits
 
 LOOKS = 8
 """So many times within `head_s` the timer looks who is late."""
+LINGERING = 128
+"""So many connections that were told their end may be read on; for one more the oldest is cut off."""
+LINGER_BYTES = 1 << 26
+"""The most that is read, and dropped, of one of them; twice what a body may have by default."""
 
 
 class Bounded(Protocol):
-    """A `Bounded` is a connection that can be ended."""
+    """A `Bounded` is a connection that can be ended.
+
+    Attributes:
+        lingers: it was told its end, and is read on for a while; it is none of those that are counted any more.
+    """
 
     transport: Any
+    lingers: bool
 
     def refuse(self, status: HTTPStatus) -> None: ...
 
@@ -30,6 +39,7 @@ class Connections:
         self._most = limits.connections
         self._head_s = limits.head_s
         self._owing: dict[Bounded, float] = {}  # since when, the longest first
+        self._lingering: dict[Bounded, asyncio.TimerHandle] = {}
         self._timed = False
         self._count = 0
 
@@ -50,13 +60,31 @@ class Connections:
             return fits and left >= LAST
         self.idle.pop(oldest, None)
         self._owing.pop(oldest, None)
-        oldest.transport.close()
+        oldest.transport.end()
         return True
 
     def closed(self, connection: Bounded) -> None:
+        if connection.lingers:
+            self._forget(connection)
+            return
         self._count -= 1
         self.idle.pop(connection, None)
         self._owing.pop(connection, None)
+
+    def linger(self, connection: Bounded) -> None:
+        """Have it read on for as long as a head may take, but without a place among those that are counted."""
+        self.closed(connection)
+        connection.lingers = True
+        self._lingering[connection] = asyncio.get_running_loop().call_later(self._head_s, connection.transport.abort)
+        if len(self._lingering) > LINGERING:
+            oldest = next(iter(self._lingering))
+            self._forget(oldest)
+            oldest.transport.abort()
+
+    def _forget(self, connection: Bounded) -> None:
+        timer = self._lingering.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
 
     def owes(self, connection: Bounded) -> None:
         """Say that the connection owes a head from now on."""

@@ -60,7 +60,7 @@ def lacks_files(error: BaseException) -> bool:
 
 
 def left_after(descriptor: int) -> float:
-    """Return how many more files can be opened at least, where this one was the last to be opened: the system gives the lowest that is free."""
+    """Return how many more files can be opened at least, where this one was the last: the system gives the lowest that is free."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return inf if most == resource.RLIM_INFINITY else most - 1 - descriptor
 

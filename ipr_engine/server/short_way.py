@@ -11,8 +11,8 @@ from ipr_engine.server.exchange import Headers
 from ipr_engine.server.until_closed import OLD, reset_at_close
 
 
-class Answers(Protocol):
-    """An `Answers` is the connection by which a request came."""
+class ClientConnection(Protocol):
+    """A `ClientConnection` is the connection by which a request came."""
 
     flow: Any
     transport: Any
@@ -26,7 +26,7 @@ class ShortWay:
 
     __slots__ = ("_connection", "_cycle")
 
-    def __init__(self, connection: Answers, cycle: Any) -> None:
+    def __init__(self, connection: ClientConnection, cycle: Any) -> None:
         self._connection = connection
         self._cycle = cycle
 
