@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from ipr_engine.server.server_config import ServerConfig
 
-SPARE = 128
-"""Files beside connections: those of the loop, of names that are looked up, of records, metrics and a bundle that is swapped in."""
+SPARE = 256
+"""Files beside those connections: of ones that linger, of the loop, names that are looked up, records, metrics, a bundle swapped in."""
 RESERVE, LAST = 32, 16
 """Where fewer are left, an idle connection makes room for another; where fewer than the second, one that finds no room is refused, too, so
 that requests that are being answered can reach their upstreams."""

@@ -57,15 +57,15 @@ def test_the_soft_limit_is_raised_to_the_hard_one(tmp_path: Path) -> None:
 
 
 def test_what_one_process_may_not_open_bounds_connections_and_requests_and_is_said(tmp_path: Path) -> None:
-    with UpstreamStub() as upstream, ServerProcess(tmp_path, gateway(upstream.url), files="256:300") as server:
-        said = next(line for line in server.printed().splitlines() if line.startswith("open files: 300"))
+    with UpstreamStub() as upstream, ServerProcess(tmp_path, gateway(upstream.url), files="256:440") as server:
+        said = next(line for line in server.printed().splitlines() if line.startswith("open files: 440"))
         connections = int(said.partition("; connections: ")[2].split()[0])
         assert 50 < connections < 150
         with ExitStack() as held:
             for _ in range(250):
                 held.enter_context(server.connection())
             assert asked(server).status == 200  # the idle made room
-            assert open_files(server) < 300 - RESERVE
+            assert open_files(server) < 440 - RESERVE
         assert "run out" not in server.printed()
 
 
@@ -119,9 +119,9 @@ def test_each_address_of_upstreams_may_have_a_connection_of_each_request() -> No
         server=ServerOptions(limits=ServerLimits(requests=100, connections=200)),
     )
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (700, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (900, before[1]))
         assert fitted(config) == (config, [])
-        resource.setrlimit(resource.RLIMIT_NOFILE, (420, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (540, before[1]))
         fitting, said = fitted(config)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
