@@ -158,7 +158,7 @@ class ServerState:
             root,
             interval_s=self.config.server.follow_s,
             on_swap=self._swapped,
-            on_error=lambda _: self.metrics.swap_failures.inc(),
+            on_error=lambda _: self.metrics.swap_failed(),
         )
 
     def _swapped(self, _: Bundle) -> None:
@@ -167,7 +167,7 @@ class ServerState:
             self._check_policies(self.decider.book)
         except InvalidInputError as error:
             self._problem = str(error)
-            self.metrics.swap_failures.inc()
+            self.metrics.swap_failed()
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
             self._problem = None
