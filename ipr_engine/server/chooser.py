@@ -14,6 +14,7 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.told import Told
 
+NOT_ROUTED = "a candidate, not a routed model"
 MOST_SETS = 16
 """Different sets of choices that the questions of one request may have: each is a decision."""
 
@@ -41,14 +42,14 @@ class Chooser:
         model = body.get("model")
         if model is None:
             return self.default
-        return require_known(model, self.config.models)
+        return require_known(model, self.config.models, self.names, NOT_ROUTED)
 
-    async def decide(self, question: Question, told: Told) -> Decided:
-        decided = told.decided = await self._decider.decide(question, answers=True)
+    async def decide(self, question: Question, told: Told, *, counts: bool = True) -> Decided:
+        decided = told.decided = await self._decider.decide(question, answers=True, counts=counts)
         return decided
 
-    async def among(self, question: Question, choices: Sequence[str], told: Told) -> Decided:
-        """Decide among the candidates that a question names.
+    async def among(self, question: Question, choices: Sequence[str], told: Told, where: str) -> Decided:
+        """Decide among the candidates that a question names. where: the field that holds them, as errors call it.
 
         Raises:
             RefusedError: one of them is no candidate.
@@ -56,20 +57,24 @@ class Chooser:
         known = {name.casefold() for name in self.names}
         unknown = [one for one in choices if one.casefold() not in known]
         if unknown:
-            wrong = f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
-            raise RefusedError(400, wrong, "choices")
+            wrong = f"{where}: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
+            raise RefusedError(400, wrong, where, why="choices: one is no candidate")
         names = tuple({one.casefold(): one for one in choices}.values())
         return await self.decide(question._replace(among=names), told)
 
     async def each(
-        self, exchange: Exchange, question: Question, wanted: Sequence[Sequence[str]], told: Told
+        self, exchange: Exchange, question: Question, wanted: Sequence[tuple[str, Sequence[str]]], told: Told
     ) -> list[Decided]:
         """Decide among each of several sets of choices; a set that comes again is not decided again.
+
+        wanted: the field that holds choices, and them.
 
         Raises:
             RefusedError: too many sets, or a name that is no candidate. ClientGoneError: the client left meanwhile.
         """
-        sets = {frozenset(map(str.casefold, choices)): choices for choices in wanted}
+        sets: dict[frozenset[str], tuple[str, Sequence[str]]] = {}
+        for where, choices in wanted:
+            sets.setdefault(frozenset(map(str.casefold, choices)), (where, choices))
         if len(sets) > MOST_SETS:
             raise RefusedError(
                 400, f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}", "questions"
@@ -77,14 +82,14 @@ class Chooser:
 
         async def all_sets() -> dict[frozenset[str], Decided]:
             found = {}
-            for names, choices in sets.items():
-                found[names] = await self.among(question, choices, told)
+            for names, (where, choices) in sets.items():
+                found[names] = await self.among(question, choices, told, where)
                 await asyncio.sleep(0)  # other requests are answered in between
             return found
 
         async with exchange.client() as client:
             decided = await client.waits_for(all_sets())
-        return [decided[frozenset(map(str.casefold, choices))] for choices in wanted]
+        return [decided[frozenset(map(str.casefold, choices))] for _, choices in wanted]
 
 
 def asked_as(choices: Sequence[str], name: str) -> str:

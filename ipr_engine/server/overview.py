@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import time
 from typing import Any
 
@@ -19,8 +19,8 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.policy_book import speakers
 from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.request_formats import FORMATS, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_engine import ServerEngine
 from ipr_engine.server.server_metrics import SHARED, MetricSample
@@ -43,20 +43,43 @@ class Overview:
         self._upstreams = upstreams
         self._shadow = shadow
         self._worker = os.urandom(8).hex()
-        self._curves: dict[str, tuple[AskedPolicy, dict[str, Any]]] = {}
+        self._curves: dict[tuple[str, str | None], tuple[AskedPolicy, dict[str, Any]]] = {}
 
-    async def of(self, tenant: Tenant) -> dict[str, Any]:
-        """Return all of it as plain JSON types; what takes long is done in a thread."""
+    async def of(self, tenant: Tenant, form: RequestFormat | None = None) -> dict[str, Any]:
+        """Return all of it as plain JSON types; what takes long is done in a thread.
+
+        form: of which requests candidates and curve are told; None: the first that is spoken, where upstreams speak different ones.
+        """
+        open_to = await self._open_to(tenant)
+        formats = _told_apart(
+            [] if self._upstreams is None else [self._upstreams.targets[name].formats for name in open_to]
+        )
+        if formats and form is None:
+            form = FORMATS[formats[0]]
         asked: dict[str, AskedPolicy | str] = {}
         for model in self._config.models:
             try:
-                asked[model] = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model))
+                asked[model] = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model, form))
             except RefusedError as refusal:  # a bundle that was swapped in may not suit the config
                 asked[model] = refusal.message
         self._decider.afterwards.done()
-        return await asyncio.to_thread(self._gathered, tenant, asked)
+        of_format = None if form is None else form.name
+        found = await asyncio.to_thread(self._gathered, tenant, asked, open_to, of_format)
+        return {**found, "formats": formats, "format": of_format}
 
-    def _gathered(self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str]) -> dict[str, Any]:
+    async def _open_to(self, tenant: Tenant) -> list[str]:
+        """Return the candidates with an upstream that a tenant's requests may reach."""
+        if self._upstreams is None:
+            return []
+        try:
+            asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
+        except RefusedError:  # a bundle that was swapped in may not suit the config
+            return []
+        return [name for name in self._upstreams.targets if name in asked.policy.allowed]
+
+    def _gathered(
+        self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str], open_to: Sequence[str], form: str | None
+    ) -> dict[str, Any]:
         decider, engine = self._decider, self._decider.engine
         first = next(iter(asked.values()))
         samples = decider.metrics.samples()
@@ -74,20 +97,22 @@ class Overview:
                 "swap_failures": decider.metrics.swaps_failed,
             },
             "models": {name: _operating(found) for name, found in asked.items()},
-            **self._candidates(tenant, first, engine),
+            **self._candidates(tenant, form, first, engine),
             "totals": self._totals(tenant, samples),
-            "upstreams": self._health(samples),
+            "upstreams": self._health(samples, open_to),
             "shadow": self._beside(samples),
             "recent": {"decisions": looked.decisions, "unread": looked.unread},
         }
 
-    def _candidates(self, tenant: Tenant, asked: AskedPolicy | str, engine: ServerEngine) -> dict[str, Any]:
+    def _candidates(
+        self, tenant: Tenant, form: str | None, asked: AskedPolicy | str, engine: ServerEngine
+    ) -> dict[str, Any]:
         """Return the candidates and tau's path over them, computed once for a policy."""
         if isinstance(asked, str):
             return {"candidates": [{"name": name} for name in engine.bundle.names], "curve": None, "no_curve": asked}
-        kept = self._curves.get(tenant.name)
+        kept = self._curves.get((tenant.name, form))
         if kept is None or kept[0] is not asked:
-            kept = self._curves[tenant.name] = asked, _candidates_and_curve(asked, engine)
+            kept = self._curves[tenant.name, form] = asked, _candidates_and_curve(asked, engine)
         return kept[1]
 
     def _totals(self, tenant: Tenant, samples: list[MetricSample]) -> dict[str, Any]:
@@ -106,27 +131,37 @@ class Overview:
             "cut": int(_sum(own, "ipr_streams_cut_total")),
         }
 
-    def _health(self, samples: list[MetricSample]) -> list[dict[str, Any]]:
+    def _health(self, samples: list[MetricSample], open_to: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the state of upstreams. A tenant is told of those that it may reach, and not of attempts, which are everybody's."""
         if self._upstreams is None:
             return []
-        names = self._decider.engine.bundle.names
-        spoken = speakers(self._config, self._upstreams.targets)
+        names, targets = self._decider.engine.bundle.names, self._upstreams.targets
         return [
             {
                 "candidate": name,
-                "formats": spoken[name],
-                "state": target.health.state if name in names else None,
-                "attempts": _by(samples, "ipr_upstream_attempts_total", "outcome", candidate=name),
+                "formats": targets[name].formats,
+                "state": targets[name].health.state if name in names else None,
+                "attempts": None
+                if self._config.tenants
+                else _by(samples, "ipr_upstream_attempts_total", "outcome", candidate=name),
             }
-            for name, target in self._upstreams.targets.items()
+            for name in (open_to if self._config.tenants else targets)
         ]
 
     def _beside(self, samples: list[MetricSample]) -> dict[str, Any] | None:
+        """Return what the shadow would have chosen of everybody's requests: no tenant is told of it."""
         shadow = self._shadow
-        if shadow is None:
+        if shadow is None or self._config.tenants:
             return None
         choices = _by(samples, "ipr_shadow_total", "choice")
         return {"bundle": shadow.engine.bundle.hash, "problem": shadow.problem, "choices": choices}
+
+
+def _told_apart(spoken: Sequence[Sequence[str]]) -> list[str]:
+    """Return the formats that are spoken, where a request's format tells who may answer it; else none."""
+    if len({frozenset(one) for one in spoken}) < 2:
+        return []
+    return [name for name in FORMATS if any(name in one for one in spoken)]
 
 
 def _operating(asked: AskedPolicy | str) -> dict[str, Any]:

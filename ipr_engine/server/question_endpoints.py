@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipr_engine.prompts import TURNS
-from ipr_engine.server.asked_controls import controls_of
+from ipr_engine.server.asked_controls import EVERY, controls_of
 from ipr_engine.server.chooser import Chooser, asked_as
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict
@@ -44,8 +44,9 @@ class QuestionEndpoints:
                 raise RefusedError(400, f"{where}: expected an object", where)
             if one.get("type") == "choice":
                 choices[number] = _labels(one.get("choices"), f"{where}.choices")
-        asked = Question(body["input"], question.controls, tenant, question.model)
-        made = await self._chooser.each(exchange, asked, list(choices.values()), told)
+        wanted = [(f"questions[{number}].choices", among) for number, among in choices.items()]
+        asked = question._replace(prompt=body["input"], within="input")
+        made = await self._chooser.each(exchange, asked, wanted, told)
         decided = dict(zip(choices, made, strict=True))
         answers = [
             {"type": "refusal", "name": one.get("name")}
@@ -76,15 +77,16 @@ class QuestionEndpoints:
         for id, one in questions.items():
             where = f"questions.{id[:64]}"
             if not isinstance(one, dict) or one.get("type") != "choice":
-                wrong = f"{where}: expected a question of type choice, whose criteria are candidates"
-                raise RefusedError(422, wrong, where)
+                wrong = "expected a question of type choice, whose criteria are candidates"
+                raise RefusedError(422, f"{where}: {wrong}", where, why=f"questions: {wrong}")
             criteria = one.get("criteria")
             if not isinstance(criteria, dict) or not 1 <= len(criteria) <= MOST_CHOICES:
-                wrong = f"{where}.criteria: expected an object of 1 to {MOST_CHOICES} candidates"
-                raise RefusedError(422, wrong, where)
+                wrong = f"criteria: expected an object of 1 to {MOST_CHOICES} candidates"
+                raise RefusedError(422, f"{where}.{wrong}", where, why=f"questions: {wrong}")
             choices[id] = list(criteria)
-        asked = Question(prompt, question.controls, tenant, question.model)
-        made = await self._chooser.each(exchange, asked, list(choices.values()), told)
+        wanted = [(f"questions.{id[:64]}.criteria", among) for id, among in choices.items()]
+        asked = question._replace(prompt=prompt, within="state")
+        made = await self._chooser.each(exchange, asked, wanted, told)
         answers = {}
         for (id, among), decided in zip(choices.items(), made, strict=True):
             chosen = asked_as(among, decided.decision.model)
@@ -96,7 +98,7 @@ class QuestionEndpoints:
 
     def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> Question:
         """Return what both ask, without their prompt."""
-        controls = controls_of(exchange, body, tenant.controls, OF_BODY)
+        controls = controls_of(exchange, body, tenant.controls, OF_BODY, bare=EVERY)
         controls.require_no_explain()
         model = told.asked = self._chooser.alias(body)
         return Question(None, controls, tenant, model)

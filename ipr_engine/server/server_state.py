@@ -24,8 +24,9 @@ from ipr_engine.server.decider import Decider
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
+from ipr_engine.server.reach_lines import reach_lines
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
+from ipr_engine.server.server_config import ServerConfig, Tenant, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -94,22 +95,42 @@ class ServerState:
         unknown = [name for name in config.upstreams if name not in known]
         if unknown:
             names = ", ".join(known)
-            raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
+            raise InvalidInputError(f"upstreams.{unknown[0]}: the bundle has no such candidate; known: {names}")
         self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
         beside = None if self.shadow is None else self.shadow.compare
         self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
         self.upstreams = Upstreams(config) if config.upstreams else None
+        self._open_to: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) -> candidates
         self._check_policies(self.decider.book)
+        if self.shadow is not None:
+            self._check_shadow(self.shadow)
 
     def _check_policies(self, book: PolicyBook) -> None:
         """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
         for tenant in (ANYBODY, *self.config.tenants):
             for model in self.config.models:
                 try:
-                    book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    asked = book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    self._open_to[tenant.name, model] = asked.policy.allowed
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
                     raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+
+    def _check_shadow(self, shadow: Shadow) -> None:
+        """Refuse a policy of the shadow's own that is wrong. What else its bundle cannot decide is told, since it never serves."""
+        config = self.config
+        own: Mapping[str, Any] = {} if config.shadow is None else config.shadow.policy
+        for tenant in (ANYBODY, *config.tenants):
+            for model in config.models:
+                try:
+                    shadow.book.compile(Question(None, NO_CONTROLS, tenant, model))
+                except InvalidInputError as error:
+                    option, _, why = str(error).partition(": ")
+                    if own.get(leading_name(option)) is not None:
+                        raise InvalidInputError(f"shadow.policy.{option}: {why}") from None
+                    place = place_of(config, tenant, model, option)
+                    shadow.cannot_decide(f"{place}: {why}")
+                    return
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -265,7 +286,7 @@ class ServerState:
         for form in FORMATS.values():
             masked = [name for name in bundle.names if form.name not in spoken.get(name, ())]
             lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
-        return lines
+        return [*lines, *reach_lines(self.config, self._open_to, spoken)]
 
     def log(self, told: Told, status: int, took_s: float) -> None:
         """Write the line of a request: JSON, without text of a prompt."""
