@@ -92,6 +92,16 @@ class Chooser:
         return [decided[frozenset(map(str.casefold, choices))] for _, choices in wanted]
 
 
+def require_whole(body: Mapping[str, Any]) -> None:
+    """Refuse a request for a decision that wants it as a stream.
+
+    Raises:
+        RefusedError: 400.
+    """
+    if body.get("stream"):
+        raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
+
+
 def asked_as(choices: Sequence[str], name: str) -> str:
     """Return the candidate as the question spells it."""
     return next(one for one in choices if one.casefold() == name.casefold())

@@ -6,7 +6,7 @@ from typing import Any
 
 from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import EVERY, controls_of
-from ipr_engine.server.chooser import Chooser, asked_as
+from ipr_engine.server.chooser import Chooser, asked_as, require_whole
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict
 from ipr_engine.server.exchange import Exchange
@@ -18,6 +18,8 @@ from ipr_engine.server.told import Told
 MOST_QUESTIONS = 400
 MOST_OF_SYSTEMONE = 128
 MOST_CHOICES = 255
+OTHER_TYPES = ("predicate", "score")
+"""Types of a question that the format has, and that no candidate answers."""
 OF_BODY = ("tau", "allowed", "exclude")
 """Controls that both take as fields of their own, as extra fields of an SDK's call."""
 
@@ -44,6 +46,9 @@ class QuestionEndpoints:
                 raise RefusedError(400, f"{where}: expected an object", where)
             if one.get("type") == "choice":
                 choices[number] = _labels(one.get("choices"), f"{where}.choices")
+            elif one.get("type") not in OTHER_TYPES:
+                known = f"expected choice, or {' or '.join(OTHER_TYPES)}, which get a refusal"
+                raise RefusedError(400, f"{where}.type: {known}", f"{where}.type")
         wanted = [(f"questions[{number}].choices", among) for number, among in choices.items()]
         asked = question._replace(prompt=body["input"], within="input")
         made = await self._chooser.each(exchange, asked, wanted, told)
@@ -84,6 +89,7 @@ class QuestionEndpoints:
                 wrong = f"criteria: expected an object of 1 to {MOST_CHOICES} candidates"
                 raise RefusedError(422, f"{where}.{wrong}", where, why=f"questions: {wrong}")
             choices[id] = list(criteria)
+            _require_different(choices[id], f"{where}.criteria", 422)
         wanted = [(f"questions.{id[:64]}.criteria", among) for id, among in choices.items()]
         asked = question._replace(prompt=prompt, within="state")
         made = await self._chooser.each(exchange, asked, wanted, told)
@@ -100,6 +106,7 @@ class QuestionEndpoints:
         """Return what both ask, without their prompt."""
         controls = controls_of(exchange, body, tenant.controls, OF_BODY, bare=EVERY)
         controls.require_no_explain()
+        require_whole(body)
         model = told.asked = self._chooser.alias(body)
         return Question(None, controls, tenant, model)
 
@@ -123,7 +130,14 @@ def _labels(choices: object, where: str) -> list[str]:
     found = [value for value in values if isinstance(value, str)]
     if len(found) < len(values):
         raise RefusedError(400, f"{where}: expected objects with a text as value", where)
+    _require_different(found, where, 400)
     return found
+
+
+def _require_different(choices: list[str], where: str, status: int) -> None:
+    """Refuse a candidate that is named twice: the probabilities of a question's choices add up to 1."""
+    if len({one.casefold() for one in choices}) < len(choices):
+        raise RefusedError(status, f"{where}: expected different candidates, got one twice", where)
 
 
 def _state(state: object) -> Any:
