@@ -138,6 +138,12 @@ class HttpConnection(HttpToolsProtocol):
         """Read, unless requests wait that came before: their number is bounded by that."""
         if not self.pipeline:
             self.flow.resume_reading()
+        elif self.watched:
+            self._connections.unread(self)
+
+    @property
+    def is_unread(self) -> bool:
+        return bool(self.watched) and self.flow.read_paused
 
     @property
     def _is_answering(self) -> bool:
@@ -175,6 +181,8 @@ class HttpConnection(HttpToolsProtocol):
             self.scope["extensions"] = {SHORT_WAY: ShortWay(self, self.cycle)}
             self.headers = Nowhere()
             self._in_body = True
+            if self.pipeline and self.watched:
+                self._connections.unread(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         super()._start_asgi_task(cycle, UntilClosed(app, cycle) if cycle.scope["http_version"] == OLD else app)
