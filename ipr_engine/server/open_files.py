@@ -56,7 +56,7 @@ def fitted(config: ServerConfig) -> tuple[ServerConfig, list[str]]:
 def lacks_files(error: BaseException) -> bool:
     """Return whether this is why a connection could not be made: it says so, or is of a name, whose errors do not."""
     code = getattr(error, "errno", None)
-    return code in LACKS or ((code is None or code < 0) and _has_none_left())
+    return code in LACKS or ((code is None or code < 0) and has_none_left())
 
 
 def left_after(descriptor: int) -> float:
@@ -93,7 +93,8 @@ def _open_now() -> int:
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _has_none_left() -> bool:
+def has_none_left() -> bool:
+    """Return whether no file can be opened now."""
     try:
         os.close(os.open("/", os.O_RDONLY))
     except OSError as error:

@@ -110,6 +110,24 @@ def test_whoever_connects_when_files_run_out_finds_room_made_by_the_idle_and_the
         assert server.get("/health").status == 200
 
 
+def test_a_lack_that_others_bring_about_is_told_and_workers_go_on_sharing_after_it(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, {}, "--workers", "2") as server:
+        until(lambda: server.all_ready(2), 20.0, server.printed)
+        before = [(pid, resource.prlimit(pid, resource.RLIMIT_NOFILE)) for pid in server.workers()]
+        for pid, (_, hard) in before:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+        until(lambda: server.printed().count("open files run out") == 2, said=server.printed)
+        for pid, limit in before:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+        for _ in range(5):
+            assert server.post("/v1/route", {"prompt": "hi"}).status == 200
+
+        def decided() -> float:
+            return sum(value for name, value in server.metrics().items() if name.startswith("ipr_decisions_total"))
+
+        until(lambda: {decided() for _ in range(8)} == {5})  # whichever worker is asked
+
+
 def test_each_address_of_upstreams_may_have_a_connection_of_each_request() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     places = ("http://a/v1", "http://b/v1", "http://b/v2")
