@@ -17,10 +17,9 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
-from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError
-from ipr_engine.server.request_formats import CHAT, RequestFormat
+from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.stream_tail import StreamTail
 from ipr_engine.server.told import Told, decision_headers
@@ -86,10 +85,6 @@ class Gateway:
         controls = controls_of(exchange, body, tenant.controls)
         controls.require_no_explain()
         names = self._decider.engine.bundle.names
-        if body.get("model") == JUDGE:
-            raise RefusedError(
-                404, f"model: {JUDGE} answers at {CHAT.path} alone, with a json_schema of candidates", "model"
-            )
         model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")
         for name in form.turns:
             if body.get(name) is not None:

@@ -29,7 +29,10 @@ def reach_lines(
             counts = tuple(sum(form.name in spoken.get(name, ()) for name in names) for form in offered)
             alike.setdefault((model, counts), []).append(tenant)
     lines = []
+    every = tuple(sum(form.name in formats for formats in spoken.values()) for form in offered)
     for (model, counts), tenants in alike.items():
+        if not config.tenants and counts == every:  # nobody is kept out
+            continue
         who = f"model {model}" if not config.tenants else f"{_named(tenants)}, model {model}"
         found = ", ".join(f"{form.path} {count}" for form, count in zip(offered, counts, strict=True))
         lines.append(f"{who}: candidates by format: {found}")

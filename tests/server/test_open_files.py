@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.server.open_files import AGAIN_S, RESERVE, Lack, fitted, lacks_files
+from ipr_engine.server.open_files import AGAIN_S, RESERVE, SPARE, Lack, fitted, lacks_files
 from ipr_engine.server.server_config import Endpoint, ServerConfig, ServerLimits, ServerOptions
 from tests.support.http_calls import Reply
 from tests.support.server_configs import CHAT, OPENAI, PATHS, body_of
@@ -136,10 +136,11 @@ def test_each_address_of_upstreams_may_have_a_connection_of_each_request() -> No
         upstreams={f"m{i}": f"e{i}" for i in range(len(places))},
         server=ServerOptions(limits=ServerLimits(requests=100, connections=200)),
     )
+    beside = len(list(Path("/proc/self/fd").iterdir())) + SPARE
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (900, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (beside + 450, before[1]))
         assert fitted(config) == (config, [])
-        resource.setrlimit(resource.RLIMIT_NOFILE, (540, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (beside + 300, before[1]))
         fitting, said = fitted(config)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -144,7 +144,7 @@ def test_a_decision_that_comes_too_late_is_told_by_the_keys_of_the_config(
     ("method", "path", "status", "why"),
     [
         ("GET", f"/v1/{CANARY}", 404, "the path is not known"),
-        ("GET", "/v1/route", 405, "the method is not allowed here"),
+        ("GET", "/v1/route", 405, "method: expected POST here"),
     ],
 )
 def test_a_path_that_is_not_known_has_a_line(
