@@ -48,8 +48,12 @@ class Chooser:
         decided = told.decided = await self._decider.decide(question, answers=True, counts=counts)
         return decided
 
-    async def among(self, question: Question, choices: Sequence[str], told: Told, where: str) -> Decided:
-        """Decide among the candidates that a question names. where: the field that holds them, as errors call it.
+    async def among(
+        self, question: Question, choices: Sequence[str], told: Told, where: str, wrong_status: int = 400
+    ) -> Decided:
+        """Decide among the candidates that a question names.
+
+        where: the field that holds them, as errors call it. wrong_status: of a name that is no candidate.
 
         Raises:
             RefusedError: one of them is no candidate.
@@ -58,16 +62,21 @@ class Chooser:
         unknown = [one for one in choices if one.casefold() not in known]
         if unknown:
             wrong = f"{where}: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
-            raise RefusedError(400, wrong, where, why="choices: one is no candidate")
+            raise RefusedError(wrong_status, wrong, where, why="choices: one is no candidate")
         names = tuple({one.casefold(): one for one in choices}.values())
         return await self.decide(question._replace(among=names), told)
 
     async def each(
-        self, exchange: Exchange, question: Question, wanted: Sequence[tuple[str, Sequence[str]]], told: Told
+        self,
+        exchange: Exchange,
+        question: Question,
+        wanted: Sequence[tuple[str, Sequence[str]]],
+        told: Told,
+        wrong_status: int = 400,
     ) -> list[Decided]:
-        """Decide among each of several sets of choices; a set that comes again is not decided again.
+        """Decide among each of several sets of choices; a set that comes again is not decided again, and has the same `Decided`.
 
-        wanted: the field that holds choices, and them.
+        wanted: the field that holds choices, and them. wrong_status: of the format, where those are wrong.
 
         Raises:
             RefusedError: too many sets, or a name that is no candidate. ClientGoneError: the client left meanwhile.
@@ -76,20 +85,29 @@ class Chooser:
         for where, choices in wanted:
             sets.setdefault(frozenset(map(str.casefold, choices)), (where, choices))
         if len(sets) > MOST_SETS:
-            raise RefusedError(
-                400, f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}", "questions"
-            )
+            wrong = f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}"
+            raise RefusedError(wrong_status, wrong, "questions")
 
         async def all_sets() -> dict[frozenset[str], Decided]:
             found = {}
             for names, (where, choices) in sets.items():
-                found[names] = await self.among(question, choices, told, where)
+                found[names] = await self.among(question, choices, told, where, wrong_status)
                 await asyncio.sleep(0)  # other requests are answered in between
             return found
 
         async with exchange.client() as client:
             decided = await client.waits_for(all_sets())
         return [decided[frozenset(map(str.casefold, choices))] for _, choices in wanted]
+
+
+def require_whole(body: Mapping[str, Any]) -> None:
+    """Refuse a request for a decision that wants it as a stream.
+
+    Raises:
+        RefusedError: 400.
+    """
+    if body.get("stream"):
+        raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
 
 
 def asked_as(choices: Sequence[str], name: str) -> str:

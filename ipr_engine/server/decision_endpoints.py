@@ -11,7 +11,7 @@ from ipr_engine.decision import Explanation
 from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import EVERY, controls_of
 from ipr_engine.server.asked_query import query_of
-from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as
+from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as, require_whole
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
@@ -53,8 +53,9 @@ class DecisionEndpoints:
         config, names = self._chooser.config, self._chooser.names
         told.asked = require_known(body.get("model"), (JUDGE, *config.models), names, NOT_ROUTED)
         model = self._chooser.default if told.asked == JUDGE else told.asked
-        if body.get("stream"):
-            raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
+        require_whole(body)
+        if body.get("n") not in (None, 1):
+            raise RefusedError(400, "n: there is one decision; leave it out", "n")
         form = body.get("response_format")
         schema = (
             form.get("json_schema", {}).get("schema")

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from ipr_engine.server.given_once import require_once
 from ipr_engine.server.json_text import json_of, json_text
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
@@ -73,7 +74,7 @@ class Exchange:
         """Read the body, an object of JSON.
 
         Raises:
-            RefusedError: it is too long, too slow, or no object of JSON. ClientGoneError: the client left.
+            RefusedError: it is too long, too slow, or no object of JSON, or a control stands twice in it. ClientGoneError: the client left.
         """
         body = None if self._short_way is None else self._short_way.body()
         if body is None:
@@ -86,6 +87,7 @@ class Exchange:
             raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
+        require_once(body, found)
         self.text = body
         return found
 

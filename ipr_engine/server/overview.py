@@ -94,7 +94,7 @@ class Overview:
             "bundle": {
                 "hash": engine.bundle.hash,
                 "swaps": engine.counters().swaps,  # of this worker: each swaps for itself
-                "swap_failures": _sum(samples, "ipr_swap_failures_total"),
+                "swap_failures": decider.metrics.swaps_failed,
             },
             "models": {name: _operating(found) for name, found in asked.items()},
             **self._candidates(first, whole, engine),

@@ -21,6 +21,7 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.config_checks import placed
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
+from ipr_engine.server.open_files import LACK, has_none_left
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.reach_lines import reach_lines
@@ -86,6 +87,7 @@ class ServerState:
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
         self._warm = False
         self._problem: str | None = None  # why it is not ready
+        self._share_problem: str | None = None
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
         with placed("server.spans"):
@@ -181,7 +183,7 @@ class ServerState:
             root,
             interval_s=self.config.server.follow_s,
             on_swap=self._swapped,
-            on_error=lambda _: self.metrics.swap_failures.inc(),
+            on_error=lambda _: self.metrics.swap_failed(),
         )
 
     def _swapped(self, _: Bundle) -> None:
@@ -190,7 +192,7 @@ class ServerState:
             self._check_policies(self.decider.book)
         except InvalidInputError as error:
             self._problem = str(error)
-            self.metrics.swap_failures.inc()
+            self.metrics.swap_failed()
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
             self._problem = None
@@ -205,13 +207,27 @@ class ServerState:
     async def _share(self) -> None:
         while True:
             self._tell_gauges()
-            self._workers.write(self.engine.counters())
-            self.decider.recent.share()
+            if has_none_left():  # then a server may lose whoever connects without a word
+                LACK.seen()
+            else:
+                self._write_counts()
             if self.parent is not None and os.getppid() != self.parent:  # killed: nobody would stop this worker
                 logging.getLogger(__name__).error("the server's own process has ended, so this worker does")
                 os.kill(os.getpid(), signal.SIGTERM)
                 self.parent = None
             await asyncio.sleep(SHARE_S)
+
+    def _write_counts(self) -> None:
+        """Leave what was counted for the other workers; where that fails, a disk that is full, say, it is tried again."""
+        try:
+            self._workers.write(self.engine.counters())
+            self.decider.recent.share()
+        except OSError as error:
+            if str(error) != self._share_problem:
+                logging.getLogger(__name__).error("this worker's counts cannot be left for the others: %s", error)
+            self._share_problem = str(error)
+        else:
+            self._share_problem = None
 
     def _tell_gauges(self) -> None:
         """Set what is so now."""
