@@ -11,7 +11,16 @@ LONG = 65536
 class HeadWithBody:
     """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
 
-    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
+    __slots__ = (
+        "_flushing",
+        "_head",
+        "_loop",
+        "_transport",
+        "abort",
+        "get_extra_info",
+        "get_write_buffer_size",
+        "is_closing",
+    )
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -19,7 +28,7 @@ class HeadWithBody:
         self._head = b""
         self._flushing: asyncio.Handle | None = None
         self.abort, self.is_closing = transport.abort, transport.is_closing
-        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.get_write_buffer_size, self.get_extra_info = transport.get_write_buffer_size, transport.get_extra_info
 
     def write(self, data: bytes) -> None:
         """Write, but a head only once something follows, or the event loop goes on without."""

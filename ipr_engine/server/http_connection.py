@@ -14,6 +14,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from ipr_engine.server.connections import Connections
 from ipr_engine.server.exchange import SHORT_WAY, Headers
 from ipr_engine.server.head_with_body import HeadWithBody
+from ipr_engine.server.until_closed import UntilClosed, reset_at_close
+
+OLD = "1.0"
 
 
 class HttpConfig(uvicorn.Config):
@@ -100,6 +103,8 @@ class ShortWay:
     def abort(self) -> None:
         """End the connection at once: what was not sent is dropped."""
         self._cycle.disconnected = True
+        if self._cycle.scope["http_version"] == OLD and not self._connection.transport.is_closing():
+            reset_at_close(self._connection.transport)
         self._connection.transport.abort()
 
 
@@ -219,6 +224,9 @@ class HttpConnection(HttpToolsProtocol):
             self.scope["extensions"] = {SHORT_WAY: ShortWay(self, self.cycle)}
             self.headers = Nowhere()
             self._in_body = True
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, UntilClosed(app, cycle) if cycle.scope["http_version"] == OLD else app)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0  # what is neither head nor body, lengths of chunks and trailers, is bounded as a head is
