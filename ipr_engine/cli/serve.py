@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
+from ipr_engine.cli.serve_places import flag_of, named_as_bundle, named_by_files, named_by_flags
 from ipr_engine.cli.stopping import Stopping
 from ipr_engine.errors import BundleError, InvalidInputError
 
@@ -77,7 +78,9 @@ def _serve(arguments: argparse.Namespace, stopping: Stopping) -> None:
         if arguments.workers > 1:
             # prometheus_client reads it when it is imported: the counts of workers are summed there
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        made = make()  # what is wrong is told here, before a worker starts
+        given = given_options(arguments)
+        with named_by_flags(given), named_by_files(_files(arguments)):
+            made = make()  # what is wrong is told here, before a worker starts
         _tell(made.state.ipr.summary())
         if not _is_loopback(arguments.host) and not config.tenants:
             _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
@@ -125,15 +128,22 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     """Return the config of the files, with the policy of the flags."""
     from ipr_engine.server import ServerConfig, read_config  # the extra [serve]; other commands do without
 
-    files = [path for path in (arguments.upstreams, arguments.config) if path is not None]
+    files = _files(arguments)
     config = read_config(*files) if files else ServerConfig()
     policy = given_options(arguments)
     if policy and config.policy:
-        raise InvalidInputError(f"--{next(iter(policy)).replace('_', '-')}: the config has a policy too; give it once")
+        raise InvalidInputError(
+            f"{flag_of(next(iter(policy)))}: policy stands in {' or '.join(files)} too; give it once"
+        )
     server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
     if _is_loopback(arguments.host) and not server.hosts:
         server = replace(server, hosts=(*LOOPBACK, arguments.host))
-    return replace(config, policy=policy or config.policy, server=server)
+    with named_by_flags(policy):
+        return replace(config, policy=policy or config.policy, server=server)
+
+
+def _files(arguments: argparse.Namespace) -> list[str]:
+    return [path for path in (arguments.upstreams, arguments.config) if path is not None]
 
 
 def _application(bundle: str | None, options: dict[str, Any], config: ServerConfig, served: Path, parent: int) -> Any:
@@ -143,11 +153,14 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
         served: tells the bundle that served last; a worker that begins where CURRENT cannot be served takes that one.
         parent: the process that starts workers.
     """
+    from ipr_engine.engine import Engine
     from ipr_engine.server import app
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        made = app(bundle, config, **options)
+        with named_as_bundle(bundle):
+            engine = Engine.load(bundle, **options)
+        made = app(engine, config, follow=bundle)
     except (BundleError, InvalidInputError) as error:
         if not served.exists():
             raise

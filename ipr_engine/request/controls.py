@@ -121,7 +121,7 @@ def _refuse(name: str, place: str, accepted: Collection[str]) -> NoReturn:
     if name in EVERY_CONTROL:
         may = ", ".join(accepted) or "none"
         raise WrongControlError(place, f"may not be set here; what may be: {may}", forbidden=True)
-    raise WrongControlError(place, f"is no control; known: {', '.join(accepted) or 'none'}")
+    raise WrongControlError(place, f"is no control; known: {', '.join(accepted) or 'none'}", known=False)
 
 
 def _of_headers(headers: Iterable[tuple[str, str]], accepted: Collection[str]) -> list[tuple[str, str, object]]:
@@ -134,7 +134,7 @@ def _of_headers(headers: Iterable[tuple[str, str]], accepted: Collection[str]) -
         name = _BY_HEADER.get(place)
         if name is None:
             known = ", ".join(one for one, name in _BY_HEADER.items() if name in accepted)
-            raise WrongControlError(_printable(place), f"is no control; known: {known or 'none'}")
+            raise WrongControlError(_printable(place), f"is no control; known: {known or 'none'}", known=False)
         found.append((name, place, _of_text(_FORMS[name], place, text.strip())))
     return found
 

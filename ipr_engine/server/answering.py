@@ -92,6 +92,7 @@ class Answering:
         try:
             refused = await self._tried(exchange, told, tenant)
             if refused is not None:  # said out of reach of the error behind it, whose text may hold a prompt
+                told.refused = refused.why
                 await self._refuse(exchange, refused)
         except ClientGoneError:
             told.left = True

@@ -16,7 +16,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
 from ipr_engine.server.chooser import Chooser
-from ipr_engine.server.config_checks import as_service_errors
+from ipr_engine.server.config_checks import as_record_errors, as_service_errors, check_form, placed
 from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
@@ -24,11 +24,13 @@ from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import CHAT, FORMATS, MESSAGES, SYSTEMONE, RequestFormat
 from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
 from ipr_engine.serving import AsyncEngine
+from ipr_engine.serving.queueing import Limits
 from ipr_engine.serving.recorders import AsyncRecorder
 
 Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
@@ -75,9 +77,11 @@ def app(
     service: dict[str, Any] = {name: value for name, value in config.server.service.items() if name != "budget_us"}
     shadow = None
     if config.shadow is not None:
-        beside = Engine.load(config.shadow.bundle)
+        with placed("shadow.bundle"):
+            beside = Engine.load(config.shadow.bundle)
         shadow = AsyncEngine(beside), beside
     with as_service_errors():
+        check_form(Limits | None, service.get("limits"), "")
         serving = AsyncEngine(engine, **service)
     recorder = None if config.records is None else _recorder(serving, config.records)
     state = ServerState(serving, engine, config, root=root, recorder=recorder, shadow=shadow)
@@ -148,7 +152,9 @@ def _passed_on(
         if form is CHAT and (gateway is None or body.get("model") == JUDGE):
             await decisions.judge(exchange, tenant, told, body)
         elif gateway is None:
-            await _no_upstreams(exchange, form)
+            raise RefusedError(
+                404, "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
+            )
         else:
             await gateway.answer(exchange, tenant, form, told, body)
 
@@ -162,12 +168,8 @@ def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
         "key": records.key,
         "min_words": records.min_words,
     }
-    return serving.recorder(records.path, **kept)
-
-
-async def _no_upstreams(exchange: Exchange, form: RequestFormat) -> None:
-    message = "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
-    await exchange.json_reply(404, form.error(404, message))
+    with as_record_errors():
+        return serving.recorder(records.path, **kept)
 
 
 def _models(state: ServerState) -> Handler:

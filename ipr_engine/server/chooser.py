@@ -14,6 +14,7 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.told import Told
 
+NOT_ROUTED = "a candidate, not a routed model"
 MOST_SETS = 16
 """Different sets of choices that the questions of one request may have: each is a decision."""
 
@@ -41,7 +42,7 @@ class Chooser:
         model = body.get("model")
         if model is None:
             return self.default
-        return require_known(model, self.config.models)
+        return require_known(model, self.config.models, self.names, NOT_ROUTED)
 
     async def decide(self, question: Question, told: Told) -> Decided:
         decided = told.decided = await self._decider.decide(question, answers=True)
@@ -57,7 +58,7 @@ class Chooser:
         unknown = [one for one in choices if one.casefold() not in known]
         if unknown:
             wrong = f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
-            raise RefusedError(400, wrong, "choices")
+            raise RefusedError(400, wrong, "choices", why="choices: one is no candidate")
         names = tuple({one.casefold(): one for one in choices}.values())
         return await self.decide(question._replace(among=names), told)
 

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from ipr_engine._validate import number, shown
-from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.policy_spec import DEFAULTS
-from ipr_engine.server.typed_document import looks_like_a_key, told
+from ipr_engine.errors import InvalidInputError, IprError
+from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
+from ipr_engine.policy.rules import AIMS
+from ipr_engine.server.typed_document import looks_like_a_key, mistake_of, told
 
 MOST = 1e15  # of a number of bytes, seconds or requests: far beyond use, and a whole number of any kind
 MOST_US = 1e12  # of a budget, as an engine takes it
 HEAD_BYTES = 8192  # the HTTP server takes no smaller buffer
+RECORDS = ("key", "keep_prompts", "keep_x", "min_words")
 SERVICE = ("fallback", "cache_entries", "limits", "budget_us")
 SET_PER_REQUEST = ("model", "stream", "messages", "input")
 """Fields of a body that a request and the server set; a config cannot."""
+_FORMS: Mapping[str, Any] = MappingProxyType(
+    {
+        "number": float | None,
+        "number or infinity": float | None,
+        "flag": bool | None,
+        "text": str | None,
+        "candidate": str | None,
+        "candidates": tuple[str, ...] | str | None,
+        "names": tuple[str, ...] | str | None,
+        "prices": Mapping[str, tuple[float, ...] | Mapping[str, Any]] | None,
+        "weights": Mapping[str, float] | None,
+        "figures": Mapping[str, Mapping[str, float | None] | None] | None,
+    }
+)
+"""Form of an option of a policy -> its type in a document."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,127}\Z")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*\Z")
 _TELLABLE = re.compile(r"(?=.{1,64}\Z)[A-Z]+(_[A-Z0-9]+)+\Z")  # some keys are capitals and digits; none has words
@@ -53,9 +74,20 @@ def check_above_zero(owner: object, *names: str) -> None:
 
 
 def check_options(where: str, options: Mapping[str, Any]) -> None:
-    for name in options:
+    for name, value in options.items():
         if name not in DEFAULTS:
             raise InvalidInputError(f"{where}.{name}: is no option of a policy; known: {', '.join(DEFAULTS)}")
+        check_form(_FORMS[ABOUT[name].form or "figures"], value, f"{where}.{name}")
+    aims = [name for name in AIMS if options.get(name) is not None]
+    if len(aims) > 1:
+        raise InvalidInputError(f"{where}.{aims[1]}: is given beside {where}.{aims[0]}; give one of them")
+
+
+def check_form(kind: Any, value: object, place: str) -> None:
+    """Raise unless a value that stands at a place has the form of a type, as `mistake_of` tells."""
+    mistake = mistake_of(kind, value, place)
+    if mistake is not None:
+        raise InvalidInputError(mistake)
 
 
 def check_base_url(address: str) -> None:
@@ -144,7 +176,11 @@ def key_in_environment(where: str, variable: str) -> str:
 
 def check_body(body: Mapping[Any, Mapping[str, Any]]) -> None:
     for form, given in body.items():
-        for name in given:
+        for name, value in given.items():
+            if not _is_json(value):
+                raise InvalidInputError(
+                    f"body.{form}.{name}: expected what JSON can hold: no .nan or .inf, and whole numbers below 2^63"
+                )
             if name in SET_PER_REQUEST:
                 raise InvalidInputError(
                     f"body.{form}.{name}: is set for each request by its client and the server; leave it out"
@@ -152,10 +188,44 @@ def check_body(body: Mapping[Any, Mapping[str, Any]]) -> None:
                 )
 
 
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+        orjson.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def check_hosts(hosts: Iterable[str]) -> None:
     for host in hosts:
         if not re.match(r"[^\s/]+\Z", host) or host.count(":") == 1:
             raise InvalidInputError("hosts: expected names alone, such as router.example.com, without http:// and port")
+
+
+@contextlib.contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Put before what an error says the key, or the flag, that brought it about: `shadow.bundle`, say."""
+    try:
+        yield
+    except IprError as error:
+        error.args = (f"{place}: {error}",)
+        raise
+
+
+@contextlib.contextmanager
+def as_record_errors() -> Iterator[None]:
+    """Name what a recorder says of its arguments as a config does."""
+    try:
+        yield
+    except IprError as error:
+        name, _, why = str(error).partition(": ")
+        if name == "to":
+            text = f"path: {why}; expected a file that can be written, in a folder that is there"
+        else:
+            text = f"{name}: {why}" if name in RECORDS else f"key: {error}"
+        error.args = (f"records.{text}",)
+        raise
 
 
 @contextlib.contextmanager
@@ -172,11 +242,14 @@ def check_service(service: Mapping[str, Any]) -> None:
     for name, value in service.items():
         if name not in SERVICE:
             raise InvalidInputError(f"service.{name}: is no key here; known: {', '.join(SERVICE)}")
+        where = f"service.{name}"
         if name == "cache_entries" and (type(value) is not int or value < 0):
-            raise InvalidInputError("service.cache_entries: expected a whole number >= 1, or 0 for no cache")
-        if name == "budget_us" and value is not None and not 0 < number("service.budget_us", value) <= MOST_US:
-            raise InvalidInputError(f"service.budget_us: expected microseconds > 0 and at most {MOST_US:g}")
-        if name == "fallback" and isinstance(value, (bool, int, float, Mapping)):
-            raise InvalidInputError("service.fallback: expected a candidate's name, or a list of several")
-        if name == "limits" and value is not None and isinstance(value, (str, bool, int, float, list, tuple)):
-            raise InvalidInputError("service.limits: expected an object, such as {max_batch: 32}")
+            raise InvalidInputError(f"{where}: expected a whole number >= 1, or 0 for no cache")
+        if name == "budget_us":
+            check_form(float | None, value, where)
+            if value is not None and not 0 < number(where, value) <= MOST_US:
+                raise InvalidInputError(f"{where}: expected microseconds > 0 and at most {MOST_US:g}")
+        if name == "fallback" and mistake_of(tuple[str, ...] | str | None, value, where) is not None:
+            raise InvalidInputError(f"{where}: expected a candidate's name, or a list of several")
+        if name == "limits" and mistake_of(Mapping[str, Any] | None, value, where) is not None:
+            raise InvalidInputError(f"{where}: expected an object, such as {{max_batch: 32}}")

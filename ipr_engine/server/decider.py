@@ -171,7 +171,12 @@ class Decider:
         if given.get("billed_tokens") is not None:
             return given, 0
         if self._assumed is None:
-            return given, 0  # refused by the engine, which says what to give
+            raise RefusedError(
+                400,
+                f"prompt: has a part of type {parsed.uncountable[0]}, whose tokens cannot be counted, and this server assumes none; give "
+                "ipr.billed_tokens, the whole request's count by the bundle's tokenizer (server.assumed_tokens of its config is null)",
+                "prompt",
+            )
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()
         billed, assumed = await assumed_bill_beside(self._maker.encoder, parsed, self._assumed)

@@ -10,7 +10,7 @@ import orjson
 from ipr_engine.decision import Explanation
 from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import controls_of
-from ipr_engine.server.chooser import Chooser, asked_as
+from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
@@ -47,7 +47,8 @@ class DecisionEndpoints:
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
         controls = controls_of(exchange, body, tenant.controls)
-        told.asked = require_known(body.get("model"), (JUDGE, *self._chooser.config.models))
+        config, names = self._chooser.config, self._chooser.names
+        told.asked = require_known(body.get("model"), (JUDGE, *config.models), names, NOT_ROUTED)
         model = self._chooser.default if told.asked == JUDGE else told.asked
         if body.get("stream"):
             raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
@@ -58,13 +59,13 @@ class DecisionEndpoints:
             else None
         )
         if not isinstance(schema, dict):
-            raise RefusedError(
-                400,
-                "response_format: expected a json_schema with an enum of candidates; without upstreams only decisions are made here",
-                "response_format",
-            )
+            only = "without upstreams only decisions are made here"
+            if config.upstreams:
+                only = f"{JUDGE} only decides: for an answer ask for {' or '.join(config.models)}"
+            wrong = f"response_format: expected a json_schema with an enum of candidates; {only}"
+            raise RefusedError(400, wrong, "response_format")
         controls.require_no_explain()
-        choices, fill = filled(schema, self._chooser.names)
+        choices, fill = filled(schema, names)
         question = Question({"messages": body.get("messages")}, controls, tenant, model)
         decided = await self._chooser.among(question, choices, told)
         content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()

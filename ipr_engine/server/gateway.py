@@ -84,7 +84,8 @@ class Gateway:
         config = self._config
         controls = controls_of(exchange, body, tenant.controls)
         controls.require_no_explain()
-        model = told.asked = require_known(body.get("model"), self._known)
+        names = self._decider.engine.bundle.names
+        model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")
         for name in form.turns:
             if body.get(name) is not None:
                 break

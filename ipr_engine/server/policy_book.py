@@ -138,9 +138,10 @@ def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str,
     }
 
 
-def require_known(model: object, known: Collection[str]) -> str:
+def require_known(model: object, known: Collection[str], candidates: Collection[str], they_are: str) -> str:
     """Return the model that a request asks for.
 
+    candidates: those of the bundle. they_are: what those of them are that may not be asked for: "a candidate, not a routed model".
     Raises:
         RefusedError: 400, it is missing or no text; 404, it is not known.
     """
@@ -149,4 +150,7 @@ def require_known(model: object, known: Collection[str]) -> str:
     names = list(known)
     if not isinstance(model, str) or not model:
         raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
-    raise RefusedError(404, f"model: {model[:128]!r} is not known; known: {', '.join(names)}", "model")
+    if model in candidates:
+        raise RefusedError(404, f"model: {model} is {they_are}; ask for one of {', '.join(names)}", "model")
+    wrong = f"model: {model[:128]!r} is not known; known: {', '.join(names)}"
+    raise RefusedError(404, wrong, "model", why="model: is not known")

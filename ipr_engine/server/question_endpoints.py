@@ -76,12 +76,12 @@ class QuestionEndpoints:
         for id, one in questions.items():
             where = f"questions.{id[:64]}"
             if not isinstance(one, dict) or one.get("type") != "choice":
-                wrong = f"{where}: expected a question of type choice, whose criteria are candidates"
-                raise RefusedError(422, wrong, where)
+                wrong = "expected a question of type choice, whose criteria are candidates"
+                raise RefusedError(422, f"{where}: {wrong}", where, why=f"questions: {wrong}")
             criteria = one.get("criteria")
             if not isinstance(criteria, dict) or not 1 <= len(criteria) <= MOST_CHOICES:
-                wrong = f"{where}.criteria: expected an object of 1 to {MOST_CHOICES} candidates"
-                raise RefusedError(422, wrong, where)
+                wrong = f"criteria: expected an object of 1 to {MOST_CHOICES} candidates"
+                raise RefusedError(422, f"{where}.{wrong}", where, why=f"questions: {wrong}")
             choices[id] = list(criteria)
         asked = Question(prompt, question.controls, tenant, question.model)
         made = await self._chooser.each(exchange, asked, list(choices.values()), told)

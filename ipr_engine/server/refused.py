@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError, NotServingError, OverloadError, RowError
 from ipr_engine.request.wrong_control import WrongControlError
+
+_PLACE = re.compile(r"(?:x-|(?:metadata\.)?ipr\.|metadata\.)?[\w-]*")  # without the part of its value
 
 
 class RefusedError(Exception):
@@ -14,16 +17,25 @@ class RefusedError(Exception):
     Attributes:
         status: of HTTP. message: what is wrong and what to do; it holds no text of a prompt and no key.
         param: the control or field that is wrong. headers: of the reply.
+        why: what a log tells: fixed words, and names of the config and the bundle; nothing that the request made up.
     """
 
     def __init__(
-        self, status: int, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        why: str | None = None,
     ) -> None:
+        """Keep what is told. why: None where the message itself repeats nothing of the request."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.headers = dict(headers or {})
+        self.why = message if why is None else why
 
 
 class ClientGoneError(Exception):
@@ -38,12 +50,13 @@ def refused_as(error: IprError) -> RefusedError:
     """Return how a request ends whose decision failed."""
     message = str(error)
     if isinstance(error, WrongControlError):
-        return RefusedError(403 if error.forbidden else 400, message, error.control)
+        return RefusedError(403 if error.forbidden else 400, message, error.control, why=_why_wrong(error))
     if isinstance(error, InvalidInputError):
         name, colon, _ = message.partition(":")
-        return RefusedError(400, message, name if colon and name.replace("_", "").isalnum() else None)
+        why = "prompt: cannot be decided" if message.startswith("prompt") else "the request cannot be decided"
+        return RefusedError(400, message, name if colon and name.replace("_", "").isalnum() else None, why=why)
     if isinstance(error, RowError):
-        return RefusedError(400, message)
+        return RefusedError(400, message, why=f"prompt: {', '.join(error.reasons)}")
     if isinstance(error, OverloadError):
         return RefusedError(503, message, headers={"retry-after": "1"})
     if isinstance(error, DeadlineError):
@@ -51,3 +64,17 @@ def refused_as(error: IprError) -> RefusedError:
     if isinstance(error, NotServingError):
         return RefusedError(503, "the server is starting or stopping", headers={"retry-after": "1"})
     return RefusedError(503, f"no decision: {type(error).__name__}", headers={"retry-after": "1"})
+
+
+def _why_wrong(error: WrongControlError) -> str:
+    """Return what a log tells of a wrong control: where it stands, if it is one, and no value."""
+    if not error.known:
+        return "a control is not known"
+    places = (_PLACE.match(place) for place in error.control.split(" and "))
+    if error.forbidden:
+        what = "may not be set by this key"
+    elif error.why.startswith("nobody is left"):
+        what = "leaves nobody who could answer"
+    else:
+        what = "is wrong"
+    return f"{' and '.join(place.group() for place in places if place)}: {what}"

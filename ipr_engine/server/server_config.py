@@ -195,6 +195,13 @@ class Records:
 
     def __post_init__(self) -> None:
         checks.check_some(self, "path", "key")
+        if self.keep_x and self.key is None:
+            raise InvalidInputError(
+                "keep_x: an embedding tells the words of its prompt, and is kept under an owner's key alone; give key, a file that "
+                "`ipr key FILE` makes"
+            )
+        if self.min_words is not None and self.min_words < 0:
+            raise InvalidInputError("min_words: expected a whole number >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,9 +250,11 @@ class ServerOptions:
         checks.check_service(self.service)
         checks.check_hosts(self.hosts)
         if not 0 <= self.follow_s <= checks.MOST:
-            raise InvalidInputError("follow_s: expected seconds >= 0")
-        if self.assumed_tokens is not None and self.assumed_tokens < 1:
-            raise InvalidInputError("assumed_tokens: expected a whole number >= 1, or null")
+            raise InvalidInputError(f"follow_s: expected seconds >= 0 and at most {checks.MOST:g}, 0 for never")
+        if self.assumed_tokens is not None and not 1 <= self.assumed_tokens <= checks.MOST:
+            raise InvalidInputError(
+                f"assumed_tokens: expected a whole number >= 1 and at most {checks.MOST:g}, or null, which refuses such parts"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +287,9 @@ class ServerConfig:
             if name == JUDGE:
                 raise InvalidInputError(f"models.{name}: is the judge's own name; give it another")
             checks.check_options(f"models.{name}", options)
+        for candidate, upstream in self.upstreams.items():
+            if upstream == "":
+                raise InvalidInputError(f"upstreams.{candidate}: is empty; write the name of an endpoint")
         used = {candidate: self.upstream(candidate) for candidate in self.upstreams}
         for candidate, upstream in used.items():
             where = f"upstreams.{candidate}"
@@ -315,18 +327,24 @@ class ServerConfig:
 
 
 def place_of(config: ServerConfig, tenant: Tenant, model: str, option: str) -> str:
-    """Return which key of a config holds an option of a policy, for a tenant that asks for a model.
+    """Return which key of a config holds an option of a policy, or a part of one, for a tenant that asks for a model.
 
     The last level that says it counts: the tenant's, the model's, the server's. Of masks, which add up, all are told. Where none says
     it, the last level that says anything is returned, or the model.
     """
     levels = {"policy": config.policy, f"models.{model}": config.models.get(model, {})}
     levels[f"tenants.{tenant.name}.policy"] = tenant.policy
-    held = [f"{place}.{option}" for place, options in levels.items() if options.get(option) is not None]
-    if option in MASKS and held:
+    name = leading_name(option)
+    held = [f"{place}.{option}" for place, options in levels.items() if options.get(name) is not None]
+    if name in MASKS and held:
         return " or ".join(held)
     said = [place for place, options in levels.items() if options]
     return (held or said or [f"models.{model}"])[-1]
+
+
+def leading_name(option: str) -> str:
+    """Return the option that an error names, of which it may name a part: `prices` of `prices['gpt']`."""
+    return re.split(r"\W", option, maxsplit=1)[0]
 
 
 def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:

@@ -25,7 +25,7 @@ from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig, Tenant, place_of
+from ipr_engine.server.server_config import ServerConfig, Tenant, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -94,12 +94,14 @@ class ServerState:
         unknown = [name for name in config.upstreams if name not in known]
         if unknown:
             names = ", ".join(known)
-            raise InvalidInputError(f"upstreams: the bundle has no candidate {unknown[0]!r}; known: {names}")
+            raise InvalidInputError(f"upstreams.{unknown[0]}: the bundle has no such candidate; known: {names}")
         self.shadow = None if shadow is None else Shadow(*shadow, config, self.metrics)
         beside = None if self.shadow is None else self.shadow.compare
         self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
         self.upstreams = Upstreams(config) if config.upstreams else None
         self._check_policies(self.decider.book)
+        if self.shadow is not None:
+            self._check_shadow(self.shadow)
 
     def _check_policies(self, book: PolicyBook) -> None:
         """Compile every model's policy for every tenant once, so that what is wrong is told at the start."""
@@ -110,6 +112,22 @@ class ServerState:
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
                     raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+
+    def _check_shadow(self, shadow: Shadow) -> None:
+        """Refuse a policy of the shadow's own that is wrong. What else its bundle cannot decide is told, since it never serves."""
+        config = self.config
+        own: Mapping[str, Any] = {} if config.shadow is None else config.shadow.policy
+        for tenant in (ANYBODY, *config.tenants):
+            for model in config.models:
+                try:
+                    shadow.book.compile(Question(None, NO_CONTROLS, tenant, model))
+                except InvalidInputError as error:
+                    option, _, why = str(error).partition(": ")
+                    if own.get(leading_name(option)) is not None:
+                        raise InvalidInputError(f"shadow.policy.{option}: {why}") from None
+                    place = place_of(config, tenant, model, option)
+                    shadow.cannot_decide(f"{place}: {why}")
+                    return
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

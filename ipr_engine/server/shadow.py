@@ -22,7 +22,7 @@ class Shadow:
     """A `Shadow` compares what another bundle would have chosen, after the request has its decision.
 
     Attributes:
-        engine: of the other bundle.
+        engine: of the other bundle. book: its policies.
         problem: why it could not decide of late; None where it could.
     """
 
@@ -31,7 +31,7 @@ class Shadow:
         assert config.shadow is not None
         self.engine = engine
         self.problem: str | None = None
-        self._book = PolicyBook(maker, config, config.shadow.policy)
+        self.book = PolicyBook(maker, config, config.shadow.policy)
         self._metrics = metrics
         self._most = config.shadow.waiting
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,14 +48,11 @@ class Shadow:
     async def _compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
         question, metrics = decided.question, self._metrics
         try:
-            asked = await self._book.of(question)
+            asked = await self.book.of(question)
             other = await self.engine.route(prompt, asked.policy, **given)
         except (IprError, RefusedError) as error:
             metrics.shadow("failed").inc()
-            said = str(error)
-            if said != self.problem:
-                self.problem = said
-                logging.getLogger(__name__).warning("the shadow bundle could not decide a request: %s", said)
+            self.cannot_decide(str(error))
             return
         except Exception as error:  # its text may hold a prompt; nobody waits for this task
             metrics.shadow("failed").inc()
@@ -76,6 +73,12 @@ class Shadow:
             if abs(cost) <= MOST_USD and math.isfinite(quality):
                 metrics.shadow_cost.inc(cost)
                 metrics.shadow_quality.inc(quality)
+
+    def cannot_decide(self, why: str) -> None:
+        """Tell why a request cannot be decided, once until another reason comes."""
+        if why != self.problem:
+            self.problem = why
+            logging.getLogger(__name__).warning("the shadow bundle cannot decide a request: %s", why)
 
     async def close(self) -> None:
         """Leave what still waits, and close the engine."""

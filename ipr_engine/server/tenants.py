@@ -24,16 +24,21 @@ class Tenants:
             InvalidInputError: a variable is not set, a tenant has no key, or two share one.
         """
         self._known: list[tuple[bytes, Tenant]] = []
+        whose: dict[bytes, str] = {}
         for tenant in tenants:
             digests = [bytes.fromhex(digest) for digest in tenant.keys_sha256]
             for name in tenant.keys_env:
                 key = key_in_environment(f"tenants.{tenant.name}.keys_env", name)
                 digests.append(sha256(key.encode()).digest())
             if not digests:
-                raise InvalidInputError(f"tenants: {tenant.name} has no key; give keys_sha256 or keys_env")
+                raise InvalidInputError(f"tenants.{tenant.name}: has no key; give keys_sha256 or keys_env")
+            for digest in digests:
+                if digest in whose:
+                    raise InvalidInputError(
+                        f"tenants.{tenant.name}: a key of it is one of tenants.{whose[digest]}, too; give each key once"
+                    )
+                whose[digest] = tenant.name
             self._known += [(digest, tenant) for digest in digests]
-        if len({digest for digest, _ in self._known}) < len(self._known):
-            raise InvalidInputError("tenants: two keys are the same; nobody could tell whose it is")
 
     def of(self, headers: Iterable[tuple[bytes, bytes]]) -> Tenant:
         """Return whose key the headers hold.

@@ -21,7 +21,8 @@ class Told:
         path: of its URL. tenant, tags: who asks. asked: the model it names.
         decided: its decision. served: who answered; None where nobody was asked. cause: why that one.
         attempts: (candidate, outcome), in the order in which they were asked.
-        begun: seconds since the epoch. left: the client left before its reply ended.
+        refused: why it was refused, without anything that it made up. begun: seconds since the epoch.
+        left: the client left before its reply ended.
     """
 
     tenant = ""
@@ -31,6 +32,7 @@ class Told:
     served: str | None = None
     cause: str | None = None
     attempts: list[tuple[str, str]] | None = None
+    refused: str | None = None
     left = False
 
     def __init__(self, path: str) -> None:
@@ -44,6 +46,8 @@ class Told:
             found["tags"] = dict(self.tags)
         if self.attempts:
             found["attempts"] = [f"{candidate}={outcome}" for candidate, outcome in self.attempts]
+        if self.refused is not None:
+            found["refused"] = self.refused
         decided = self.decided
         if decided is not None:
             decision = decided.decision

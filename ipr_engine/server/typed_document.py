@@ -129,6 +129,19 @@ class _Reader:
         self.mistakes.append(Mistake(_top(whole), whole))
 
 
+def mistake_of(kind: Any, value: object, place: str) -> str | None:
+    """Return what is wrong with a value that stands at a place, as `read_typed` tells it; None where it has the form of the type.
+
+    A value that no document has, as an object of a class in it, has any form: its own check is elsewhere.
+    """
+    reader = _Reader()
+    plain = reader.plain(value, place)
+    if reader.mistakes:
+        return None
+    reader.typed(kind, plain, place)
+    return reader.mistakes[0].text if reader.mistakes else None
+
+
 def looks_like_a_key(text: str) -> bool:
     return _KEY.match(text) is not None
 
@@ -170,6 +183,8 @@ def _expected(kind: Any) -> str:
         return _WORDS[kind]
     if is_dataclass(arguments[0]):
         return f"a list of objects, such as [{{{next(iter(_fields(arguments[0])))}: ...}}]"
+    if arguments[0] is float:
+        return "a list of numbers"
     choices = get_args(arguments[0])
     return f"a list, such as [{choices[0] if choices else 'one, another'}]"
 
@@ -194,7 +209,7 @@ def _at(place: str, key: object) -> str:
 def _item(place: str, number: int, item: object) -> str:
     """Return where an item of a list stands: by its name, where it has one."""
     name = item.get("name") if isinstance(item, dict) else None
-    return _at(place, name) if isinstance(name, str) else f"{place}[{number}]"
+    return _at(place, name) if isinstance(name, str) and name else f"{place}[{number}]"
 
 
 def _top(text: str) -> str:

@@ -51,9 +51,13 @@ class Limits:
                     raise InvalidInputError(f"wait_fraction: expected a share in [0, 1], got {value!r}")
             elif field.name == "max_wait_us":
                 if value is not None and number("max_wait_us", value) <= 0.0:
-                    raise InvalidInputError(f"max_wait_us: expected microseconds above 0, or None, got {value!r}")
-            elif type(value) is not int or value < (least := 0 if field.name == "inline_chars" else 1):
-                raise InvalidInputError(f"{field.name}: expected an int >= {least}, got {value!r}")
+                    raise InvalidInputError(
+                        f"max_wait_us: expected microseconds above 0, got {value!r}; leave it out for no bound"
+                    )
+            else:
+                least = 0 if field.name == "inline_chars" else 1
+                if type(value) is not int or value < least:
+                    raise InvalidInputError(f"{field.name}: expected a whole number >= {least}, got {value!r}")
 
 
 def read_limits(limits: Limits | Mapping[str, Any] | None) -> Limits:

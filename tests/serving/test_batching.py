@@ -118,8 +118,8 @@ def test_forwards_of_no_token_cost_their_fixed_part():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_batch": 0}, {"max_queue": 1.5}, {"max_batch_tokens": True}, {"wait_fraction": 1.1}, {"wait_fraction": "x"},
-     {"inline_chars": -1}, {"workers": 2}, {"max_wait_us": 0}, {"max_wait_us": "x"}, 7],
+    [{"max_batch": 0}, {"max_batch": None}, {"max_batch": 0.5}, {"max_queue": 1.5}, {"max_batch_tokens": True},
+     {"wait_fraction": 1.1}, {"wait_fraction": "x"}, {"inline_chars": -1}, {"workers": 2}, {"max_wait_us": 0}, {"max_wait_us": "x"}, 7],
 )  # fmt: skip
 def test_limits_out_of_range_or_unknown_are_refused(bundles, wrong):
     with pytest.raises(InvalidInputError, match=next(iter(wrong)) if isinstance(wrong, dict) else "limits"):
