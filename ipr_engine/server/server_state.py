@@ -133,6 +133,8 @@ class ServerState:
     async def running(self) -> AsyncIterator[None]:
         """Serve, and close afterwards. It warms up meanwhile: until then `/ready` says no, and requests get 503."""
         async with contextlib.AsyncExitStack() as stack:
+            if self.spans is not None:
+                await stack.enter_async_context(self.spans.running())
             if self.upstreams is not None:
                 await self.upstreams.open()
                 stack.push_async_callback(self.upstreams.close)
