@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import socket
 import statistics
 import sys
@@ -26,6 +27,7 @@ from ..harness.results import Line
 from ..harness.turns import FULL, Size, percentiles
 from ..server.h2load import Load, asked, available
 from ..server.processes import NGINX, ROOT, asgi, emptied, free_port, ipr_serve, nginx, running, stub
+from .bounds import Figure, of_turns, server_bounds, verdict_at_most
 
 TURNS = 15
 SHORT_TURNS = 60  # of the decision endpoint: the machine drifts by more than a decision takes
@@ -55,9 +57,21 @@ def run(size: Size = FULL) -> Iterator[Line]:
     if missing or not available():
         print(f"server: not run: {', '.join(missing) or 'h2load'} is not installed", file=sys.stderr)
         return
+    wanted = server_bounds()
     with tempfile.TemporaryDirectory() as folder:
-        yield from decisions(size, Path(folder))
-        yield from gateway(size, Path(folder))
+        for measured in (decisions(size, Path(folder)), gateway(size, Path(folder))):
+            for line in measured:
+                most = wanted.get((line["what"], line.get("body")))
+                yield line if most is None else line | judged(line, most)
+
+
+def judged(line: Line, most: float) -> Line:
+    """Return what a target says of a line: met, missed, or cannot tell."""
+    low, high = line["over_interval_us"]
+    found = Figure(
+        line["over_us"], -math.inf if low is None else low, math.inf if high is None else high, line["turns"]
+    )
+    return {"at_most_us": most, "verdict": verdict_at_most(most, found)}
 
 
 def decisions(size: Size, folder: Path) -> Iterator[Line]:
@@ -237,12 +251,15 @@ def _beside(times: list[list[int]], base: list[list[int]], name: str) -> Line:
     """Return both medians, and the median over turns of what a variant takes over its base, with its spread."""
     over = [mine - theirs for mine, theirs in zip(_medians(times), _medians(base), strict=True)]
     low, high = np.percentile(over, [10, 90])
+    found = of_turns(over)
+    interval = [round(edge, 1) if math.isfinite(edge) else None for edge in (found.low, found.high)]
     return {
         **percentiles(np.concatenate(times), digits=1),
         **{f"{mark}_{name}": value for mark, value in percentiles(np.concatenate(base), digits=1).items()},
         "over_us": round(statistics.median(over), 1),
         "over_low_us": round(float(low), 1),
         "over_high_us": round(float(high), 1),
+        "over_interval_us": interval,  # of the median, 99 %
         "turns": len(over),
     }
 

@@ -80,11 +80,38 @@ def read(path: Path, impls: Mapping[str, Collection[str]]) -> tuple[Bound, ...]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInputError(f"{path.name}: cannot be read: {error}") from None
     entries = document.pop("target", None)
+    document.pop("server", None)  # read by `server_bounds`
     if document or not isinstance(entries, list) or not entries:
         raise InvalidInputError(
             f"{path.name}: expected [[target]] entries and nothing else, got {', '.join(document) or 'none'}"
         )
     return tuple(_bound(entry, f"{path.name}, target {number}", impls) for number, entry in enumerate(entries, start=1))
+
+
+def server_bounds(path: Path = PATH) -> dict[tuple[str, str | None], float]:
+    """Return (what, body) -> most microseconds, of the [[server]] entries of a file.
+
+    Raises:
+        InvalidInputError: an entry is not as described in targets.toml.
+    """
+    found = {}
+    for number, entry in enumerate(tomllib.loads(path.read_text(encoding="utf-8")).get("server", []), start=1):
+        where, bound = f"{path.name}, server {number}", entry.get("at_most")
+        if not set(entry) <= {"what", "body", "at_most"} or not isinstance(entry.get("what"), str):
+            raise InvalidInputError(f"{where}: expected the keys what, body, at_most, got {', '.join(sorted(entry))}")
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not (math.isfinite(bound) and bound > 0):
+            raise InvalidInputError(f"{where}: at_most: expected a finite number > 0, got {bound!r}")
+        found[entry["what"], entry.get("body")] = float(bound)
+    return found
+
+
+def of_turns(values: Sequence[float]) -> Figure:
+    """Return the median of paired differences, one a turn, with its interval; without bounds where the turns are too few."""
+    ordered, turns = sorted(values), len(values)
+    ranks = binomial_ranks(turns, 0.5, CONFIDENCE)
+    if ranks is None:
+        return Figure(statistics.median(values), -math.inf, math.inf, turns, samples_needed(0.5, CONFIDENCE))
+    return Figure(statistics.median(values), ordered[ranks[0] - 1], ordered[ranks[1] - 1], turns)
 
 
 def _bound(entry: Any, where: str, impls: Mapping[str, Collection[str]]) -> Bound:
@@ -178,6 +205,11 @@ def _over(above: float, below: float, unknown: float) -> float:
 def verdict(bound: Bound, found: Figure) -> str:
     """Return met, missed or cannot tell: the whole interval decides."""
     if bound.at_most is not None:
-        return MET if found.high <= bound.at_most else MISSED if found.low > bound.at_most else UNTOLD
+        return verdict_at_most(bound.at_most, found)
     assert bound.at_least is not None
     return MET if found.low >= bound.at_least else MISSED if found.high < bound.at_least else UNTOLD
+
+
+def verdict_at_most(most: float, found: Figure) -> str:
+    """Return met, missed or cannot tell of a figure that should be at most this."""
+    return MET if found.high <= most else MISSED if found.low > most else UNTOLD

@@ -121,7 +121,7 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
                 seen += streamed.result()
             swaps += 1
             _point(root, hashes[swaps % 2])
-            memory.append(_resident_mib(server.pid))
+            memory.append(resident_mib(server.pid))
             print(
                 f"{len(seen)} replies, {Counter(reply.status for reply in seen)}, {memory[-1]:.1f} MiB", file=sys.stderr
             )
@@ -194,7 +194,7 @@ def _config(ports: dict[str, int]) -> Line:
     }
 
 
-def _resident_mib(parent: int) -> float:
+def resident_mib(parent: int) -> float:
     """Return the resident memory of a server and its workers."""
     workers = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
     total = 0

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
-from ipr_engine.cli.serve_places import flag_of, named_as_bundle, named_by_files, named_by_flags
+from ipr_engine.cli.serve_places import files_of_keys, flag_of, named_as_bundle, named_by_files, named_by_flags
 from ipr_engine.cli.stopping import Stopping
 from ipr_engine.errors import BundleError, InvalidInputError
 
@@ -132,9 +132,8 @@ def _config(arguments: argparse.Namespace) -> ServerConfig:
     config = read_config(*files) if files else ServerConfig()
     policy = given_options(arguments)
     if policy and config.policy:
-        raise InvalidInputError(
-            f"{flag_of(next(iter(policy)))}: policy stands in {' or '.join(files)} too; give it once"
-        )
+        file = files_of_keys(files)["policy"]
+        raise InvalidInputError(f"{flag_of(next(iter(policy)))}: {file} has a policy too; give it once")
     server = replace(config.server, log_requests=True) if arguments.log_requests else config.server
     if _is_loopback(arguments.host) and not server.hosts:
         server = replace(server, hosts=(*LOOPBACK, arguments.host))

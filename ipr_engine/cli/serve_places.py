@@ -38,15 +38,24 @@ def named_by_files(paths: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except IprError as error:
-        from ipr_engine.server.yaml_file import read_yaml  # the extra [serve]
-
-        file_of = {key: path for path in paths for key in read_yaml(path)}
+        file_of = files_of_keys(paths)
         places = str(error).partition(": ")[0].split(" or ")
         tops = [re.split(r"\W", place, maxsplit=1)[0] for place in places]
         files = dict.fromkeys(file_of[top] for top in tops if top in file_of)
         if files:
             error.args = (f"{', '.join(files)}: {error}",)
         raise
+
+
+def files_of_keys(paths: Sequence[str]) -> dict[str, str]:
+    """Return key at the top of a config -> the file that holds it. They were read before; one that has gone meanwhile is left out."""
+    from ipr_engine.server.yaml_file import read_yaml  # the extra [serve]
+
+    found: dict[str, str] = {}
+    for path in paths:
+        with contextlib.suppress(IprError):
+            found |= dict.fromkeys(read_yaml(path), path)
+    return found
 
 
 @contextlib.contextmanager

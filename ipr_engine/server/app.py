@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import cache
@@ -21,6 +22,7 @@ from ipr_engine.server.decision_endpoints import DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.judge_schema import JUDGE
+from ipr_engine.server.model_list import model_list
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
 from ipr_engine.server.question_endpoints import QuestionEndpoints
@@ -174,7 +176,9 @@ def _recorder(serving: AsyncEngine, records: Records) -> AsyncRecorder:
 
 def _models(state: ServerState) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, {"object": "list", "data": await state.models(tenant)})
+        await exchange.json_reply(
+            200, {"object": "list", "data": await model_list(state.config, state.decider, tenant)}
+        )
 
     return answer
 
@@ -223,6 +227,10 @@ def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
         status = error.status_code
         message = "the path is not known" if status == 404 else "the method is not allowed here"
         state.metrics.requests("other", "", str(status)).inc()
+        if state.logs_requests:
+            told = Told("other")
+            told.refused = message
+            state.log(told, status, math.nan)
         form = MESSAGES if request.url.path.startswith(MESSAGES.path) else CHAT
         return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
 

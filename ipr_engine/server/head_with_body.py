@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 LONG = 65536
 """Bytes from which on a second system call costs less than a copy."""
@@ -14,6 +16,7 @@ class HeadWithBody:
     __slots__ = (
         "_flushing",
         "_head",
+        "_lingers",
         "_loop",
         "_transport",
         "abort",
@@ -22,9 +25,13 @@ class HeadWithBody:
         "is_closing",
     )
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, lingers: Callable[[], bool]
+    ) -> None:
+        """Keep the transport. lingers: is asked at its end, once, whether the client may send on and has to be read."""
         self._transport = transport
         self._loop = loop
+        self._lingers = lingers
         self._head = b""
         self._flushing: asyncio.Handle | None = None
         self.abort, self.is_closing = transport.abort, transport.is_closing
@@ -59,7 +66,26 @@ class HeadWithBody:
         self._transport.write(self._head)
 
     def close(self) -> None:
+        """End what is written, and the connection; but where it lingers the client ends that, or the time in which it may."""
+        if self.is_closing():
+            return
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        if self._lingers():
+            self.is_closing = _yes  # to everybody else
+            with contextlib.suppress(OSError):  # the client has reset it
+                self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def end(self) -> None:
+        """Close, and read on for nobody."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
         self._transport.close()
+
+
+def _yes() -> bool:
+    return True

@@ -19,6 +19,7 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Question
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import ServerConfig
@@ -150,7 +151,9 @@ def require_known(model: object, known: Collection[str], candidates: Collection[
     names = list(known)
     if not isinstance(model, str) or not model:
         raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
-    if model in candidates:
+    if model == JUDGE:
+        they_are = "for /v1/chat/completions alone"
+    if model == JUDGE or model in candidates:
         raise RefusedError(404, f"model: {model} is {they_are}; ask for one of {', '.join(names)}", "model")
     wrong = f"model: {model[:128]!r} is not known; known: {', '.join(names)}"
     raise RefusedError(404, wrong, "model", why="model: is not known")

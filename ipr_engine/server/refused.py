@@ -56,11 +56,12 @@ def refused_as(error: IprError) -> RefusedError:
         why = "prompt: cannot be decided" if message.startswith("prompt") else "the request cannot be decided"
         return RefusedError(400, message, name if colon and name.replace("_", "").isalnum() else None, why=why)
     if isinstance(error, RowError):
-        return RefusedError(400, message, why=f"prompt: {', '.join(error.reasons)}")
+        return RefusedError(400, f"prompt: could not be decided: {', '.join(error.reasons)}", "prompt")
     if isinstance(error, OverloadError):
         return RefusedError(503, message, headers={"retry-after": "1"})
     if isinstance(error, DeadlineError):
-        return RefusedError(504, message)
+        late = f"no decision came within {error.budget_us:g} microseconds, and no fallback could answer"
+        return RefusedError(504, f"{late}; ask again, or see budget_us and fallback of server.service in the config")
     if isinstance(error, NotServingError):
         return RefusedError(503, "the server is starting or stopping", headers={"retry-after": "1"})
     return RefusedError(503, f"no decision: {type(error).__name__}", headers={"retry-after": "1"})

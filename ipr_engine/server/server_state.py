@@ -17,16 +17,15 @@ import orjson
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.policy.rules import AIMS
 from ipr_engine.request.controls import NO_CONTROLS
+from ipr_engine.server.config_checks import placed
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import FORMATS
-from ipr_engine.server.server_config import ServerConfig, Tenant, leading_name, place_of
+from ipr_engine.server.server_config import ServerConfig, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics, WorkerCounters
 from ipr_engine.server.shadow import Shadow
@@ -95,7 +94,8 @@ class ServerState:
         self._problem: str | None = None  # why it is not ready
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
-        self.spans = Spans() if config.server.spans else None
+        with placed("server.spans"):
+            self.spans = Spans() if config.server.spans else None
         self.most_in_flight = config.server.limits.requests
         known = dict.fromkeys([*engine.bundle.names, *(shadow[0].bundle.names if shadow is not None else ())])
         unknown = [name for name in config.upstreams if name not in known]
@@ -118,7 +118,9 @@ class ServerState:
                     book.compile(Question(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
-                    raise InvalidInputError(f"{place_of(self.config, tenant, model, option)}: {why}") from None
+                    # where no level of options leaves anybody out, upstreams do
+                    place = "upstreams" if option == "policy" else place_of(self.config, tenant, model, option)
+                    raise InvalidInputError(f"{place}: {why}") from None
 
     def _check_shadow(self, shadow: Shadow) -> None:
         """Refuse a policy of the shadow's own that is wrong. What else its bundle cannot decide is told, since it never serves."""
@@ -250,41 +252,11 @@ class ServerState:
             found["records"] = self.decider.record_problem
         if self.upstreams is not None:
             found["upstreams"] = {name: target.health.state for name, target in self.upstreams.targets.items()}
+            if self.upstreams.refused_keys.statuses:
+                found["refused_keys"] = dict(self.upstreams.refused_keys.statuses)
         if self.shadow is not None:
             found["shadow"] = {"bundle": self.shadow.engine.bundle.hash, "problem": self.shadow.problem}
         return ready, found
-
-    async def models(self, tenant: Tenant) -> list[dict[str, Any]]:
-        """Return what a tenant may ask for, as `/v1/models` lists it: routed names first, then candidates that may be named.
-
-        Raises:
-            RefusedError: the config does not suit the bundle that serves.
-        """
-        config, bundle = self.config, self.engine.bundle
-        made = {"object": "model", "created": 0, "owned_by": "ipr"}
-        routed = [
-            {"id": name, **made, "policy": _one_aim(config.policy, options, tenant.policy)}
-            for name, options in config.models.items()
-        ]
-        if self.upstreams is None:
-            return [*routed, {"id": JUDGE, **made}]
-        closed = (await self.decider.book.of(Question(None, NO_CONTROLS, tenant, ""))).exclusions
-        spoken = speakers(config, bundle.names)
-        candidates = [
-            {
-                "id": one.name,
-                "object": "model",
-                "created": 0,
-                "owned_by": one.provider,
-                "context_length": one.context_window,
-                "max_output_tokens": one.max_output_tokens,
-                "capabilities": list(one.features),
-                "formats": list(spoken[one.name]),
-            }
-            for one in bundle.candidates
-            if one.name in spoken and one.name not in closed
-        ]
-        return [*routed, {"id": JUDGE, **made}, *candidates]
 
     def summary(self) -> list[str]:
         """Return what is told at the start: the bundle, and who speaks which format."""
@@ -307,13 +279,3 @@ class ServerState:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
-
-
-def _one_aim(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of levels, the last one's aim in place of those before."""
-    found: dict[str, Any] = {}
-    for level in levels:
-        if not set(AIMS).isdisjoint(level):
-            found = {name: value for name, value in found.items() if name not in AIMS}
-        found |= level
-    return found

@@ -11,7 +11,7 @@ from ipr_engine.errors import IprError
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.policy_book import PolicyBook
-from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
@@ -52,7 +52,8 @@ class Shadow:
             other = await self.engine.route(prompt, asked.policy, **given)
         except (IprError, RefusedError) as error:
             metrics.shadow("failed").inc()
-            self.cannot_decide(str(error))
+            refused = refused_as(error) if isinstance(error, IprError) else error
+            self.cannot_decide(refused.why)  # its message may repeat what the request made up
             return
         except Exception as error:  # its text may hold a prompt; nobody waits for this task
             metrics.shadow("failed").inc()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ipr_engine.server.exchange import Message, Receive, Send
 
+OLD = "1.0"
 AT_ONCE = struct.pack("ii", 1, 0)
 LENGTH = b"content-length"
 

@@ -15,6 +15,7 @@ from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
@@ -29,10 +30,8 @@ PASSED_BACK = frozenset(
 )  # fmt: skip
 """Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
 LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
-FAILED = frozenset({401, 402, 403, 408, 429})
+FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
-UNSAID = frozenset({401, 402, 403})
-"""Statuses whose text speaks of the server's own key: the client does not get it."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 _NOTHING: Mapping[str, Any] = {}
 SSE, JSON = "text/event-stream", "application/json"
@@ -95,6 +94,7 @@ class Target:
     Attributes:
         candidate: its name in the bundle. model: what its endpoint calls it.
         formats: what it speaks. health: whether it is worth asking. told: the headers of a reply that name it.
+        key_place: where the config names its key.
     """
 
     def __init__(self, candidate: str, upstream: Upstream, endpoint: Endpoint, health: Health) -> None:
@@ -117,8 +117,9 @@ class Target:
         self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
         self._key_header = None if endpoint.api_key_header is None else endpoint.api_key_header.lower()
         self._key = None
+        self.key_place = f"endpoints.{upstream.endpoint}.api_key_env"
         if endpoint.api_key_env is not None:
-            self._key = key_in_environment(f"endpoints.{upstream.endpoint}.api_key_env", endpoint.api_key_env)
+            self._key = key_in_environment(self.key_place, endpoint.api_key_env)
 
     def url(self, form: RequestFormat) -> str:
         return self._base + form.upstream_path
@@ -140,7 +141,11 @@ class Target:
 
 
 class Upstreams:
-    """An `Upstreams` holds the targets of a server, and the HTTP client that asks them."""
+    """An `Upstreams` holds the targets of a server, and the HTTP client that asks them.
+
+    Attributes:
+        targets: candidate -> how it is asked. refused_keys: whose upstream refuses the server's own key.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         """Make the targets; nothing is connected before `open`.
@@ -150,6 +155,7 @@ class Upstreams:
         """
         self._reply_bytes = config.server.limits.reply_bytes
         self._client: Any = None
+        self.refused_keys = RefusedKeys()
         self.targets: dict[str, Target] = {}
         for candidate in config.upstreams:
             upstream = config.upstream(candidate)
@@ -197,8 +203,11 @@ class Upstreams:
                 response = await self._sent(target, form, body, headers)
                 passed = _passed_back(response.headers)
                 status = response.status
+                if status in REFUSALS or self.refused_keys.statuses:
+                    self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
-                    said = None if status in UNSAID else await _said(response, passed, self._errors)
+                    # of the server's own key the client gets no text
+                    said = None if status in REFUSALS else await _said(response, passed, self._errors)
                     raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")

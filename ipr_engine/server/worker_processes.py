@@ -120,7 +120,7 @@ class WorkerProcesses(Multiprocess):
                 continue
             self._not_before = now + PAUSE_S
             worker.kill()
-            worker.process.join()
+            worker.process.join(PAUSE_S)  # one that the kernel holds does not end at once
             what = f"has not answered for {worker.silent_s:.0f} s and is killed" if lives else "has died"
             LOGGER.error("worker %s %s; another begins in its place", worker.pid, what)
             self.processes[position] = self._started()

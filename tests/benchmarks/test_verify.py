@@ -201,3 +201,25 @@ def test_rounds_that_drift_together_widen_the_interval_of_a_ratio(targets, rng):
         found = targets.paired_ratio(above, [[1000] * 3] * 400, [[0] * 3] * 400)
         covered += found.low <= 100 <= found.high
     assert covered >= 50  # of rounds taken for independent about 30
+
+
+def test_the_servers_targets_are_read_and_judged_by_the_whole_interval(targets, tmp_path):
+    read = targets.server_bounds()
+    assert read["decision endpoint", "text"] == 30.0
+    assert read["gateway", None] == 1000.0
+    figure = targets.of_turns([10.0, 12.0, 11.0, 9.0, 50.0, 10.5, 11.5, 12.5, 8.0, 10.0, 11.0, 12.0])
+    assert 8.0 <= figure.low <= figure.value == 11.0 <= figure.high <= 50.0
+    verdicts = [targets.verdict_at_most(most, figure) for most in (60.0, 11.0, 5.0)]
+    assert verdicts == ["met", "cannot tell", "missed"]
+    assert targets.verdict_at_most(60.0, targets.of_turns([1.0, 2.0])) == "cannot tell"  # too few to tell
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ['what = "gateway"', "at_most = 3", 'what = "gateway"\nat_most = "3"', 'what = "x"\nat_most = 3\nbdy = "text"'],
+)
+def test_a_wrong_target_of_the_server_is_named(targets, tmp_path, entry):
+    path = tmp_path / "targets.toml"
+    path.write_text(f"[[server]]\n{entry}\n")
+    with pytest.raises(InvalidInputError, match=r"targets\.toml, server 1"):
+        targets.server_bounds(path)

@@ -56,6 +56,22 @@ def test_models_lists_who_may_be_named(server: LocalServer) -> None:
     assert listed == ["auto", "ipr-judge", OPEN, ALIASED, MUTE]
 
 
+def test_models_tells_who_may_be_chosen_for_a_routed_name(server: LocalServer) -> None:
+    listed = {one["id"]: one.get("candidates") for one in server.get("/v1/models", TENANT).body["data"]}
+    assert listed == {"auto": [OPEN, MUTE], "ipr-judge": [OPEN, MUTE], OPEN: None, ALIASED: None, MUTE: None}
+
+
+def test_models_of_a_decision_server_tells_who_may_be_chosen(engine: Engine) -> None:
+    config = {
+        "policy": {"rule": "minmax", "exclude": [CLOSED]},
+        "models": {"all": {}, "few": {"allowed": [OPEN, CLOSED]}},
+    }
+    with LocalServer(engine, config) as made:
+        listed = {one["id"]: one["candidates"] for one in made.get("/v1/models").body["data"]}
+    but_one = [name for name in engine.bundle.names if name != CLOSED]
+    assert listed == {"all": but_one, "few": [OPEN], "ipr-judge": but_one}
+
+
 @pytest.mark.parametrize(
     "said",
     [

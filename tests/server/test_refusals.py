@@ -46,6 +46,14 @@ CASES: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("/v1/route", IMAGE, {}, 400, "prompt: has a part of type image_url, whose tokens cannot be counted"),
     ("/v1/route", {**TEXT, "model": CANARY}, {}, 404, "model: is not known"),
     ("/v1/route", {**TEXT, "model": FIRST}, {}, 404, f"model: {FIRST} is a candidate, not a routed model"),
+    ("/v1/route", {**TEXT, "model": "ipr-judge"}, {}, 404, "model: ipr-judge is for /v1/chat/completions alone"),
+    (
+        "/v1/responses",
+        body_of(RESPONSES, model="ipr-judge"),
+        {},
+        404,
+        "model: ipr-judge is for /v1/chat/completions alone",
+    ),
     ("/v1/route", TEXT, {"x-ipr-tau": CANARY}, 400, "x-ipr-tau: is wrong"),
     ("/v1/route", {**TEXT, "ipr": {"tau": 7.25}}, {}, 400, "ipr.tau: is wrong"),
     ("/v1/route", {**TEXT, "metadata": {"ipr": {"tau": CANARY}}}, {}, 400, "metadata.ipr.tau: is wrong"),
@@ -118,6 +126,35 @@ def test_the_line_of_an_answered_request_has_no_such_reason(
         assert server.post("/v1/route", TEXT, KEY).status == 200
         server.until(lambda: caplog.messages)
     assert "refused" not in json.loads(caplog.messages[0])
+
+
+def test_a_decision_that_comes_too_late_is_told_by_the_keys_of_the_config(
+    default_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"server": {"log_requests": True, "service": {"budget_us": 1e-3, "limits": {"inline_chars": 0}}}}
+    with LocalServer(default_engine, config) as server, caplog.at_level(logging.INFO, REQUEST_LOG):
+        reply = server.post("/v1/route", TEXT)
+        server.until(lambda: caplog.messages)
+    told = "no decision came within 0.001 microseconds, and no fallback could answer; ask again, or see budget_us and fallback"
+    assert (reply.status, reply.body["error"]["message"][: len(told)]) == (504, told)
+    assert json.loads(caplog.messages[-1])["refused"] == reply.body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "why"),
+    [
+        ("GET", f"/v1/{CANARY}", 404, "the path is not known"),
+        ("GET", "/v1/route", 405, "the method is not allowed here"),
+    ],
+)
+def test_a_path_that_is_not_known_has_a_line(
+    server: LocalServer, caplog: pytest.LogCaptureFixture, method: str, path: str, status: int, why: str
+) -> None:
+    with caplog.at_level(logging.INFO, REQUEST_LOG):
+        assert server.send(method, path, [], KEY).status == status
+    (line,) = map(json.loads, caplog.messages)
+    assert (line["path"], line["status"], line["ms"], line["refused"]) == ("other", status, None, why)
+    assert CANARY not in caplog.text
 
 
 def test_a_decision_server_says_why_it_passes_nothing_on(

@@ -8,7 +8,7 @@ import pytest
 
 from ipr_engine import Engine
 from tests.support import skips
-from tests.support.bundles import NAMES, make_siblings
+from tests.support.bundles import NAMES, make_bundle, make_siblings
 from tests.support.local_server import LocalServer
 
 pytest.importorskip("uvicorn", reason=skips.SERVE)
@@ -56,3 +56,14 @@ def test_policies_of_the_shadow_choose_otherwise(tmp_path: Any) -> None:
         ]
 
     assert len({str(chosen(**one)) for one in ({}, {"tau": 0.95}, {"exclude": [NAMES[3]]})}) > 1
+
+
+def test_why_the_shadow_cannot_decide_repeats_nothing_of_the_request(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, beside = make_bundle(tmp_path / "one", models=4), make_bundle(tmp_path / "two", models=2)
+    with LocalServer(served, {"policy": {"rule": "minmax"}, "shadow": {"bundle": str(beside)}}) as server:
+        assert server.post("/v1/route", {"prompt": PROMPTS[0], "ipr": {"allowed": [NAMES[3]]}}).status == 200
+        problem = server.until(lambda: server.get("/ready").body["shadow"]["problem"])
+    assert problem == "ipr.allowed: is wrong"
+    assert caplog.messages == [f"the shadow bundle cannot decide a request: {problem}"]

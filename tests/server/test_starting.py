@@ -162,6 +162,15 @@ def test_what_a_flag_brings_about_is_told_by_the_flag(
     assert capsys.readouterr().err.startswith(f"ipr serve: {expected}")
 
 
+def test_a_policy_of_flags_and_of_a_file_is_told_by_the_file_that_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "upstreams.yaml"
+    other.write_text("endpoints: {}")
+    found = told({"policy": {"tau": 0.1}}, tmp_path, capsys, "--upstreams", str(other), "--allow", "gpt")
+    assert found == f"ipr serve: --allow: {tmp_path / 'config.yaml'} has a policy too; give it once\n"
+
+
 def test_a_flag_and_a_key_are_both_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told({"models": {"a": {"family": "GPT"}}}, tmp_path, capsys, "--family", "Claude")
     assert found.startswith(f"ipr serve: {tmp_path / 'config.yaml'}: --family or models.a.family: nobody is left")

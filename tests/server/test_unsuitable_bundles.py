@@ -71,10 +71,12 @@ def test_an_upstream_of_the_shadows_bundle_alone_is_accepted(tmp_path: Path) -> 
         assert [one["id"] for one in server.get("/v1/models").body["data"]] == ["auto", "ipr-judge", *NAMES[:2]]
         named = server.post("/v1/chat/completions", {"model": NAMES[2], "messages": [{"role": "user", "content": "?"}]})
         assert (named.status, "does not have it" in named.body["error"]["message"]) == (404, True)
-    with pytest.raises(InvalidInputError, match=f"upstreams: .*{NAMES[3]!r}.*known: .*{NAMES[2]}"):
+    with pytest.raises(InvalidInputError, match=f"upstreams.{NAMES[3]}: .*known: .*{NAMES[2]}"):
         LocalServer(served, upstreams(*NAMES[:4], shadow={"bundle": str(beside)}))
-    with pytest.raises(InvalidInputError, match=f"upstreams: .*{NAMES[2]!r}"):
+    with pytest.raises(InvalidInputError, match=f"upstreams.{NAMES[2]}: the bundle has no such"):
         LocalServer(served, upstreams(*NAMES[:3]))
+    with pytest.raises(InvalidInputError, match=r"^upstreams: nobody is left who could answer"):
+        LocalServer(served, upstreams(NAMES[2], shadow={"bundle": str(beside)}))
 
 
 def serving(server: ServerProcess) -> set[str]:

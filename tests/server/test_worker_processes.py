@@ -12,11 +12,12 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
-from tests.support.http_calls import free_port
+from tests.support.http_calls import HttpCalls, free_port
 from tests.support.places import ROOT
 from tests.support.server_process import ServerProcess, until
 
@@ -28,6 +29,24 @@ worker_processes.HANGS_S = {HANGS_S}
 worker_processes.ENDS_S = -27.0  # of the 30 seconds before
 from ipr_engine.cli import main
 sys.exit(main())
+"""
+STUCK = f"""
+import socket, sys, time
+from starlette.routing import Route
+from ipr_engine.server import app, worker_processes
+from ipr_engine.server.http_server import serve
+
+async def stuck(request):
+    time.sleep(60)  # lets other threads run, as native code may
+
+def make():
+    made = app()
+    made.router.routes.insert(0, Route("/stuck", stuck))
+    return made
+
+if __name__ == "__main__":
+    worker_processes.HANGS_S = {HANGS_S}
+    serve(make, socket.create_server(("127.0.0.1", int(sys.argv[1]))), 2)
 """
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -106,6 +125,34 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(tmp_path: P
         until(lambda: hung not in server.workers(), HANGS_S + 10, server.printed)
         until(lambda: slow in server.workers() and server.all_ready(2), 20.0, server.printed)
         assert f"worker {hung} has not answered for " in server.printed()
+
+
+def answers(server: HttpCalls) -> bool:
+    try:
+        return server.get("/health").status == 200
+    except OSError:
+        return False
+
+
+def test_a_worker_whose_event_loop_alone_stands_still_is_replaced(tmp_path: Path) -> None:
+    script, port = tmp_path / "stuck.py", free_port()
+    script.write_text(STUCK)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(script), str(port)], stderr=subprocess.PIPE, env=environment, cwd=tmp_path
+    ) as process:
+        try:
+            server = HttpCalls(port)
+            until(lambda: answers(server), 20.0)
+            begun = time.monotonic()
+            with pytest.raises((OSError, HTTPException)):
+                server.get("/stuck")
+            assert HANGS_S - 1 < time.monotonic() - begun < HANGS_S + 10
+            assert server.get("/health").status == 200
+        finally:
+            process.terminate()
+        assert b"has not answered for " in process.stderr.read()  # type: ignore[union-attr]
+        assert process.wait(20) == 0
 
 
 def test_a_server_that_stood_still_with_its_workers_keeps_them(tmp_path: Path) -> None:

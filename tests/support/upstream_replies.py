@@ -134,7 +134,13 @@ def _response(body: Body, status: str, output: list[dict[str, Any]]) -> dict[str
         "total_tokens": 10 + len(WORDS),
     }
     made = {"id": "resp_stub", "object": "response", "created_at": 1, "status": status, "model": body["model"]}
-    settings = {"error": None, "incomplete_details": None, "instructions": None, "metadata": {}, "tools": []}
+    settings: dict[str, Any] = {
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "tools": [],
+    }
     settings |= {"parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "top_p": 1.0}
     return {**made, **settings, "output": output, "usage": usage if status == "completed" else None}
 
@@ -185,7 +191,7 @@ def _message_events(body: Body) -> list[dict[str, Any]]:
     whole = _message(body)
     block = whole["content"][0]
     if block["type"] == "text":
-        begun = {"type": "text", "text": ""}
+        begun: dict[str, Any] = {"type": "text", "text": ""}
         deltas = [{"type": "text_delta", "text": word} for word in _words(body)]
     else:
         begun = {**block, "input": {}}

@@ -92,7 +92,8 @@ class UpstreamStub:
         Each has the request's headers under "_headers", in lower case, its path under "_path", and under "_ended" how it ended:
         None while it lasts, "whole", "failed" (as it was told), or "left" where the client closed the connection before.
         """
-        return self._control({})
+        found: list[dict[str, Any]] = self._control({})
+        return found
 
     def _control(self, order: dict[str, Any]) -> Any:
         request = urllib.request.Request(f"{self.url}/control", json.dumps(order).encode())
