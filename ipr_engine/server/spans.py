@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
+from threading import Thread
 from typing import Any
 
 from ipr_engine._extras import need
@@ -17,6 +18,8 @@ from ipr_engine.server.told import Told
 NAMED = {"asked": "gen_ai.request.model", "served": "gen_ai.response.model"}
 SERVICE = "ipr"
 """What the process is called where neither OTEL_SERVICE_NAME nor OTEL_RESOURCE_ATTRIBUTES say it."""
+LAST_S = 5.0
+"""For so long the end of a server waits for its last spans to be sent."""
 HTTP = "http/protobuf"
 PROTOCOLS = {
     HTTP: "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -61,7 +64,7 @@ class Spans:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send what `send` was asked for, all of it before this ends."""
+        """Send what `send` was asked for, all of it before this ends, or what can be sent in `LAST_S`."""
         if self._exporter is None:
             if not self._has_provider() and _said("OTEL_TRACES_EXPORTER") != "none":
                 LOGGER.warning(
@@ -74,7 +77,13 @@ class Spans:
         try:
             yield
         finally:
-            await asyncio.to_thread(provider.shutdown)
+            last = Thread(
+                target=provider.shutdown, name="ipr spans", daemon=True
+            )  # a collector that is gone keeps it for long
+            last.start()
+            await asyncio.to_thread(last.join, LAST_S)
+            if last.is_alive():
+                LOGGER.warning("server.spans: the last spans could not be sent within %g s", LAST_S)
 
     def _provider(self) -> Any:
         """Return a provider whose spans a thread of its own sends."""
@@ -84,7 +93,7 @@ class Spans:
         known = resources.Resource.create()
         if str(known.attributes.get("service.name", "")).startswith("unknown_service"):
             known = known.merge(resources.Resource({"service.name": SERVICE}))
-        provider = sdk.TracerProvider(resource=known)
+        provider = sdk.TracerProvider(resource=known, shutdown_on_exit=False)
         provider.add_span_processor(export.BatchSpanProcessor(self._exporter))
         return provider
 

@@ -78,3 +78,8 @@ def test_where_no_file_can_be_made_requests_are_refused_until_one_can(two: Serve
     assert f"cannot append to {log}: No such file or directory" in two.printed()
     log.parent.mkdir()
     assert sorted(ask(two, 20)) == ids(log)
+
+
+def test_a_relative_path_is_one_from_the_folder_of_the_config(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, {"records": {"path": "here.jsonl"}}) as server:  # it runs in another folder
+        assert ask(server, 1) == ids(tmp_path / "here.jsonl")
