@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Lock
-from time import time
+from threading import Lock, Thread
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple
 
 import orjson
@@ -23,6 +24,10 @@ KEPT = 512
 READ_AT_ONCE = (
     32  # decisions whose frontier one look computes; each takes milliseconds, in a thread beside those that serve
 )
+
+LEAVES_S = 5.0
+"""So long decisions of a bundle that left are read, and hold it in memory."""
+PAUSE_S = 0.05
 
 
 class Seen(NamedTuple):
@@ -74,6 +79,19 @@ class Ring:
             waiting = len(self.unread) if room else 0
             return Looked(list(self._read), min(waiting, room))
 
+    def taken(self) -> list[Seen]:
+        """Return what waits to be read, and forget it."""
+        found = []
+        with contextlib.suppress(IndexError):
+            while True:  # a look in a thread may take one, too
+                found.append(Seen(*self.unread.pop()))
+        return found
+
+    def read(self, seen: Seen) -> None:
+        """Read one that was taken."""
+        with self._lock:
+            self._read.append(_figures(seen))
+
 
 class Recent:
     """A `Recent` holds a ring for each tenant of one worker."""
@@ -89,18 +107,22 @@ class Recent:
     def add(self, decided: Decided, served: str | None, cause: str) -> None:
         """Keep a decision. served: the candidate that answered, or was chosen where nobody is asked; None: everyone failed."""
         ring = self._rings[decided.question.tenant.name]
-        if (
-            self._engine.bundle is not self._bundle
-        ):  # a decision holds its bundle: those that left must not stay in memory
+        if self._engine.bundle is not self._bundle:
             self._bundle = self._engine.bundle
-            for other in self._rings.values():
-                other.unread.clear()
+            self._read_left()
         saved = decided.saved
         if served is not None and served != decided.decision.model:
             saved = decided.saved_usd(decided.decision.bundle.names.index(served))
         ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved))
         if served is not None:
             ring.routed[served, cause] += 1
+
+    def _read_left(self) -> None:
+        """Read what nobody has looked at yet: a decision holds its bundle, and one that left must not stay in memory."""
+        left = [(ring, seen) for ring in self._rings.values() for seen in ring.taken()]
+        if left:
+            left.sort(key=lambda one: one[1].at)
+            Thread(target=_read_in_time, args=(left,), daemon=True).start()
 
     def look(self, tenant: str) -> Looked:
         """Return a tenant's decisions of this worker. It takes up to some hundred milliseconds: call it in a thread."""
@@ -123,6 +145,15 @@ class Recent:
                     for candidate, cause, n in orjson.loads(path.read_bytes()).get(tenant, ()):
                         found[candidate, cause] += n
         return found
+
+
+def _read_in_time(left: list[tuple[Ring, Seen]]) -> None:
+    """Read decisions, the last of a list first; what is not read in time is forgotten."""
+    end = monotonic() + LEAVES_S
+    while left and (begun := monotonic()) < end:
+        ring, seen = left.pop()
+        ring.read(seen)
+        sleep(min(monotonic() - begun, PAUSE_S))  # those that serve have as much of the processor meanwhile
 
 
 def _figures(seen: Seen) -> dict[str, Any]:

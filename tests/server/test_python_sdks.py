@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from ipr_engine import Engine, parse_request
 from tests.support import skips
+from tests.support.places import ROOT
 from tests.support.server_configs import (
     CALLED,
     CHAT,
     EVERY,
     MESSAGES,
     OPENAI,
+    PATHS,
     PROMPTS,
     RESPONSES,
     SPEAKERS,
@@ -24,6 +28,9 @@ from tests.support.server_configs import (
 )
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
+
+pytest.importorskip("pydantic", reason=skips.SDK)
+from pydantic import BaseModel, Field, create_model
 
 openai = pytest.importorskip("openai", reason=skips.SDK)
 anthropic = pytest.importorskip("anthropic", reason=skips.SDK)
@@ -50,6 +57,42 @@ def served(engine: Engine, form: str, tau: float = 0.2) -> str:
     body = body_of(form, PROMPTS[0])  # with a limit of output tokens for Messages
     name = engine.route(parse_request(body), tau=tau, allowed=SPEAKERS[form]).model
     return CALLED.get(name, name)
+
+
+class Who(Enum):
+    BIG, SMALL = OPENAI
+
+
+class Sure(BaseModel):
+    share: float = Field(ge=0.5, lt=1)
+    of: Literal["all"]
+
+
+class Verdict(BaseModel):
+    """A `Verdict` is what a judge is asked for: its enum lies behind a reference."""
+
+    who: Who
+    reason: Annotated[str, Field(max_length=8)]
+    sure: Sure
+    second: Who | None = None
+
+
+class Verdicts(BaseModel):
+    whos: list[Who]
+    rank: int = Field(ge=1)
+
+
+def test_the_judge_fills_a_class_that_the_sdk_parses(of_openai: Any, default_engine: Engine) -> None:
+    expected = default_engine.route(PROMPTS[0], tau=0.2, allowed=OPENAI).model
+    parse = of_openai.chat.completions.parse
+    with pytest.raises(openai.BadRequestError, match="2 of them"):
+        parse(model="ipr-judge", messages=TURNS, response_format=Verdict)
+    only = create_model("Only", __base__=Verdict, second=(None, None))
+    found = parse(model="ipr-judge", messages=TURNS, response_format=only).choices[0].message.parsed
+    assert (found.who, found.sure.of, found.sure.share) == (Who(expected), "all", 0.5)
+    assert 0 < len(found.reason) <= 8
+    several = parse(model="ipr-judge", messages=TURNS, response_format=Verdicts).choices[0].message.parsed
+    assert (several.whos, several.rank) == ([Who(expected)], 1)
 
 
 def test_chat(of_openai: Any, default_engine: Engine) -> None:
@@ -230,3 +273,37 @@ def test_a_responses_stream_that_breaks_ends_with_an_event_as_the_sdk_types_it(
         assert [one.type for one in events][-1] == "error"
         with pytest.raises(RuntimeError, match=r"response\.completed"):
             events.get_final_response()
+
+
+@pytest.mark.parametrize(("sdk", "form"), [("openai", CHAT), ("anthropic", MESSAGES)])
+def test_what_the_document_shows_is_answered(
+    gateway: ServerProcess, upstream: UpstreamStub, capsys: pytest.CaptureFixture[str], sdk: str, form: str
+) -> None:
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "server.md").read_text(), re.DOTALL)
+    [shown] = (block for block in blocks if f"from {sdk} import" in block)
+    exec(shown.replace("http://127.0.0.1:8000", gateway.url).replace("KEY", TEAM_KEY), {})
+    assert [one["model"] for one in upstream.seen()] == [capsys.readouterr().out.strip()]
+    assert upstream.seen()[0]["_path"] == PATHS[form]
+
+
+def test_a_base_url_with_one_v1_too_few_or_too_many_is_told_so(gateway: ServerProcess) -> None:
+    unlike = {"max_retries": 0, "timeout": 20, "api_key": TEAM_KEY}
+    with openai.OpenAI(base_url=gateway.url, **unlike) as client:
+        with pytest.raises(
+            openai.NotFoundError, match="/v1/chat/completions is: give the client a base URL that ends in /v1"
+        ):
+            client.chat.completions.create(model="auto", messages=TURNS)
+        with pytest.raises(openai.NotFoundError, match=r"/v1/responses is: .* that ends in /v1"):
+            client.responses.create(model="auto", input=PROMPTS[0])
+        with pytest.raises(openai.NotFoundError, match=r"/v1/models is: .* that ends in /v1"):
+            client.models.list()
+    with (
+        anthropic.Anthropic(base_url=f"{gateway.url}/v1", **unlike) as client,
+        pytest.raises(anthropic.NotFoundError) as refused,
+    ):
+        client.messages.create(model="auto", max_tokens=64, messages=TURNS)
+    error = refused.value.body
+    assert error["type"] == "error"  # as Anthropic writes it
+    assert error["error"]["message"] == (
+        "the path is not known; /v1/messages is: give the client a base URL without /v1"
+    )
