@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from ipr_engine.server.given_once import require_once
-from ipr_engine.server.json_text import json_text
+from ipr_engine.server.json_text import json_of, json_text
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
@@ -47,16 +47,18 @@ class Exchange:
 
     Attributes:
         headers: of the request, names in lower case. named: the first of each name. query: of its URL, as it came.
+        text: the body as it came, once `json` has read it.
         status: of the reply; None before it begins. ended: whether it is written to its end.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "query", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "query", "status", "text")
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
         self.headers: Headers = list(scope["headers"])
         self.named = dict(self.headers[::-1])
         self.query: bytes = scope.get("query_string", b"")
+        self.text = b""
         self.status: int | None = None
         self.ended = False
         extensions = scope.get("extensions")
@@ -80,12 +82,13 @@ class Exchange:
         elif len(body) > limits.body_bytes:
             raise _too_large(limits)
         try:
-            found = orjson.loads(body)
+            found = json_of(body)
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
         require_once(body, found)
+        self.text = body
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
