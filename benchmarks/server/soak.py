@@ -1,4 +1,4 @@
-"""python -m benchmarks.server.soak [--minutes M] [--share S] [--record]: a gateway under load while upstreams die and bundles are swapped.
+"""python -m benchmarks.server.soak [--minutes M] [--record]: a gateway under load while upstreams die and bundles are swapped.
 
 At a share of the most that it answers, for minutes, a tenth of it streams. Every minute an upstream is killed in the middle of its
 work and started again ten seconds later; every ten seconds CURRENT names another bundle. Told are the statuses of all replies beside
@@ -79,11 +79,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default 30)")
     parser.add_argument("--share", type=float, default=SHARE, help=f"of the most that it answers (default {SHARE})")
     parser.add_argument("--streams", type=float, default=STREAMS, help=f"their share of requests (default {STREAMS})")
+    parser.add_argument("--kill-s", type=float, default=KILL_S, help=f"from one kill to the next (default {KILL_S:g})")
     parser.add_argument("--workers", type=int, default=1, help="of ipr serve (default 1)")
     parser.add_argument("--record", action="store_true", help="append the line to benchmarks/results/server_soak.jsonl")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), arguments.minutes, arguments.workers, arguments.share, arguments.streams)
+        found = soak(
+            Path(folder), arguments.minutes, arguments.workers, arguments.share, arguments.streams, arguments.kill_s
+        )
     line = recorded(found, f"python -m benchmarks.server.soak {' '.join(sys.argv[1:])}".strip())
     print(as_json(line))
     if arguments.record:
@@ -92,8 +95,8 @@ def main() -> int:
     return 0 if line["accounted"] and line["not_answered"] == 0 and told else 1
 
 
-def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: float) -> Line:
-    """Return what came of it. at: the share of the most. streamed_share: of the requests."""
+def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: float, kill_s: float) -> Line:
+    """Return what came of it. at: the share of the most. streamed_share: of the requests. kill_s: from one kill to the next."""
     root, hashes = two_bundles(folder / "bundles")
     upstreams, port = Upstreams(folder), free_port()
     base, body = f"http://127.0.0.1:{port}", json.dumps(CHAT).encode()
@@ -114,7 +117,7 @@ def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: 
         ends: Counter[str] = Counter()
         memory, swaps, end, paced = [], 0, time.monotonic() + 60 * minutes, len(seen)
         over = Event()
-        deaths = Thread(target=_let_die, args=(upstreams, over))
+        deaths = Thread(target=_let_die, args=(upstreams, over, kill_s))
         deaths.start()
         stack.callback(deaths.join)
         stack.callback(over.set)
@@ -166,9 +169,9 @@ def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: 
     }
 
 
-def _let_die(upstreams: Upstreams, over: Event) -> None:
-    """Kill a stub every minute, whatever it is answering, and start it again."""
-    while not over.wait(KILL_S - DOWN_S):
+def _let_die(upstreams: Upstreams, over: Event, kill_s: float) -> None:
+    """Kill a stub every so often, whatever it is answering, and start it again."""
+    while not over.wait(max(1.0, kill_s - DOWN_S)):
         candidate = CANDIDATES[upstreams.kills % len(CANDIDATES)]
         upstreams.kill(candidate)
         upstreams.kills += 1
