@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -69,6 +69,11 @@ class Exchange:
         self._patience = patience
         self._receive = receive
         self._send = send
+
+    def replace_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """Have these in place of what the client sent under their names, in lower case."""
+        self.headers = [header for header in self.headers if header[0] not in headers] + list(headers.items())
+        self.named |= headers
 
     async def json(self, limits: ServerLimits) -> dict[str, Any]:
         """Read the body, an object of JSON.

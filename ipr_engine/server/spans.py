@@ -99,13 +99,16 @@ class Spans:
 
     @contextlib.contextmanager
     def of(self, exchange: Exchange, told: Told) -> Iterator[None]:
-        """Open the span of a request, within its client's trace."""
+        """Open the span of a request, within its client's trace; what goes on of the request is within this span."""
         carrier = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name[:5] == b"trace"
         }
         context, kind = self._propagate.extract(carrier), self._trace.SpanKind.SERVER
         silent = {"record_exception": False, "set_status_on_exception": False}  # an error's text may hold a prompt
         with self._tracer.start_as_current_span("ipr.request", context=context, kind=kind, **silent) as span:
+            own: dict[str, str] = {}
+            self._propagate.inject(own)
+            exchange.replace_headers({name.encode(): value.encode() for name, value in own.items()})
             try:
                 yield
             finally:

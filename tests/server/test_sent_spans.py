@@ -120,9 +120,12 @@ def test_the_spans_of_a_gateway_tell_who_served_and_no_prompt(
             answer.read()
         provider.fail(EVERY[0], "status")
         assert server.post(PATHS[CHAT], body_of(CHAT, ASKED["prompt"], model=EVERY[0])).status == 500
+        passed_on = [one["_headers"]["traceparent"].split("-") for one in provider.seen()]
         ended(server)
     provider.reset()
     (_, served), (_, failed) = receiver.spans()
+    of_spans = [[span.trace_id.hex(), span.span_id.hex()] for span in (served, failed)]
+    assert [one[1:3] for one in passed_on] == of_spans  # the upstream's own span is a child of the gateway's
     assert (served.status.code, failed.status.code) == (
         served.status.STATUS_CODE_UNSET,
         failed.status.STATUS_CODE_ERROR,
