@@ -58,6 +58,6 @@ class Tenants:
         for known, tenant in self._known:  # all of them, whichever it is: the time tells nothing
             if compare_digest(known, digest):
                 found = tenant
-        if found is None:
+        if found is None or not sent:  # no key is one
             raise RefusedError(401, "the key is missing or not known; send it as `Authorization: Bearer KEY`")
         return found
