@@ -37,7 +37,7 @@ class DecisionEndpoints:
         model = told.asked = self._chooser.alias(body)
         if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
-        decided = await self._chooser.decide(Question(body, controls, tenant, model), told)
+        decided = await self._chooser.decide(Question(body, controls, tenant, model, long=exchange.is_long), told)
         written = decision_json(decided)
         if controls.explain:  # the taus at which the choice changes take milliseconds
             found = await asyncio.to_thread(_explained, decided)
@@ -66,7 +66,7 @@ class DecisionEndpoints:
             raise RefusedError(400, wrong, "response_format")
         controls.require_no_explain()
         choices, fill = filled(schema, names)
-        question = Question({"messages": body.get("messages")}, controls, tenant, model)
+        question = Question({"messages": body.get("messages")}, controls, tenant, model, long=exchange.is_long)
         decided = await self._chooser.among(question, choices, told)
         content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
         tokens = decided.decision.billed_tokens

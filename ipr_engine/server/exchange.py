@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.long_body import LONG, beside, read_long
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
@@ -47,9 +48,12 @@ class Exchange:
     Attributes:
         headers: of the request, names in lower case. named: the first of each name.
         status: of the reply; None before it begins. ended: whether it is written to its end.
+        is_long: whether what is done with its body takes long, once that is read.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "status")
+    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "is_long", "named", "status")
+
+    is_long: bool
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
@@ -77,8 +81,9 @@ class Exchange:
             body = await self._body(limits)
         elif len(body) > limits.body_bytes:
             raise _too_large(limits)
+        self.is_long = len(body) >= LONG
         try:
-            found = orjson.loads(body)
+            found = await beside(read_long, body) if self.is_long else orjson.loads(body)
         except orjson.JSONDecodeError:
             raise RefusedError(400, "body: expected an object of JSON in UTF-8") from None
         if not isinstance(found, dict):

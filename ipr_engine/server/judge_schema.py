@@ -10,6 +10,9 @@ from ipr_engine.server.refused import RefusedError
 JUDGE = "ipr-judge"
 """The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
 MOST_DEPTH = 16
+MOST_PARTS = 5000
+"""Properties of a schema in all, as OpenAI bounds them."""
+MOST_CHOICES = 255
 _PLAIN: Mapping[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False, "array": [], "null": None}
 
 
@@ -19,8 +22,9 @@ def filled(schema: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], 
     Every other required field gets the least that its type allows; a text gets the cause.
 
     Raises:
-        RefusedError: no enum holds candidates alone, or several do.
+        RefusedError: no enum holds candidates alone, or several do; the schema, or that enum, is larger than any.
     """
+    _check_size(schema)
     known = {name.casefold() for name in names}
     found: list[list[str]] = []
     _find(schema, known, found, 0)
@@ -30,7 +34,24 @@ def filled(schema: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], 
             400, f"response_format: expected one enum of candidates ({', '.join(names)}), got {what}", "response_format"
         )
     choices = found[0]
+    if len(choices) > MOST_CHOICES:
+        raise RefusedError(
+            400,
+            f"response_format: expected an enum of at most {MOST_CHOICES} candidates, got {len(choices)}",
+            "response_format",
+        )
     return choices, lambda chosen, cause: _fill(schema, choices, chosen, cause)
+
+
+def _check_size(schema: object) -> None:
+    parts, level = 0, [schema]
+    for _ in range(MOST_DEPTH + 2):
+        held = [part["properties"] for part in level if isinstance(part, Mapping) and "properties" in part]
+        level = [part for properties in held if isinstance(properties, Mapping) for part in properties.values()]
+        parts += len(level)
+        if parts > MOST_PARTS:
+            wrong = f"response_format: expected a schema of at most {MOST_PARTS} properties, got more"
+            raise RefusedError(400, wrong, "response_format")
 
 
 def _find(schema: object, known: set[str], found: list[list[str]], depth: int) -> None:
@@ -62,7 +83,7 @@ def _fill(schema: Mapping[str, Any], choices: list[str], chosen: str, cause: str
     properties = schema.get("properties")
     if isinstance(properties, Mapping):
         required = schema.get("required")
-        wanted = required if isinstance(required, list) else []
+        wanted = {name for name in required if isinstance(name, str)} if isinstance(required, list) else ()
         return {
             name: _fill(part, choices, chosen, cause, depth + 1)
             for name, part in properties.items()

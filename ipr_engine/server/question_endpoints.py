@@ -11,13 +11,13 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.judge_schema import MOST_CHOICES
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.told import Told
 
 MOST_QUESTIONS = 400
 MOST_OF_SYSTEMONE = 128
-MOST_CHOICES = 255
 OF_BODY = ("tau", "allowed", "exclude")
 """Controls that both take as fields of their own, as extra fields of an SDK's call."""
 
@@ -44,7 +44,7 @@ class QuestionEndpoints:
                 raise RefusedError(400, f"{where}: expected an object", where)
             if one.get("type") == "choice":
                 choices[number] = _labels(one.get("choices"), f"{where}.choices")
-        asked = Question(body["input"], question.controls, tenant, question.model)
+        asked = Question(body["input"], question.controls, tenant, question.model, long=exchange.is_long)
         made = await self._chooser.each(exchange, asked, list(choices.values()), told)
         decided = dict(zip(choices, made, strict=True))
         answers = [
@@ -83,7 +83,7 @@ class QuestionEndpoints:
                 wrong = f"criteria: expected an object of 1 to {MOST_CHOICES} candidates"
                 raise RefusedError(422, f"{where}.{wrong}", where, why=f"questions: {wrong}")
             choices[id] = list(criteria)
-        asked = Question(prompt, question.controls, tenant, question.model)
+        asked = Question(prompt, question.controls, tenant, question.model, long=exchange.is_long)
         made = await self._chooser.each(exchange, asked, list(choices.values()), told)
         answers = {}
         for (id, among), decided in zip(choices.items(), made, strict=True):
