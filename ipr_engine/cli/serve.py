@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ipr_engine._extras import need
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
 from ipr_engine.cli.serve_places import files_of_keys, flag_of, named_as_bundle, named_by_files, named_by_flags
+from ipr_engine.cli.stopping import Stopping
 from ipr_engine.errors import BundleError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.port < 65536:
         raise InvalidInputError(f"--port: expected 1 to 65535, got {arguments.port}")
     need("uvicorn", "ipr serve", "serve")
+    with Stopping() as stopping:
+        _serve(arguments, stopping)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, stopping: Stopping) -> None:
     from ipr_engine.server.http_server import serve
 
     listening = _bound(arguments.host, arguments.port)
@@ -78,8 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not _is_loopback(arguments.host) and not config.tenants:
             _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
         Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()
-        serve(made if arguments.workers == 1 else make, listening, arguments.workers)
-    return 0
+        if not stopping.asked:
+            serve(made if arguments.workers == 1 else make, listening, arguments.workers)
 
 
 def _bound(host: str, port: int) -> socket.socket:

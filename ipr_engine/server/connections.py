@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -10,12 +11,29 @@ from ipr_engine.server.server_config import ServerLimits
 
 LOOKS = 8
 """So many times within `head_s` the timer looks who is late."""
+HAS_LEFT = getattr(select, "POLLRDHUP", 0)
+"""What the system tells of a client that sends nothing more, whatever was not read before; that a connection was reset it tells anyway."""
+UNREAD_S = 1.0
+"""So often the timer looks whether who is not read has left."""
+LINGERING = 128
+"""So many connections that were told their end may be read on; for one more the oldest is cut off."""
+LINGER_BYTES = 1 << 26
+"""The most that is read, and dropped, of one of them; twice what a body may have by default."""
 
 
 class Bounded(Protocol):
-    """A `Bounded` is a connection that can be ended."""
+    """A `Bounded` is a connection that can be ended.
+
+    Attributes:
+        lingers: it was told its end, and is read on for a while; it is none of those that are counted any more.
+        is_unread: whether somebody works for a request of it, and it is not read meanwhile.
+    """
 
     transport: Any
+    lingers: bool
+
+    @property
+    def is_unread(self) -> bool: ...
 
     def refuse(self, status: HTTPStatus) -> None: ...
 
@@ -29,7 +47,10 @@ class Connections:
         self._most = limits.connections
         self._head_s = limits.head_s
         self._owing: dict[Bounded, float] = {}  # since when, the longest first
+        self._lingering: dict[Bounded, asyncio.TimerHandle] = {}
         self._timed = False
+        self._unread: dict[Bounded, None] = {}
+        self._looks_at_unread = False
         self._count = 0
 
     def opened(self) -> bool:
@@ -42,13 +63,32 @@ class Connections:
             return False
         self.idle.pop(oldest, None)
         self._owing.pop(oldest, None)
-        oldest.transport.close()
+        oldest.transport.end()
         return True
 
     def closed(self, connection: Bounded) -> None:
+        if connection.lingers:
+            self._forget(connection)
+            return
+        self._unread.pop(connection, None)
         self._count -= 1
         self.idle.pop(connection, None)
         self._owing.pop(connection, None)
+
+    def linger(self, connection: Bounded) -> None:
+        """Have it read on for as long as a head may take, but without a place among those that are counted."""
+        self.closed(connection)
+        connection.lingers = True
+        self._lingering[connection] = asyncio.get_running_loop().call_later(self._head_s, connection.transport.abort)
+        if len(self._lingering) > LINGERING:
+            oldest = next(iter(self._lingering))
+            self._forget(oldest)
+            oldest.transport.abort()
+
+    def _forget(self, connection: Bounded) -> None:
+        timer = self._lingering.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
 
     def owes(self, connection: Bounded) -> None:
         """Say that the connection owes a head from now on."""
@@ -61,6 +101,28 @@ class Connections:
     def paid(self, connection: Bounded) -> None:
         """Say that the head has come."""
         self._owing.pop(connection, None)
+
+    def unread(self, connection: Bounded) -> None:
+        """Look whether its client leaves, as long as it is unread: the event loop tells that of those alone that it reads."""
+        self._unread[connection] = None
+        if not self._looks_at_unread:
+            self._looks_at_unread = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(UNREAD_S, self._look_at_unread, loop)
+
+    def _look_at_unread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End who has left, though what it sent before was not read, and look again as long as anybody is unread."""
+        polled, found = select.poll(), {}
+        self._unread = {one: None for one in self._unread if one.is_unread and not one.transport.is_closing()}
+        for one in self._unread:
+            number = one.transport.get_extra_info("socket").fileno()
+            found[number] = one
+            polled.register(number, HAS_LEFT)
+        for number, _ in polled.poll(0):
+            found[number].transport.abort()
+        self._looks_at_unread = bool(self._unread)
+        if self._looks_at_unread:
+            loop.call_later(UNREAD_S, self._look_at_unread, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """End who is late, and look again as long as anybody owes."""

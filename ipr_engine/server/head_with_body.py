@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 
 LONG = 65536
 """Bytes from which on a second system call costs less than a copy."""
@@ -11,15 +13,29 @@ LONG = 65536
 class HeadWithBody:
     """A `HeadWithBody` is a transport that writes the head of a reply together with what follows it: one system call, one packet."""
 
-    __slots__ = ("_flushing", "_head", "_loop", "_transport", "abort", "get_write_buffer_size", "is_closing")
+    __slots__ = (
+        "_flushing",
+        "_head",
+        "_lingers",
+        "_loop",
+        "_transport",
+        "abort",
+        "get_extra_info",
+        "get_write_buffer_size",
+        "is_closing",
+    )
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, lingers: Callable[[], bool]
+    ) -> None:
+        """Keep the transport. lingers: is asked at its end, once, whether the client may send on and has to be read."""
         self._transport = transport
         self._loop = loop
+        self._lingers = lingers
         self._head = b""
         self._flushing: asyncio.Handle | None = None
         self.abort, self.is_closing = transport.abort, transport.is_closing
-        self.get_write_buffer_size = transport.get_write_buffer_size
+        self.get_write_buffer_size, self.get_extra_info = transport.get_write_buffer_size, transport.get_extra_info
 
     def write(self, data: bytes) -> None:
         """Write, but a head only once something follows, or the event loop goes on without."""
@@ -50,7 +66,26 @@ class HeadWithBody:
         self._transport.write(self._head)
 
     def close(self) -> None:
+        """End what is written, and the connection; but where it lingers the client ends that, or the time in which it may."""
+        if self.is_closing():
+            return
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flush()
+        if self._lingers():
+            self.is_closing = _yes  # to everybody else
+            with contextlib.suppress(OSError):  # the client has reset it
+                self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def end(self) -> None:
+        """Close, and read on for nobody."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flush()
         self._transport.close()
+
+
+def _yes() -> bool:
+    return True

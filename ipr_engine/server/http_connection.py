@@ -9,11 +9,13 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ipr_engine.server.connections import Connections
-from ipr_engine.server.exchange import SHORT_WAY, Headers
+from ipr_engine.server.connections import LINGER_BYTES, Connections
+from ipr_engine.server.exchange import SHORT_WAY
 from ipr_engine.server.head_with_body import HeadWithBody
+from ipr_engine.server.short_way import ShortWay
+from ipr_engine.server.until_closed import OLD, UntilClosed
 
 
 class HttpConfig(uvicorn.Config):
@@ -33,76 +35,6 @@ class Nowhere(list[tuple[bytes, bytes]]):
         """Drop it."""
 
 
-class ShortWay:
-    """A `ShortWay` is one request and its reply, for who does without the messages of ASGI: each takes microseconds."""
-
-    __slots__ = ("_connection", "_cycle")
-
-    def __init__(self, connection: HttpConnection, cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
-
-    def body(self) -> bytes | None:
-        """Return the body, where it has come whole; it is taken by that."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected:
-            return None
-        body, cycle.body = bytes(cycle.body), bytearray()
-        self._connection.read_on()  # a long body paused it, and nobody would see the client leave
-        return body
-
-    @property
-    def is_full(self) -> bool:
-        """Return whether the client has not read what was written before."""
-        return bool(self._connection.flow.write_paused)
-
-    async def drained(self) -> None:
-        """Wait until the client has read, or left."""
-        await self._connection.flow.drain()
-
-    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
-        """Write a whole reply; False where the client has left."""
-        cycle = self._cycle
-        if cycle.disconnected or self._connection.transport.is_closing():
-            cycle.disconnected = True  # uvicorn would answer on its own
-            return False
-        cycle.response_started, cycle.waiting_for_100_continue = True, False
-        lines = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"content-length: %d\r\n\r\n" % len(body))
-        if cycle.scope["method"] != "HEAD":
-            lines.append(body)
-        self._connection.transport.write_whole(b"".join(lines))
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self._connection.transport.close()
-        cycle.on_response()
-        return True
-
-    def left(self) -> None:
-        """Say that the client has left."""
-        self._cycle.disconnected = True
-
-    def watch(self, leaves: Callable[[], None] | None) -> None:
-        """Have the client's leaving told, from now on; None: no longer."""
-        if leaves is None:
-            self._connection.watched.pop(self, None)
-        elif self._cycle.disconnected or self._connection.transport.is_closing():
-            leaves()
-        else:
-            self._connection.watched[self] = leaves
-            self._connection.read_on()
-
-    def abort(self) -> None:
-        """End the connection at once: what was not sent is dropped."""
-        self._cycle.disconnected = True
-        self._connection.transport.abort()
-
-
 class HttpConnection(HttpToolsProtocol):
     """An `HttpConnection` answers a client's requests one after the other."""
 
@@ -115,14 +47,16 @@ class HttpConnection(HttpToolsProtocol):
         self.watched: dict[ShortWay, Callable[[], None]] = {}
         self._owes = False  # a head, or the rest of a body that was answered before its end
         self._in_head = self._in_body = False
-        self._given_up = False  # what comes is not read any more
+        self._given_up = False  # what comes is dropped
+        self._dropped_bytes = 0
+        self.lingers = False
         self._head_bytes = 0  # of a head that has not ended, without the piece in which it began: that may hold more
         self._piece_bytes = 0  # of what is being read
         self._wrong = HTTPStatus.BAD_REQUEST  # what a request is that cannot be read
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.transport = HeadWithBody(transport, self.loop)  # it has what uvicorn asks of one
+        self.transport = HeadWithBody(transport, self.loop, self._goes_on)  # it has what uvicorn asks of one
         if not self._connections.opened():
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
@@ -131,16 +65,36 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.closed(self)
         self._unset_keepalive_if_required()
+        self._mark_left()
+        super().connection_lost(exc)
+        self._tell_left()
+
+    def _mark_left(self) -> None:
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         for way in self.watched:
             way.left()
-        super().connection_lost(exc)
+
+    def _tell_left(self) -> None:
         for leaves in list(self.watched.values()):
             leaves()
 
+    def _goes_on(self) -> bool:
+        """Return whether the client may send on, and have it read then: closing would reset the connection, and the client not read why."""
+        if not (self._in_head or self._in_body or self._given_up or self.flow.read_paused):
+            return False
+        self._given_up, self._owes = True, False
+        self._connections.linger(self)
+        if not self.transport.get_write_buffer_size():
+            self.connections.discard(self)  # a server that stops waits for those
+        self.flow.resume_reading()
+        return True
+
     def data_received(self, data: bytes) -> None:
         if self._given_up:  # it is read on so that the client's leaving is seen
+            self._dropped_bytes += len(data) if self.lingers else 0
+            if self._dropped_bytes > LINGER_BYTES:
+                self.transport.abort()
             return
         self._connections.idle.pop(self, None)
         self._unset_keepalive_if_required()
@@ -155,6 +109,8 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserError:
                 self.refuse(self._wrong)
                 return
+        if self._given_up:
+            return
         if self._is_answering and not self._in_head and not self._in_body:
             self._head_bytes = 0
         elif self._head_bytes > self._connections.head_bytes:
@@ -182,6 +138,12 @@ class HttpConnection(HttpToolsProtocol):
         """Read, unless requests wait that came before: their number is bounded by that."""
         if not self.pipeline:
             self.flow.resume_reading()
+        elif self.watched:
+            self._connections.unread(self)
+
+    @property
+    def is_unread(self) -> bool:
+        return bool(self.watched) and self.flow.read_paused
 
     @property
     def _is_answering(self) -> bool:
@@ -219,6 +181,11 @@ class HttpConnection(HttpToolsProtocol):
             self.scope["extensions"] = {SHORT_WAY: ShortWay(self, self.cycle)}
             self.headers = Nowhere()
             self._in_body = True
+            if self.pipeline and self.watched:
+                self._connections.unread(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, UntilClosed(app, cycle) if cycle.scope["http_version"] == OLD else app)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0  # what is neither head nor body, lengths of chunks and trailers, is bounded as a head is
@@ -237,11 +204,11 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.pipeline:  # uvicorn reads on after every reply; here one piece of requests waits, and no more
-            self.flow.pause_reading()
         if self.transport.is_closing():
             self._end_when_read(self.transport.get_write_buffer_size())
             return
+        if self.pipeline:  # uvicorn reads on after every reply; here one piece of requests waits, and no more
+            self.flow.pause_reading()
         if self._is_answering:  # a request may have waited behind
             return
         if self._in_head or self._in_body:
@@ -271,15 +238,26 @@ class HttpConnection(HttpToolsProtocol):
         """Say why the connection ends, and end it; nothing is said in the middle of a reply, or to who never said a word."""
         if self.transport.is_closing():
             return
-        if self._is_answering and not self._in_body:  # what came behind a request is wrong: that one is answered yet
+        if self._is_answering and (
+            self.pipeline or not self._in_body
+        ):  # what came behind a request is wrong: that one is answered yet
             self.cycle.keep_alive = False
             self._given_up = True
             return
         cycle = self.cycle
         answered = cycle is not None and (cycle.response_started if self._is_answering else self._in_body)
         silent = status == HTTPStatus.REQUEST_TIMEOUT and cycle is None and not self._piece_bytes
-        if not self.pipeline and not answered and not silent:
+        if silent or (answered and status == HTTPStatus.REQUEST_TIMEOUT):  # it had its time
+            self.transport.end()
+            return
+        if not answered:
             said = f"{status.phrase}\n".encode()
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
             self.transport.write(f"{head}content-length: {len(said)}\r\n\r\n".encode() + said)
+        self._given_up = True
         self.transport.close()
+        if self._is_answering:  # who waits for the rest of this body has nobody to answer
+            self._mark_left()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._tell_left()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from time import monotonic
 from typing import Any
 
 import uvicorn
-from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from ipr_engine.server.http_connection import HttpConfig, HttpConnection
+from ipr_engine.server.worker_processes import WorkerProcesses
 
 STOP_S = 30  # a worker that stops may finish what it answers for so long
 KEEP_ALIVE_S = 75  # longer than common proxies and client pools keep a connection, so that they are who ends it
-PAUSE_S = 1.0  # between two workers that are started in place of others
-LOGGER = logging.getLogger(__name__)
 
 
 def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
@@ -44,7 +41,7 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
         timeout_graceful_shutdown=STOP_S,
     )
     if workers > 1:
-        _Workers(config, [listening]).run()
+        WorkerProcesses(config, [listening]).run()
         return
     server = uvicorn.Server(config)
 
@@ -54,38 +51,3 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes over, and raises it once more when it is done
         signal.signal(number, stop)
     server.run([listening])
-
-
-class _Workers(Multiprocess):
-    """`_Workers` are processes that share a socket; one that dies is started again."""
-
-    _not_before = 0.0
-
-    def keep_subprocess_alive(self) -> None:
-        """Start another worker for each that has ended.
-
-        Uvicorn's own asks each over a pipe whether it lives, and waits for the answer of one that dies meanwhile.
-        """
-        for position, worker in enumerate(self.processes):
-            if not self.should_exit.is_set() and not worker.process.is_alive() and monotonic() >= self._not_before:
-                self._not_before = monotonic() + PAUSE_S
-                worker.kill()
-                LOGGER.error("worker %s has died; another begins in its place", worker.pid)
-                self.processes[position] = Process(self.config, self.sockets)
-                self.processes[position].start()
-
-    def handle_hup(self) -> None:
-        """Stop, as at SIGTERM; uvicorn would replace one worker after the other, and hear nobody meanwhile."""
-        self.should_exit.set()
-
-    def handle_ttin(self) -> None:
-        """Do nothing: the number of workers stays."""
-
-    def handle_ttou(self) -> None:
-        """Do nothing: the number of workers stays."""
-
-    def terminate_all(self) -> None:
-        # whoever comes now is refused, and does not wait for workers that take nobody any more
-        for one in self.sockets:
-            one.close()
-        super().terminate_all()

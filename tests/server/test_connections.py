@@ -19,13 +19,14 @@ HEAD_S = 1.0
 BODY = b'{"prompt": "What is 17 * 23?"}'
 HEAD = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n" % len(BODY)
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+WRONG_CHUNK = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"
 PLAIN = HEAD + b"\r\n" + BODY
 ASKS_UPGRADE = HEAD + UPGRADE + b"\r\n" + BODY
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    config = {"server": {"limits": {"head_s": HEAD_S, "connections": MOST}}}
+    config = {"server": {"limits": {"head_s": HEAD_S, "body_s": HEAD_S, "connections": MOST}}}
     with ServerProcess(tmp_path_factory.mktemp("connections"), config) as serving:
         yield serving
 
@@ -203,7 +204,7 @@ def test_who_reads_nothing_is_read_no_further(server: ServerProcess) -> None:
         assert len(replies(connection, 1000)) == 1000  # and now it reads
 
 
-@pytest.mark.parametrize("behind", [b"GARBAGE\r\n\r\n", b"x", PLAIN + b"\x00\x01"])
+@pytest.mark.parametrize("behind", [b"GARBAGE\r\n\r\n", b"x", PLAIN + b"\x00\x01", WRONG_CHUNK])
 def test_what_is_wrong_behind_a_request_does_not_eat_its_reply(server: ServerProcess, behind: bytes) -> None:
     with server.connection() as connection:
         connection.sendall(PLAIN + behind)
