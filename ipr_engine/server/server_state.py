@@ -155,6 +155,8 @@ class ServerState:
                     await asyncio.to_thread(self._watch.close)
                 self._workers.write(self.engine.counters())
                 self.decider.recent.share()
+                if self.owns_process:
+                    await asyncio.to_thread(_flush_log)
 
     async def _warm_up(self) -> None:
         try:
@@ -261,3 +263,9 @@ class ServerState:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
+
+
+def _flush_log() -> None:
+    """Have the lines of this process written that wait: a worker ends by a signal."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
