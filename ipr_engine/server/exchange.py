@@ -33,6 +33,9 @@ class ServedRequest(Protocol):
     @property
     def is_full(self) -> bool: ...
 
+    @property
+    def unread(self) -> int: ...
+
     async def drained(self) -> None: ...
 
     def reply(self, status: int, headers: Headers, body: bytes) -> bool: ...
@@ -122,7 +125,7 @@ class Exchange:
         """
         if self._short_way is not None:
             if self._short_way.is_full:
-                await self._in_time(self._short_way.drained())
+                await self._read_on(self._short_way)
             if not self._short_way.reply(status, headers, body):
                 raise ClientGoneError
             self.status, self.ended = status, True
@@ -136,8 +139,12 @@ class Exchange:
         await self.reply(status, json_text(found), [JSON, *headers])
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """Begin a reply whose pieces come later."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        """Begin a reply whose pieces come later.
+
+        Raises:
+            ClientGoneError: as `piece`.
+        """
+        await self._sent({"type": "http.response.start", "status": status, "headers": headers})
         self.status = status
 
     async def piece(self, piece: bytes, *, more: bool = True) -> None:
@@ -146,17 +153,33 @@ class Exchange:
         Raises:
             ClientGoneError: the client has not read for so long that nobody waits for it any more.
         """
-        await self._in_time(self._send({"type": "http.response.body", "body": piece, "more_body": more}))
+        await self._sent({"type": "http.response.body", "body": piece, "more_body": more})
         self.ended = not more
 
-    async def _in_time(self, sending: Awaitable[None]) -> None:
+    async def _sent(self, message: Message) -> None:
+        if self._short_way is not None:
+            if self._short_way.is_full:
+                await self._read_on(self._short_way)
+            await self._send(message)  # it waits for nobody then
+            return
         try:
             with self._patience:
-                await sending
+                await self._send(message)
         except TimeoutError:
-            if self._short_way is not None:
-                self._short_way.abort()
             raise ClientGoneError from None
+
+    async def _read_on(self, way: ServedRequest) -> None:
+        """Wait until the client has read, as long as it reads anything."""
+        unread = way.unread
+        while True:
+            try:
+                with self._patience:
+                    return await way.drained()
+            except TimeoutError:
+                before, unread = unread, way.unread
+            if unread >= before:
+                way.abort()
+                raise ClientGoneError
 
     @property
     def is_of_own_server(self) -> bool:
