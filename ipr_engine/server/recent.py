@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from time import time
@@ -26,7 +27,7 @@ READ_AT_ONCE = (
 
 
 class Seen(NamedTuple):
-    """A `Seen` is a decision that nobody has looked at yet; its frontier is not computed."""
+    """A `Seen` is a decision that nobody has looked at yet; its frontier is not computed. number: by which it came."""
 
     decision: Decision
     id: str
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     asked: str
     served: str | None
     saved_usd: float | None
+    number: int
 
 
 class Looked(NamedTuple):
@@ -48,16 +50,17 @@ class Ring:
 
     Attributes:
         routed: (candidate, cause) -> requests, since the start.
-        unread: the fields of each `Seen`. add: appends to it.
+        unread: the fields of each `Seen`. add: appends to it. numbers: of those that come.
     """
 
-    __slots__ = ("_lock", "_read", "add", "routed", "unread")
+    __slots__ = ("_lock", "_read", "add", "numbers", "routed", "unread")
 
     def __init__(self) -> None:
         self.routed: Counter[tuple[str, str]] = Counter()
         self.unread: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # plain tuples: every request makes one
         self.add = self.unread.append
-        self._read: list[dict[str, Any]] = []
+        self.numbers = count()
+        self._read: list[tuple[int, dict[str, Any]]] = []
         self._lock = Lock()
 
     def look(self) -> Looked:
@@ -68,11 +71,13 @@ class Ring:
                     seen = self.unread.pop()
                 except IndexError:
                     break
-                self._read.append(_figures(Seen(*seen)))
-            self._read = sorted(self._read, key=lambda found: found["at"])[-KEPT:]
+                read = Seen(*seen)
+                self._read.append((read.number, _figures(read)))
+            # by number: a clock may be set back
+            self._read = sorted(self._read, key=lambda found: found[0])[-KEPT:]
             room = KEPT - len(self._read)
             waiting = len(self.unread) if room else 0
-            return Looked(list(self._read), min(waiting, room))
+            return Looked([figures for _, figures in self._read], min(waiting, room))
 
 
 class Recent:
@@ -98,7 +103,7 @@ class Recent:
         saved = decided.saved
         if served is not None and served != decided.decision.model:
             saved = decided.saved_usd(decided.decision.bundle.names.index(served))
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved))
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(ring.numbers)))
         if served is not None:
             ring.routed[served, cause] += 1
 
