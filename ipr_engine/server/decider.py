@@ -39,7 +39,7 @@ class Decider:
 
     Attributes:
         engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
-        record_problem: why the last decision could not be recorded; None where it could.
+        record_problem: why the last decision could not be recorded, without the file's path; None where it could.
     """
 
     def __init__(
@@ -106,9 +106,10 @@ class Decider:
         except InvalidInputError as error:
             raise refused_as(question.controls.named_by(error) or error) from None
         except RecordError as error:
-            if str(error) != self.record_problem:
+            why = _without_path(error)
+            if why != self.record_problem:
                 LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
-            self.record_problem = str(error)
+            self.record_problem = why
             raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
         except IprError as error:
             raise refused_as(error) from None
@@ -182,6 +183,12 @@ class Decider:
             self.metrics.assumed(kind).inc()
         billed, assumed = await assumed_bill_beside(self._maker.encoder, parsed, self._assumed)
         return {**given, "billed_tokens": billed}, assumed
+
+
+def _without_path(error: RecordError) -> str:
+    cause = error.__cause__
+    known = cause.strerror if isinstance(cause, OSError) else None
+    return f"decisions cannot be recorded: {known or 'the log tells why'}"
 
 
 def _reason(row: Decision, asked: AskedPolicy) -> str | None:

@@ -167,8 +167,10 @@ class ServerState:
             if self._root is not None:
                 self._watch = await self._follow(self._root)
         except Exception as error:
-            self._problem = f"{type(error).__name__}: {error}"
-            logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
+            self._problem = (
+                f"{type(error).__name__}; the log tells why"  # anybody may read it, and a text may hold a path
+            )
+            logging.getLogger(__name__).error("the server does not become ready: %s: %s", type(error).__name__, error)
             return
         if self.owns_process:  # what is loaded stays, and is not looked through again
             gc.collect()
