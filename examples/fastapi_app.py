@@ -1,6 +1,6 @@
 """An app of your own that says which model should answer a chat completion.
 
-    pip install ipr_engine fastapi uvicorn
+    pip install -e . fastapi uvicorn         # in the clone
     uvicorn --app-dir examples fastapi_app:app
     curl 'localhost:8000/choose?tau=0.2' --json '{"messages": [{"role": "user", "content": "What is 17 * 23?"}]}'
 

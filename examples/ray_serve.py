@@ -1,6 +1,6 @@
 """A Ray Serve ingress that chooses the model of each chat completion, and hands the request to the model's own deployment.
 
-    pip install ipr_engine 'ray[serve]'
+    pip install -e . 'ray[serve]'            # in the clone
     serve run --app-dir examples ray_serve:build tau=0.2 family=Claude
     curl localhost:8000 --json '{"messages": [{"role": "user", "content": "What is 17 * 23?"}]}'
 

@@ -41,3 +41,16 @@ def test_what_was_recorded_is_what_is_asked_for(extra):
     assert RECORDED[extra]["requirements"] == [*PROJECT["dependencies"], *EXTRAS.get(extra, [])], (
         f"python -m benchmarks.install {extra} --record"
     )
+
+
+def test_no_document_has_pip_look_for_the_package_on_an_index():
+    """None has it: pip takes it from a clone or a wheel. Only an error, read where it is installed, may name it."""
+    found = {
+        (path.name, line.strip())
+        for folder, pattern in (("docs", "*.md"), (".", "README.md"), ("examples", "*.py"))
+        for path in sorted((ROOT / folder).glob(pattern))
+        for line in path.read_text().splitlines()
+        if re.search(r"pip install [^`#]*\bipr_engine\b", line)
+    }
+    told = {("install.md", "pip install 'ipr_engine[tokenizers]' (No module named 'tokenizers')")}
+    assert {one for one in found if "finds nothing" not in one[1]} == told

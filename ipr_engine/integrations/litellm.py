@@ -23,6 +23,7 @@ from typing import Any, Unpack
 from ipr_engine._extras import need
 from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import IprError
+from ipr_engine.integrations.litellm_request import controls_in, routed, same_request, take_out_controls, tiers_of
 from ipr_engine.integrations.seat import Answer, Seat, told
 from ipr_engine.integrations.shared_engine import BundleSource
 from ipr_engine.policy.policy_spec import POLICY_CONTROLS, PolicyOptions
@@ -46,10 +47,17 @@ TEXT_CALLS = (
 
 @dataclass(slots=True)
 class _Asked:
-    """An `_Asked` is one request on its way through the proxy: its body, and what was decided, among whom, or why nothing was."""
+    """An `_Asked` is one request on its way through the proxy: its body, and what was decided, among whom, or why nothing was.
+
+    Attributes:
+        said: its headers, and where its body held controls, and them.
+        by: the seat that decided, which knows whose candidates deployments are.
+    """
 
     body: Mapping[str, Any]
+    said: tuple[object, Sequence[tuple[str, object]]]
     answer: Answer | None = None
+    by: LiteLLMSeat | None = None
     among: frozenset[str] | None = None
     error: BaseException | None = None
 
@@ -101,14 +109,17 @@ class LiteLLMSeat(_CustomLogger):  # type: ignore[misc]  # a class of LiteLLM's,
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
-        """Keep the request for who decides it, and refuse a wrong control with HTTP 400."""
+        """Keep the request for who decides it, take its controls out of it, and refuse a wrong one with HTTP 400."""
         if call_type in TEXT_CALLS:
-            known = _asked.get()
-            if known is None or known.body is not data:
-                _asked.set(_Asked(data))
+            asked = _asked.get()
+            if asked is None or not same_request(asked.body, data):
+                asked = _Asked(data, controls_in(data))
+                _asked.set(asked)
+            asked.body = data
+            take_out_controls(data)
             if self._only is None or data.get("model") in self._only:
                 try:
-                    self.seat.policy(*_controls_of(data))
+                    self.seat.policy(*asked.said)
                 except WrongControlError as error:
                     self.seat.count("refused")
                     raise _refusal(error) from None
@@ -119,12 +130,13 @@ class LiteLLMSeat(_CustomLogger):  # type: ignore[misc]  # a class of LiteLLM's,
     async def async_post_call_response_headers_hook(
         self, data: Any, user_api_key_dict: Any, response: Any, *_: Any, **__: Any
     ) -> dict[str, str] | None:
-        """Return the headers of the response: the decision, or x-ipr-error where there was none."""
+        """Return the headers of the response: who answers and why, or x-ipr-error where nothing was decided."""
         asked = _asked.get()
         if asked is None:
             return None
-        if asked.answer is not None:
-            return asked.answer.headers()
+        if asked.answer is not None and asked.by is not None:
+            # None: everybody failed, and no candidate answers
+            return None if response is None else asked.answer.headers(asked.by.served_by(asked.answer, data))
         return None if asked.error is None else {"x-ipr-error": told(asked.error)}
 
     async def _decide(self, context: Any, among: frozenset[str] | None = None) -> Decision:
@@ -137,18 +149,21 @@ class LiteLLMSeat(_CustomLogger):  # type: ignore[misc]  # a class of LiteLLM's,
         """
         asked = _asked.get()
         if asked is None:
-            asked = _Asked(
-                {"messages": context.raw_messages or context.structured_messages, "metadata": context.metadata}
-            )
+            body = {"messages": context.raw_messages or context.structured_messages, "metadata": context.metadata}
+            asked = _Asked(body, controls_in(body))
         elif among is not None and asked.answer is not None and asked.among == among:
             return asked.answer.decision
         try:
-            policy = self.seat.policy(*_controls_of(asked.body), among)
-            asked.answer, asked.among = await self.seat.decide(asked.body, policy), among
+            policy = self.seat.policy(*asked.said, among)
+            asked.answer, asked.among, asked.by = await self.seat.decide(asked.body, policy), among, self
         except (Exception, asyncio.CancelledError) as error:  # cancelled: LiteLLM's time for a classifier is over
             self._undecided(error, asked)
             raise
         return asked.answer.decision
+
+    def served_by(self, answer: Answer, data: Mapping[str, Any]) -> str | None:
+        """Return the candidate that answers a decided request; None where it is none of the seat's."""
+        raise NotImplementedError
 
     def _undecided(self, error: BaseException, asked: _Asked | None) -> None:
         """Count, log and keep why a request got no decision."""
@@ -204,6 +219,18 @@ class IprClassifier(LiteLLMSeat):
         """Return the tier of the candidate that is chosen for the request."""
         decision = await self._decide(context)
         return next((tier for tier, candidate in self.seat.names().items() if candidate == decision.model), None)
+
+    def served_by(self, answer: Answer, data: Mapping[str, Any]) -> str | None:
+        """Return the candidate whose tier has the model group that answers; LiteLLM falls back to groups, and raises tiers."""
+        chosen, noted = answer.decision.model, routed(data)
+        group = noted.get("deployment_model_name")
+        tiers = {tier.casefold(): candidate for tier, candidate in self.seat.names().items()}
+        found = [
+            tiers.get(tier.casefold())
+            for tier, groups in tiers_of(noted.get("original_model_group")).items()
+            if group in groups
+        ]
+        return chosen if chosen in found else next(iter(found), None)
 
 
 class IprPlugin(LiteLLMSeat):
@@ -281,24 +308,23 @@ class IprPlugin(LiteLLMSeat):
         names = self.seat.names()
         served: dict[str, list[str]] = {}
         for model in models:
-            candidate = names.get(model) or names.get(model.partition("/")[2])
+            candidate = _candidate(names, model)
             if candidate is None:
                 return None
             served.setdefault(candidate, []).append(model)
         return served if len(served) > 1 else None
+
+    def served_by(self, answer: Answer, data: Mapping[str, Any]) -> str | None:
+        """Return the candidate of the deployment that answers."""
+        return _candidate(self.seat.names(), str(routed(data).get("deployment", "")))
 
     def _passed(self, context: Any) -> Any:
         self.seat.count("passed")
         return context
 
 
-def _controls_of(body: Mapping[str, Any]) -> tuple[object, object]:
-    """Return the headers of a request and the object `ipr` of its metadata."""
-    request = body.get("proxy_server_request") or {}
-    metadata = body.get("metadata") or {}
-    said = (request.get("body") or {}).get("metadata") or metadata
-    headers = request.get("headers") or metadata.get("headers")
-    return headers, said.get("ipr") if isinstance(said, Mapping) else None
+def _candidate(names: Mapping[str, str], model: str) -> str | None:
+    return names.get(model) or names.get(model.partition("/")[2])
 
 
 def _refusal(error: WrongControlError) -> Exception:

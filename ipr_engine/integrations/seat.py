@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ipr_engine._validate import list_of_names, matched
@@ -22,7 +22,10 @@ from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
 from ipr_engine.request.assumed import assumed_bill_beside
 from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
 
-FIELD = "metadata.ipr"
+FALLBACK = "fallback"
+"""The cause of an answer by another than the one chosen, as in `ipr serve`."""
+OF_A_CANDIDATE = ("x-ipr-candidate", "x-ipr-quality", "x-ipr-cost-usd", "x-ipr-saved-usd")
+"""Headers that tell of the candidate that answers."""
 MAX_KEPT_BESTS = 256
 LONGEST_HEADER = 300  # characters of an error that a response's header tells
 
@@ -33,23 +36,30 @@ class Answer(NamedTuple):
     """An `Answer` is a decision, and what is known besides.
 
     Attributes:
-        saved: predicted USD, against the policy's best single candidate on this request; None where that one is not known.
+        best: the position of the policy's best single candidate, which savings are counted against; None where it is not known.
         uncounted: the kinds of parts of the request that cannot be counted. assumed: tokens that are billed for them.
     """
 
     decision: Decision
-    saved: float | None = None
+    best: int | None = None
     uncounted: tuple[str, ...] = ()
     assumed: int = 0
 
-    def headers(self) -> dict[str, str]:
-        """Return what a response's headers tell."""
+    def headers(self, served: str | None) -> dict[str, str]:
+        """Return what a response's headers tell.
+
+        served: the candidate that answers; None: who answers is no candidate, and nothing is predicted of it.
+        """
         decision = self.decision
+        names = decision.bundle.names
+        index = names.index(served) if served in names else decision.index
         headers = {
-            "x-ipr-candidate": header_value(decision.model),
-            "x-ipr-cause": decision.cause,
-            **reply_headers(decision, decision.index, self.saved, self.assumed),
+            "x-ipr-candidate": header_value(names[index]),
+            "x-ipr-cause": decision.cause if served == decision.model else FALLBACK,
+            **reply_headers(decision, index, decision.saved_usd(self.best, index), self.assumed),
         }
+        if served not in names:
+            headers = {name: text for name, text in headers.items() if name not in OF_A_CANDIDATE}
         if self.uncounted:
             headers["x-ipr-uncounted"] = header_value(", ".join(sorted(set(self.uncounted))))
         return headers
@@ -121,18 +131,23 @@ class Seat:
         """Return the gateway's name -> candidate, as the bundle that serves writes it."""
         return self._at(self.engine)[0]
 
-    def policy(self, headers: object, field: object, among: Collection[str] | None = None) -> Policy:
+    def policy(
+        self,
+        headers: object = None,
+        objects: Iterable[tuple[str, object]] = (),
+        among: Collection[str] | None = None,
+    ) -> Policy:
         """Return the policy of one request: the operator's, with the request's controls over it.
 
         Args:
-            headers: name -> text, of the HTTP request. field: the object `ipr` of its metadata; None where it has none.
+            headers: name -> text, of the HTTP request. objects: where its body holds controls ("metadata.ipr"), and them.
             among: the candidates that can serve the request; None: all of the seat's.
         Raises:
             WrongControlError: a control is wrong.
             IprError, OSError: the bundle cannot be loaded yet, or does not have what the operator's policy needs.
         """
         texts = ((str(name), str(text)) for name, text in headers.items()) if isinstance(headers, Mapping) else ()
-        controls = read_controls(texts, [(FIELD, field)], self._controls)
+        controls = read_controls(texts, objects, self._controls)
         engine = self.engine
         names, policy = self._at(engine)
         if controls is NO_CONTROLS and among is None:
@@ -189,7 +204,7 @@ class Seat:
         decision = await engine.route(request.encoded if plain else request, policy, **given)
         self.count("decided", decision.model)
         _log.info("decided %s", decision)
-        return Answer(decision, decision.saved_usd(self._best(decision), decision.index), uncounted, assumed)
+        return Answer(decision, self._best(decision), uncounted, assumed)
 
     def _best(self, decision: Decision) -> int | None:
         """Return the position of the best single candidate of a decision's policy, found once for each policy."""

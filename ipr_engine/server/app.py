@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Unpack
@@ -36,6 +36,8 @@ from ipr_engine.serving.queueing import Limits
 from ipr_engine.serving.recorders import AsyncRecorder
 
 Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
+VERSION = "/v1"
+"""What the paths begin with that SDKs ask for: some of them have it in their base URL, some in their paths."""
 
 
 def app(
@@ -117,7 +119,7 @@ def app(
         read("/ready", _ready(state)),
         read("/metrics", _metrics(state)),
     ]
-    unknown = _unknown(state)
+    unknown = _unknown(state, {route.path for route in routes if route.path.startswith(VERSION)})
     made = _application(applications.Starlette)(
         routes=routes, lifespan=lifespan, exception_handlers={404: unknown, 405: unknown}
     )
@@ -219,19 +221,34 @@ def _metrics(state: ServerState) -> Handler:
     return answer
 
 
-def _unknown(state: ServerState) -> Callable[[Any, Any], Awaitable[Any]]:
-    """Return what answers a path or a method that is not known, as clients of OpenAI read errors; it counts under one name."""
+def _unknown(state: ServerState, known: Collection[str]) -> Callable[[Any, Any], Awaitable[Any]]:
+    """Return what answers a path or a method that is not known, as clients read errors; it counts under one name.
+
+    known: the paths that an SDK asks for.
+    """
     responses = need("starlette.responses", "a server", "serve")
 
     async def answer(request: Any, error: Any) -> Any:
         status = error.status_code
-        message = "the path is not known" if status == 404 else "the method is not allowed here"
+        path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        meant, why = _meant(path, known)
+        message = f"the path is not known{why}" if status == 404 else "the method is not allowed here"
         state.metrics.requests("other", "", str(status)).inc()
         if state.logs_requests:
             told = Told("other")
             told.refused = message
             state.log(told, status, math.nan)
-        form = MESSAGES if request.url.path.startswith(MESSAGES.path) else CHAT
+        form = MESSAGES if meant.startswith(MESSAGES.path) else CHAT
         return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
 
     return answer
+
+
+def _meant(path: str, known: Collection[str]) -> tuple[str, str]:
+    """Return the path that is meant where a client's base URL has one /v1 too few or too many, and what to do; else the path itself."""
+    if VERSION + path in known:
+        return VERSION + path, f"; {VERSION}{path} is: give the client a base URL that ends in {VERSION}"
+    once = path.removeprefix(VERSION)
+    if once in known:
+        return once, f"; {once} is: give the client a base URL without {VERSION}"
+    return path, ""

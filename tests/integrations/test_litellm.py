@@ -68,6 +68,7 @@ def config(upstream: str) -> dict[str, Any]:
     groups = [(f"m-{tier}", f"up-{tier}") for tier in TIERS]
     groups += [("pool", f"up-{tier}") for tier in TIERS]
     groups += [("strange", "up-large"), ("strange", "nobody-knows"), ("embeddings", "embedder")]
+    groups += [("stranger", "nobody-knows")]
     return {
         "model_list": [
             *map(alias, ("auto", "fixed", "broken", "unseen")),
@@ -75,7 +76,7 @@ def config(upstream: str) -> dict[str, Any]:
         ],
         "router_settings": {
             "plugins": ["my_ipr.pool"],
-            "fallbacks": [{"m-large": ["m-small"]}],
+            "fallbacks": [{"m-large": ["m-small"]}, {"m-tiny": ["stranger"]}],
             "num_retries": 2,
             "disable_cooldowns": True,
         },
@@ -140,10 +141,42 @@ def test_tau_by_header_changes_the_model(proxy, upstream, engine):
     assert served(upstream) == [best, cheapest]
 
 
-def test_the_body_may_say_tau_as_well(proxy, upstream, engine):
-    reply = proxy.chat("auto", PROMPTS[0], metadata={"ipr": {"tau": 1}})
+@pytest.mark.parametrize("model", ["auto", "pool"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"ipr": {"tau": 1}}},
+        {"metadata": {"ipr": '{"tau": 1}', "mine": "a"}},
+        {"ipr": {"tau": 1}},
+        {"ipr": '{"tau": 1}'},
+        {"ipr": None, "metadata": {"ipr": {"tau": 1}}},
+    ],
+)
+def test_the_body_may_say_tau_as_well(proxy, upstream, engine, body, model):
+    reply = proxy.chat(model, PROMPTS[0], **body)
     assert reply.headers["x-ipr-tau"] == "1"
     assert served(upstream) == [chosen(engine, PROMPTS[0], 1.0)]
+
+
+@pytest.mark.parametrize("said", [{"ipr": {"tau": 1}}, {"metadata": {"ipr": '{"tau": 1}', "mine": "a"}}])
+@pytest.mark.parametrize("model", ["auto", "pool", "m-large"])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPTS[0]}]}),
+        ("/v1/messages", {"max_tokens": 16, "messages": [{"role": "user", "content": PROMPTS[0]}]}),
+        ("/v1/responses", {"input": PROMPTS[0]}),
+        ("/v1/completions", {"prompt": PROMPTS[0]}),
+    ],
+    ids=["chat", "messages", "responses", "completions"],
+)
+def test_no_provider_sees_the_controls(proxy, upstream, path, asked, model, said):
+    reply = proxy.post(path, {"model": model, **asked, **said})
+    assert reply.status == 200, reply.text
+    assert reply.headers.get("x-ipr-tau") == (None if model == "m-large" else "1")
+    [seen] = upstream.seen()
+    assert "ipr" not in seen
+    assert "ipr" not in (seen.get("metadata") or {})
 
 
 def test_the_response_tells_the_decision(proxy, engine):
@@ -215,6 +248,11 @@ def test_other_formats_are_decided_alike(proxy, upstream, engine, path, said):
         ({}, {"metadata": {"ipr": "tau"}}, "metadata.ipr"),
         ({"x-ipr-tau": "0.2"}, {"metadata": {"ipr": {"preset": "cost"}}}, "metadata.ipr.preset"),
         ({"x-ipr-requires": "wings"}, {}, "x-ipr-requires"),
+        ({}, {"ipr": {"tau": 1.7}}, "ipr.tau"),
+        ({}, {"ipr": {"tua": 0.2}}, "ipr.tua"),
+        ({}, {"ipr": 0.2}, "ipr"),
+        ({"x-ipr-tau": "0.2"}, {"ipr": {"tau": 0.2}}, "ipr.tau"),
+        ({}, {"ipr": {"tau": 0.2}, "metadata": {"ipr": {"tau": 0.2}}}, "metadata.ipr.tau"),
     ],
 )
 def test_a_wrong_control_is_refused(proxy, upstream, headers, body, control):
@@ -254,13 +292,64 @@ def test_controls_that_the_operator_does_not_accept_are_refused(proxy, upstream)
     assert len(upstream.seen()) == 1
 
 
-def test_a_chosen_model_that_fails_is_followed_by_litellms_own_fallback(proxy, upstream):
+CALLS = [
+    pytest.param("/v1/chat/completions", {}, {"messages": [{"role": "user", "content": PROMPTS[0]}]}, id="chat"),
+    pytest.param(
+        "/v1/messages", {"max_tokens": 16}, {"messages": [{"role": "user", "content": PROMPTS[0]}]}, id="messages"
+    ),
+    pytest.param("/v1/responses", {}, {"input": PROMPTS[0]}, id="responses"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("path", "limits", "asked"), CALLS)
+def test_the_headers_tell_who_answers_in_place_of_a_chosen_model_that_fails(
+    proxy, upstream, engine, path, limits, asked, stream
+):
     upstream.fail("up-large", "status", status=503)
-    reply = proxy.chat("auto", PROMPTS[0], {"x-ipr-allowed": "large"})
-    assert reply.status == 200
-    assert reply.headers["x-ipr-candidate"] == "alpha/large"  # decided; who served is in x-litellm-model-name
+    reply = proxy.post(path, {"model": "auto", **limits, **asked, "stream": stream}, {"x-ipr-allowed": "large"})
+    assert (reply.status, served(upstream)) == (200, ["large", "small"]), reply.text
     assert reply.headers["x-litellm-model-name"] == "openai/up-small"
-    assert served(upstream) == ["large", "small"]
+    assert told_of(reply) == predicted(engine, {**limits, **asked}, "small", "fallback", allowed=["alpha/large"])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_who_answers_may_be_no_candidate(proxy, upstream, stream):
+    upstream.fail("up-tiny", "status", status=503)
+    reply = proxy.chat("auto", PROMPTS[0], {"x-ipr-allowed": "tiny"}, stream=stream)
+    assert (reply.status, served(upstream)) == (200, ["tiny", "nobody-knows"])
+    told = {name for name in reply.headers if name.startswith("x-ipr-")}
+    assert told == {"x-ipr-cause", "x-ipr-tau", "x-ipr-bundle", "x-ipr-support"}
+    assert reply.headers["x-ipr-cause"] == "fallback"
+
+
+@pytest.mark.parametrize(("model", "asked"), [("auto", 1), ("pool", 3)])
+def test_a_reply_that_nobody_answered_tells_of_no_candidate(proxy, upstream, model, asked):
+    for tier in TIERS:
+        upstream.fail(f"up-{tier}", "status", status=503)
+    reply = proxy.chat(model, PROMPTS[0], {"x-ipr-exclude": "large, tiny"} if model == "auto" else {})
+    assert reply.status == 503
+    assert len(served(upstream)) >= asked
+    assert not {name for name in reply.headers if name.startswith("x-ipr-")}
+
+
+def told_of(reply: Any) -> dict[str, Any]:
+    """What the headers say of who answers."""
+    numbers = ("x-ipr-quality", "x-ipr-cost-usd")
+    told = {name: float(reply.headers[name]) for name in numbers}
+    return {"candidate": reply.headers["x-ipr-candidate"], "cause": reply.headers["x-ipr-cause"], **told}
+
+
+def predicted(engine: Engine, request: dict[str, Any], tier: str, cause: str, **options: Any) -> dict[str, Any]:
+    """What is to be said where a tier answers."""
+    decision = engine.route(request, tau=0.2, **options)
+    index = decision.bundle.names.index(TIERS[tier])
+    return {
+        "candidate": TIERS[tier],
+        "cause": cause,
+        "x-ipr-quality": pytest.approx(float(decision.qualities[index]), abs=1e-4),
+        "x-ipr-cost-usd": pytest.approx(decision.usd_of(index), rel=1e-5),
+    }
 
 
 def test_a_missing_bundle_is_seen_and_no_outage(proxy, upstream):
@@ -299,15 +388,32 @@ def test_a_group_is_narrowed_to_the_engines_choice(proxy, upstream, engine, prom
     assert reply.headers["x-ipr-candidate"] == TIERS[served(upstream)[0]]
 
 
-def test_retries_of_a_group_go_down_the_ranking(proxy, upstream, engine):
-    request = {"messages": [{"role": "user", "content": PROMPTS[0]}]}
-    ranked = engine.route(request, tau=0.2, allowed=list(TIERS.values())).ranked
-    order = [next(tier for tier, name in TIERS.items() if name == candidate) for candidate in ranked]
-    for tier in order[:2]:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("failed", [0, 1, 2])
+@pytest.mark.parametrize(("path", "limits", "asked"), CALLS)
+def test_retries_of_a_group_go_down_the_ranking(proxy, upstream, engine, path, limits, asked, failed, stream):
+    request = {**limits, **asked}
+    decision = engine.route(request, tau=0.2, allowed=list(TIERS.values()))
+    order = [next(tier for tier, name in TIERS.items() if name == candidate) for candidate in decision.ranked]
+    for tier in order[:failed]:
         upstream.fail(f"up-{tier}", "status", status=503)
-    reply = proxy.chat("pool", PROMPTS[0])
-    assert reply.status == 200
-    assert served(upstream) == order[:3]
+    reply = proxy.post(path, {"model": "pool", **request, "stream": stream})
+    assert (reply.status, served(upstream)) == (200, order[: failed + 1]), reply.text
+    cause = "fallback" if failed else decision.cause
+    assert told_of(reply) == predicted(engine, request, order[failed], cause, allowed=list(TIERS.values()))
+
+
+@pytest.mark.parametrize("how", ["close", "status"])
+def test_a_stream_that_fails_before_its_first_byte_is_told_of_as_who_gave_it(proxy, upstream, engine, how):
+    decision = engine.route(
+        {"messages": [{"role": "user", "content": PROMPTS[0]}]}, tau=0.2, allowed=list(TIERS.values())
+    )
+    first, second = (next(tier for tier, name in TIERS.items() if name == one) for one in decision.ranked[:2])
+    upstream.fail(f"up-{first}", how)
+    reply = proxy.chat("pool", PROMPTS[0], stream=True)
+    assert (reply.headers["x-ipr-candidate"], reply.headers["x-ipr-cause"]) == (TIERS[second], "fallback")
+    words = [event["choices"][0]["delta"].get("content") for event in reply.events[:-1]]
+    assert "".join(word for word in words if word) == f"Answered by up-{second}."
 
 
 def test_a_wrong_control_for_a_group_is_refused(proxy, upstream):

@@ -83,5 +83,5 @@ def test_what_the_document_shows_fits_together():
     assert f"x-ipr-bundle: {made['auto'].seat.engine.bundle.hash[:16]}" in text
     decision = Engine.load().route("What is 17 * 23?", tau=0.2, allowed=list(made["auto"].seat.names().values()))
     best = best_position(decision.policy, decision.bundle)
-    shown = Answer(decision, decision.saved_usd(best, decision.index)).headers()
+    shown = Answer(decision, best).headers(decision.model)
     assert all(f"    {name}: {value}\n" in text for name, value in shown.items()), shown

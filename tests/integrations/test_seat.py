@@ -28,7 +28,7 @@ def seat(engine):
 
 
 def decide(seat, body=BODY, headers=None, among=None):
-    return asyncio.run(seat.decide(body, seat.policy(headers, None, among)))
+    return asyncio.run(seat.decide(body, seat.policy(headers, (), among)))
 
 
 def test_it_decides_as_the_engine(seat, engine):
@@ -44,13 +44,13 @@ def test_among_fewer_it_decides_as_the_engine_allowed_these(seat, engine):
 
 def test_the_operators_own_list_bounds_what_a_request_may_name(engine):
     seat = Seat(TIERS, {"tau": 1.0, "allowed": ["alpha/large", "beta/mid"]}, bundle=engine)
-    assert seat.policy(None, None).allowed == ("alpha/large", "beta/mid")
+    assert seat.policy().allowed == ("alpha/large", "beta/mid")
     assert decide(seat, headers={"x-ipr-allowed": "mid"}).decision.model == "beta/mid"
     with pytest.raises(WrongControlError, match="x-ipr-allowed: nobody is left"):
-        seat.policy({"x-ipr-allowed": "small"}, None)
-    assert seat.policy({"x-ipr-allowed": "small, Mid"}, None).allowed == ("beta/mid",)
+        seat.policy({"x-ipr-allowed": "small"})
+    assert seat.policy({"x-ipr-allowed": "small, Mid"}).allowed == ("beta/mid",)
     with pytest.raises(WrongControlError, match="x-ipr-allowed: unknown 'delta/tiny'; known: alpha/large"):
-        seat.policy({"x-ipr-allowed": "delta/tiny"}, None)  # of the bundle, and no tier's
+        seat.policy({"x-ipr-allowed": "delta/tiny"})  # of the bundle, and no tier's
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_a_request_may_set_every_option_of_a_policy_as_the_engine_takes_it(defau
     )
     allowed = [name for name in tiers if name != "gemini-1.5-flash" and name in narrower.allowed]
     expected = default_engine.policy(**{"tau": 0.3, **meant} if "preset" not in meant else meant, allowed=allowed)
-    assert seat.policy(headers, field) == expected
+    assert seat.policy(headers, [("metadata.ipr", field)]) == expected
 
 
 @pytest.mark.parametrize("aim", [{"quality_share": 0.9}, {"preset": "cost"}])
 def test_an_aim_of_the_operators_stands_in_place_of_tau(default_engine, aim):
-    assert Seat(None, aim, bundle=default_engine).policy(None, None) == default_engine.policy(
+    assert Seat(None, aim, bundle=default_engine).policy() == default_engine.policy(
         **aim, allowed=list(default_engine.bundle.names)
     )
 
 
 def test_without_an_aim_tau_is_that_of_the_server(engine):
-    assert Seat(None, {}, bundle=engine).policy(None, None).tau == DEFAULT_TAU == 0.1
-    assert Seat(None, {"tau": None}, bundle=engine).policy(None, None).tau == DEFAULT_TAU
+    assert Seat(None, {}, bundle=engine).policy().tau == DEFAULT_TAU == 0.1
+    assert Seat(None, {"tau": None}, bundle=engine).policy().tau == DEFAULT_TAU
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_image_is_needed_and_not_counted(seat):
     body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is it"}, image]}]}
     answer = decide(seat, body)
     assert answer.decision.model == "gamma/small"  # the only one that sees
-    told = answer.headers()
+    told = answer.headers(answer.decision.model)
     assert (told["x-ipr-uncounted"], told["x-ipr-assumed-tokens"]) == ("image_url", "1000")
     assert answer.decision.billed_tokens == 1000 + decide(seat, {"prompt": "what is it"}).decision.billed_tokens
     assert "x-ipr-saved-usd" not in told  # the best single candidate does not see
@@ -131,10 +131,26 @@ def test_nothing_is_assumed_where_the_operator_says_so(engine):
 def test_saved_is_told_against_the_best_single_candidate(default_engine):
     answer = decide(Seat(None, {"tau": 0.5}, bundle=default_engine))
     decision = answer.decision
-    best = decision.bundle.names.index(decision.policy.promise.best)
-    assert float(answer.headers()["x-ipr-saved-usd"]) == pytest.approx(
-        decision.usd_of(best) - decision.cost_usd, rel=1e-5
-    )
+    names = decision.bundle.names
+    best = names.index(decision.policy.promise.best)
+    for served in (decision.model, *decision.ranked[1:3]):
+        saved = decision.usd_of(best) - decision.usd_of(names.index(served))
+        assert float(answer.headers(served)["x-ipr-saved-usd"]) == pytest.approx(saved, rel=1e-5)
+
+
+def test_the_headers_tell_who_answers(seat):
+    answer = decide(seat)
+    decision = answer.decision
+    chosen, other = decision.ranked[:2]
+    assert answer.headers(chosen)["x-ipr-candidate"] == chosen
+    assert answer.headers(chosen)["x-ipr-cause"] == decision.cause != "fallback"
+    told = answer.headers(other)
+    assert (told["x-ipr-candidate"], told["x-ipr-cause"]) == (other, "fallback")
+    assert float(told["x-ipr-cost-usd"]) == pytest.approx(decision.usd_of(decision.bundle.names.index(other)), rel=1e-5)
+    for nobody in (None, "no/candidate"):
+        told = answer.headers(nobody)
+        assert told["x-ipr-cause"] == "fallback"
+        assert told.keys() == {"x-ipr-cause", "x-ipr-tau", "x-ipr-bundle", "x-ipr-support"}
 
 
 def test_what_becomes_of_requests_is_counted_and_observed(engine):
@@ -165,7 +181,7 @@ def test_a_bundle_that_arrives_later_is_served_then(tmp_path, monkeypatch, caplo
     with pytest.raises(BundleNotFoundError):
         decide(seat)
     with pytest.raises(WrongControlError):  # read without a bundle
-        seat.policy({"x-ipr-tau": "much"}, None)
+        seat.policy({"x-ipr-tau": "much"})
     root = make_bundle(tmp_path / "made", models=5, dim=16).parent
     shutil.copytree(root, tmp_path / "later")
 
@@ -183,7 +199,7 @@ def test_a_bundle_that_lacks_a_candidate_after_a_swap_is_no_fault_of_the_request
     seat = Seat(TIERS, {}, bundle=own)
     own.swap(make_bundle(tmp_path, models=2, dim=16), allow_fewer_candidates=True, allow_other_encoder=True)
     with pytest.raises(InvalidInputError, match="tiers: unknown 'gamma/small'") as error:
-        seat.policy({"x-ipr-tau": "0.5"}, None)
+        seat.policy({"x-ipr-tau": "0.5"})
     assert not isinstance(error.value, WrongControlError)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,3 +54,15 @@ def test_chat_responses_streams_tools_and_errors(
         ("AuthenticationError", 401, "authentication_error"),
     ]
     assert found["errors"][0]["param"] == "x-ipr-tau"
+
+
+def test_what_the_document_shows_is_answered(
+    node: str, gateway: ServerProcess, upstream: UpstreamStub, tmp_path: Path
+) -> None:
+    [shown] = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "server.md").read_text(), re.DOTALL)
+    program = tmp_path / "asks.mjs"
+    program.write_text(shown.replace("http://127.0.0.1:8000", gateway.url).replace("KEY", TEAM_KEY))
+    (tmp_path / "node_modules").symlink_to(OPENAI_JS / "node_modules")
+    ran = subprocess.run([node, str(program)], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert [one["model"] for one in upstream.seen()] == [ran.stdout.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 
 from ipr_engine import Engine, parse_request
 from tests.support import skips
+from tests.support.places import ROOT
 from tests.support.server_configs import (
     CALLED,
     CHAT,
     EVERY,
     MESSAGES,
     OPENAI,
+    PATHS,
     PROMPTS,
     RESPONSES,
     SPEAKERS,
@@ -230,3 +233,37 @@ def test_a_responses_stream_that_breaks_ends_with_an_event_as_the_sdk_types_it(
         assert [one.type for one in events][-1] == "error"
         with pytest.raises(RuntimeError, match=r"response\.completed"):
             events.get_final_response()
+
+
+@pytest.mark.parametrize(("sdk", "form"), [("openai", CHAT), ("anthropic", MESSAGES)])
+def test_what_the_document_shows_is_answered(
+    gateway: ServerProcess, upstream: UpstreamStub, capsys: pytest.CaptureFixture[str], sdk: str, form: str
+) -> None:
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "server.md").read_text(), re.DOTALL)
+    [shown] = (block for block in blocks if f"from {sdk} import" in block)
+    exec(shown.replace("http://127.0.0.1:8000", gateway.url).replace("KEY", TEAM_KEY), {})
+    assert [one["model"] for one in upstream.seen()] == [capsys.readouterr().out.strip()]
+    assert upstream.seen()[0]["_path"] == PATHS[form]
+
+
+def test_a_base_url_with_one_v1_too_few_or_too_many_is_told_so(gateway: ServerProcess) -> None:
+    unlike = {"max_retries": 0, "timeout": 20, "api_key": TEAM_KEY}
+    with openai.OpenAI(base_url=gateway.url, **unlike) as client:
+        with pytest.raises(
+            openai.NotFoundError, match="/v1/chat/completions is: give the client a base URL that ends in /v1"
+        ):
+            client.chat.completions.create(model="auto", messages=TURNS)
+        with pytest.raises(openai.NotFoundError, match=r"/v1/responses is: .* that ends in /v1"):
+            client.responses.create(model="auto", input=PROMPTS[0])
+        with pytest.raises(openai.NotFoundError, match=r"/v1/models is: .* that ends in /v1"):
+            client.models.list()
+    with (
+        anthropic.Anthropic(base_url=f"{gateway.url}/v1", **unlike) as client,
+        pytest.raises(anthropic.NotFoundError) as refused,
+    ):
+        client.messages.create(model="auto", max_tokens=64, messages=TURNS)
+    error = refused.value.body
+    assert error["type"] == "error"  # as Anthropic writes it
+    assert error["error"]["message"] == (
+        "the path is not known; /v1/messages is: give the client a base URL without /v1"
+    )

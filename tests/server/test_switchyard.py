@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import pytest
 from ipr_engine import Engine
 from tests.support import skips
 from tests.support.http_calls import HttpCalls, events, free_port
+from tests.support.places import ROOT
 from tests.support.server_configs import EVERY, OPENAI, PROMPTS
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
@@ -159,3 +165,29 @@ def test_a_judge_that_answers_something_else_leaves_the_default_target(provider:
     with Server(str(path), 0) as running:
         body = {"model": "by-ipr-cheap", "messages": turns(PROMPTS[0])}
         assert HttpCalls(running.port).post("/v1/chat/completions", body).body["model"] == DEFAULT
+
+
+def test_what_the_document_shows_is_started_and_decides(provider: UpstreamStub, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "switchyard.md").read_text()
+    [routes_shown] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    [program] = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    asked = {"model": "auto", "messages": turns("What is 17 * 23?")}
+    port = free_port()
+    with ServerProcess(tmp_path, {"policy": {"tau": 0.2}}) as judge:
+        shown = routes_shown.replace("http://127.0.0.1:8000", judge.url).replace("https://api.openai.com", provider.url)
+        (tmp_path / "routes.toml").write_text(shown)
+        (tmp_path / "serve_switchyard.py").write_text(program.replace("4000", str(port)))
+        own = {**os.environ, "OPENAI_API_KEY": "none"}
+        command = [sys.executable, "serve_switchyard.py"]
+        with subprocess.Popen(command, cwd=tmp_path, env=own, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            try:
+                assert running.stdout.readline() == f"http://127.0.0.1:{port}\n"
+                reply = HttpCalls(port).post("/v1/chat/completions", asked)
+                running.send_signal(signal.SIGTERM)
+                assert running.wait(20) == 0
+            finally:
+                running.kill()
+    chosen_by_name = f"x-model-router-selected-model: {reply.headers['x-model-router-selected-model']}"
+    assert reply.status == 200
+    assert f"    {chosen_by_name}\n" in text
