@@ -80,6 +80,16 @@ def test_an_error_repeats_little_of_what_came(engine, options):
     assert len(str(caught.value)) < 4000
 
 
+def test_the_place_of_what_is_wrong_is_bounded(engine):
+    held = "lone \ud800 surrogate"
+    for _ in range(200):
+        held = {"a" * 60: held}
+    call = {"role": "assistant", "tool_calls": [{"id": "a", "function": held}]}
+    with pytest.raises(InvalidInputError, match="got a lone surrogate") as caught:
+        engine.route([{"role": "user", "content": "hello"}, call], tau=0.1)
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("price", [(-1, 2), (float("nan"), 2), (1,), "1,2", ("1", 2)])
 def test_bad_prices_are_named(engine, price):
     name = engine.bundle.names[0]
