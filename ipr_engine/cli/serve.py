@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ipr_engine.server import ServerConfig
 
 BACKLOG = 2048  # connections that wait to be accepted
+METRICS_FOLDERS = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -70,19 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace, stopping: Stopping) -> None:
     from ipr_engine.server.http_server import serve
+    from ipr_engine.server.open_files import fitted, raise_limit
 
+    raise_limit()
     listening = _bound(arguments.host, arguments.port)
-    config = _config(arguments)
+    config, said = fitted(_config(arguments))
     with tempfile.TemporaryDirectory(prefix="ipr-serve-") as shared:
         served = Path(shared, "served")
         make = partial(_application, arguments.bundle, load_keywords(arguments), config, served, os.getpid())
+        for name in METRICS_FOLDERS:  # one that is inherited may hold what others counted, or this server before
+            os.environ.pop(name, None)
         if arguments.workers > 1:
             # prometheus_client reads it when it is imported: the counts of workers are summed there
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+            os.environ[METRICS_FOLDERS[0]] = shared
         given = given_options(arguments)
         with named_by_flags(given), named_by_files(_files(arguments)):
             made = make()  # what is wrong is told here, before a worker starts
-        _tell(made.state.ipr.summary())
+        _tell([*made.state.ipr.summary(), *said])
         if not _is_loopback(arguments.host) and not config.tenants:
             _tell([f"{arguments.host} is open to other machines, and no tenants are configured: anybody may ask"])
         Thread(target=_tell_ready, args=(arguments.host, arguments.port), daemon=True).start()

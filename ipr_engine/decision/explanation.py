@@ -18,6 +18,7 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import BEST, PATH
 from ipr_engine.prompts import is_one_prompt
 
+MOST_DIGITS = 6  # of a tau
 WHY = {
     "best_quality": "it has the highest predicted quality",
     "within_tolerance": "it has the least cost - worth * quality among those whose predicted quality reaches the threshold",
@@ -206,7 +207,7 @@ class Explanation:
                 f"{view.tokens_in:6.0f}",
                 f"{view.tokens_out:6.0f}",
                 f"{gap:6.3f}" if math.isfinite(gap) else "     -",
-                f"{flips[view.name]:8.3f}" if view.name in flips else "       -",
+                f"{_border(flips[view.name]):>8}" if view.name in flips else "       -",
                 f"{self.state(view)}{prior}",
             ]
             lines.append("  ".join(parts))
@@ -222,8 +223,8 @@ class Explanation:
         if self.given:
             lines.append(f"in: input tokens as tokens_in= gives them of {', '.join(self.given)}")
         if holds is not None:
-            until = "1" if holds.until is None else f"{holds.until:.3f}"
-            lines.append(f"the choice stays for tau from {holds.since:.3f} to {until}")
+            until = "1" if holds.until is None else _border(holds.until)
+            lines.append(f"the choice stays for tau from {_border(holds.since)} to {until}")
         if d.cost_terms is not None:
             known = {name: value for name, value in d.cost_terms._asdict().items() if value is not None}
             terms = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
@@ -261,3 +262,12 @@ def check_explainable(prompt: Any, options: Mapping[str, object]) -> None:
         raise InvalidInputError("on_error: explain always shows the status; leave it out")
     if not is_one_prompt(prompt) and isinstance(prompt, (list, tuple)):
         raise InvalidInputError("prompt: explain takes one prompt, got a list of prompts")
+
+
+def _border(tau: float) -> str:
+    """Return a tau at which a choice changes, so that one between 0 and 1 reads as neither; the least is the neighbour of 0 in float32."""
+    for digits in range(3, MOST_DIGITS + 1):
+        text = f"{tau:.{digits}f}"
+        if tau in (0, 1) or float(text) not in (0, 1):
+            return text
+    return "> 0" if tau < 0.5 else "< 1"

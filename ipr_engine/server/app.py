@@ -16,6 +16,7 @@ from ipr_engine.encoders.load_options import LoadKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.server.answering import Answering
+from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import Chooser
 from ipr_engine.server.config_checks import as_record_errors, as_service_errors, check_form, placed
 from ipr_engine.server.decision_endpoints import DecisionEndpoints
@@ -196,7 +197,8 @@ def _page() -> Handler:
 
 def _overview(overview: Overview) -> Handler:
     async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
-        await exchange.json_reply(200, await overview.of(tenant), [(b"cache-control", b"no-store")])
+        form = query_of(exchange, ("format",)).form
+        await exchange.json_reply(200, await overview.of(tenant, form), [(b"cache-control", b"no-store")])
 
     return answer
 
@@ -232,7 +234,9 @@ def _unknown(state: ServerState, known: Collection[str]) -> Callable[[Any, Any],
         status = error.status_code
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         meant, why = _meant(path, known)
-        message = f"the path is not known{why}" if status == 404 else "the method is not allowed here"
+        message = f"the path is not known{why}"
+        if status == 405:
+            message = f"method: expected {' or '.join(sorted(error.headers['Allow'].split(', ')))} here"
         state.metrics.requests("other", "", str(status)).inc()
         if state.logs_requests:
             told = Told("other")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from ipr_engine.request.controls import EXPLAIN, HEADER, NO_CONTROLS, Controls, read_controls
+from ipr_engine.request.controls import EVERY_CONTROL, EXPLAIN, HEADER, NO_CONTROLS, Controls, read_controls
+from ipr_engine.request.wrong_control import WrongControlError
 from ipr_engine.server.exchange import Exchange
 
 _HEADER = HEADER.encode()
+TAU = frozenset({"tau"})
+"""The control that no upstream has a field for; those of other names may be fields of a request that goes on."""
+EVERY = frozenset(EVERY_CONTROL)
 
 
 def controls_of(
@@ -16,6 +20,7 @@ def controls_of(
     body: dict[str, Any],
     permitted: Collection[str] | None = None,
     own: Sequence[str] = (),
+    bare: frozenset[str] = TAU,
 ) -> Controls:
     """Return the controls of a request.
 
@@ -23,6 +28,7 @@ def controls_of(
         exchange: whose headers tell some.
         body: `ipr` and `metadata.ipr` are removed, and of its own fields those of `own`.
         permitted: options of a policy and of a prompt that may be set; None: all.
+        bare: controls that are refused where they stand beside the request's fields, since nobody would heed them.
     Raises:
         WrongControlError: as `read_controls`.
     """
@@ -34,6 +40,9 @@ def controls_of(
             if name.startswith(_HEADER)
         ]
     objects = _objects(body, own)
+    for name, value in body.items():
+        if name in bare and value is not None:
+            raise WrongControlError(name, f'is a control; put it under ipr: {{"ipr": {{"{name}": ...}}}}')
     if not said and not objects:
         return NO_CONTROLS
     if permitted is None:

@@ -44,12 +44,16 @@ class Chooser:
             return self.default
         return require_known(model, self.config.models, self.names, NOT_ROUTED)
 
-    async def decide(self, question: Question, told: Told) -> Decided:
-        decided = told.decided = await self._decider.decide(question, answers=True)
+    async def decide(self, question: Question, told: Told, *, counts: bool = True) -> Decided:
+        decided = told.decided = await self._decider.decide(question, answers=True, counts=counts)
         return decided
 
-    async def among(self, question: Question, choices: Sequence[str], told: Told) -> Decided:
+    async def among(
+        self, question: Question, choices: Sequence[str], told: Told, where: str, wrong_status: int = 400
+    ) -> Decided:
         """Decide among the candidates that a question names.
+
+        where: the field that holds them, as errors call it. wrong_status: of a name that is no candidate.
 
         Raises:
             RefusedError: one of them is no candidate.
@@ -57,35 +61,53 @@ class Chooser:
         known = {name.casefold() for name in self.names}
         unknown = [one for one in choices if one.casefold() not in known]
         if unknown:
-            wrong = f"choices: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
-            raise RefusedError(400, wrong, "choices", why="choices: one is no candidate")
+            wrong = f"{where}: {unknown[0][:128]!r} is no candidate; known: {', '.join(self.names)}"
+            raise RefusedError(wrong_status, wrong, where, why="choices: one is no candidate")
         names = tuple({one.casefold(): one for one in choices}.values())
         return await self.decide(question._replace(among=names), told)
 
     async def each(
-        self, exchange: Exchange, question: Question, wanted: Sequence[Sequence[str]], told: Told
+        self,
+        exchange: Exchange,
+        question: Question,
+        wanted: Sequence[tuple[str, Sequence[str]]],
+        told: Told,
+        wrong_status: int = 400,
     ) -> list[Decided]:
-        """Decide among each of several sets of choices; a set that comes again is not decided again.
+        """Decide among each of several sets of choices; a set that comes again is not decided again, and has the same `Decided`.
+
+        wanted: the field that holds choices, and them. wrong_status: of the format, where those are wrong.
 
         Raises:
             RefusedError: too many sets, or a name that is no candidate. ClientGoneError: the client left meanwhile.
         """
-        sets = {frozenset(map(str.casefold, choices)): choices for choices in wanted}
+        sets: dict[frozenset[str], tuple[str, Sequence[str]]] = {}
+        for where, choices in wanted:
+            sets.setdefault(frozenset(map(str.casefold, choices)), (where, choices))
         if len(sets) > MOST_SETS:
-            raise RefusedError(
-                400, f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}", "questions"
-            )
+            wrong = f"questions: expected at most {MOST_SETS} different sets of choices, got {len(sets)}"
+            raise RefusedError(wrong_status, wrong, "questions")
 
         async def all_sets() -> dict[frozenset[str], Decided]:
             found = {}
-            for names, choices in sets.items():
-                found[names] = await self.among(question, choices, told)
+            for names, (where, choices) in sets.items():
+                found[names] = await self.among(question, choices, told, where, wrong_status)
                 await asyncio.sleep(0)  # other requests are answered in between
             return found
 
         async with exchange.client() as client:
             decided = await client.waits_for(all_sets())
-        return [decided[frozenset(map(str.casefold, choices))] for choices in wanted]
+        return [decided[frozenset(map(str.casefold, choices))] for _, choices in wanted]
+
+
+def require_whole(body: Mapping[str, Any]) -> None:
+    """Refuse a request for a decision that wants it as a stream.
+
+    Raises:
+        RefusedError: 400.
+    """
+    if body.get("stream"):
+        raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
 
 
 def asked_as(choices: Sequence[str], name: str) -> str:

@@ -7,6 +7,7 @@ import select
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from ipr_engine.server.open_files import LACK, LAST, RESERVE, left_after
 from ipr_engine.server.server_config import ServerLimits
 
 LOOKS = 8
@@ -53,14 +54,21 @@ class Connections:
         self._looks_at_unread = False
         self._count = 0
 
-    def opened(self) -> bool:
-        """Count one more; False where it is one too many. The one that was idle, or owed a head, for longest makes room."""
+    def opened(self, descriptor: int) -> bool:
+        """Count one more; False where it is one too many. The one that was idle, or owed a head, for longest makes room.
+
+        descriptor: of its socket, which tells where the system has few left.
+        """
         self._count += 1
-        if self._count <= self._most:
+        left = left_after(descriptor)
+        if left < RESERVE:
+            LACK.seen()
+        fits = self._count <= self._most
+        if fits and left >= RESERVE:
             return True
         oldest = next(iter(self.idle), None) or next(iter(self._owing), None)
         if oldest is None:
-            return False
+            return fits and left >= LAST
         self.idle.pop(oldest, None)
         self._owing.pop(oldest, None)
         oldest.transport.end()

@@ -17,7 +17,9 @@ class Question(NamedTuple):
     Attributes:
         prompt: the body, or whatever `parse_request` takes. controls: what the request asks for.
         tenant: who asks. model: the name that was asked for. form: the format that who answers must speak; None: nobody is asked.
-        among: the candidates that it may be; none of them: all. long: whether the prompt is taken apart beside the event loop.
+        among: the candidates that it may be; none of them: all.
+        within: the field of the request that is the prompt, for errors; "" where the whole body is.
+        long: whether the prompt is taken apart beside the event loop.
     """
 
     prompt: Any
@@ -26,6 +28,7 @@ class Question(NamedTuple):
     model: str
     form: RequestFormat | None = None
     among: tuple[str, ...] = ()
+    within: str = ""
     long: bool = False
 
 

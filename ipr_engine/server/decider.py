@@ -21,6 +21,7 @@ from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.long_body import beside
 from ipr_engine.server.policy_book import PolicyBook
+from ipr_engine.server.prompt_errors import refused_prompt, said_in
 from ipr_engine.server.recent import Recent
 from ipr_engine.server.refused import RefusedError, refused_as
 from ipr_engine.server.server_config import ServerConfig
@@ -76,9 +77,12 @@ class Decider:
         if self._recorder is not None:
             await self._recorder.close()
 
-    async def decide(self, question: Question, *, answers: bool = False) -> Decided:
-        """Decide one request. answers: nobody is asked, so who is chosen is counted as who answers.
+    async def decide(self, question: Question, *, answers: bool = False, counts: bool = True) -> Decided:
+        """Decide one request.
 
+        Args:
+            answers: nobody is asked, so who is chosen is counted as who answers.
+            counts: whether it enters what is counted of traffic, and what the shadow compares.
         Raises:
             RefusedError: a control or the prompt is wrong, nobody can serve it, or no decision can be made now.
         """
@@ -87,7 +91,7 @@ class Decider:
             parsed = await beside(parse_request, question.prompt) if question.long else parse_request(question.prompt)
             given, assumed = question.controls.given, 0
             if parsed.uncountable:
-                given, assumed = await self._given(parsed, given)
+                given, assumed = await self._given(parsed, given, said_in(question))
             # a text alone is decided in one C++ call
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
@@ -102,14 +106,16 @@ class Decider:
                 asked = await self.book.of(question)
                 decision = await self._routed(decided_on, asked, given, id)
         except RowError as error:
-            raise refused_as(await self._why(error, decided_on, asked, given)) from None
+            why = await self._why(error, decided_on, asked, given)
+            raise refused_prompt(why, question, said_in(question)) from None
         except InvalidInputError as error:
-            raise refused_as(question.controls.named_by(error) or error) from None
+            named = question.controls.named_by(error)
+            raise (refused_prompt(error, question) if named is None else refused_as(named)) from None
         except RecordError as error:
-            why = _without_path(error)
-            if why != self.record_problem:
+            problem = _without_path(error)
+            if problem != self.record_problem:
                 LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
-            self.record_problem = why
+            self.record_problem = problem
             raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
         except IprError as error:
             raise refused_as(error) from None
@@ -119,7 +125,8 @@ class Decider:
             if decision.bundle_hash != asked.policy.bundle_hash:
                 asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
-        self.afterwards(self._made, decided, prompt, given, answers)
+        if counts:
+            self.afterwards(self._made, decided, prompt, given, answers)
         return decided
 
     def answered(self, decided: Decided, candidate: str, cause: str) -> None:
@@ -131,6 +138,9 @@ class Decider:
         self.afterwards(self.recent.add, decided, None, FAILED)
 
     def _made(self, decided: Decided, prompt: Any, given: RequestOptions, answers: bool) -> None:
+        if decided.question.form is not None:
+            for name in decided.asked.masked:
+                self.metrics.masked(name, decided.question.form.name).inc()
         support = decided.decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
@@ -156,9 +166,10 @@ class Decider:
         reason = _reason(rows[0], asked)
         return InvalidInputError(f"prompt: {reason}" if reason else str(error))
 
-    async def _given(self, parsed: ParsedRequest, given: RequestOptions) -> tuple[RequestOptions, int]:
+    async def _given(self, parsed: ParsedRequest, given: RequestOptions, field: str) -> tuple[RequestOptions, int]:
         """Return what is given of a prompt, with a bill of parts that cannot be counted, and how much of it is assumed.
 
+        field: of the request that holds them.
         Raises:
             RefusedError: nothing may be assumed of such a part.
         """
@@ -175,9 +186,9 @@ class Decider:
         if self._assumed is None:
             raise RefusedError(
                 400,
-                f"prompt: has a part of type {parsed.uncountable[0]}, whose tokens cannot be counted, and this server assumes none; give "
+                f"{field}: has a part of type {parsed.uncountable[0]}, whose tokens cannot be counted, and this server assumes none; give "
                 "ipr.billed_tokens, the whole request's count by the bundle's tokenizer (server.assumed_tokens of its config is null)",
-                "prompt",
+                field,
             )
         for kind in parsed.uncountable:
             self.metrics.assumed(kind).inc()

@@ -9,8 +9,9 @@ import orjson
 
 from ipr_engine.decision import Explanation
 from ipr_engine.prompts import TURNS
-from ipr_engine.server.asked_controls import controls_of
-from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as
+from ipr_engine.server.asked_controls import EVERY, controls_of
+from ipr_engine.server.asked_query import query_of
+from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as, require_whole
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
@@ -32,12 +33,14 @@ class DecisionEndpoints:
 
     async def route(self, exchange: Exchange, tenant: Tenant, told: Told) -> None:
         """Answer `POST /v1/route`: the decision for a whole request, who is next, and why where `explain` is asked for."""
+        query = query_of(exchange)
         body = await exchange.json(self._chooser.limits)
-        controls = controls_of(exchange, body, tenant.controls)
+        controls = controls_of(exchange, body, tenant.controls, bare=EVERY)
         model = told.asked = self._chooser.alias(body)
         if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
-        decided = await self._chooser.decide(Question(body, controls, tenant, model, long=exchange.is_long), told)
+        question = Question(body, controls, tenant, model, query.form, long=exchange.is_long)
+        decided = await self._chooser.decide(question, told, counts=not query.trial)
         written = decision_json(decided)
         if controls.explain:  # the taus at which the choice changes take milliseconds
             found = await asyncio.to_thread(_explained, decided)
@@ -46,12 +49,13 @@ class DecisionEndpoints:
 
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
-        controls = controls_of(exchange, body, tenant.controls)
+        controls = controls_of(exchange, body, tenant.controls, bare=EVERY)
         config, names = self._chooser.config, self._chooser.names
         told.asked = require_known(body.get("model"), (JUDGE, *config.models), names, NOT_ROUTED)
         model = self._chooser.default if told.asked == JUDGE else told.asked
-        if body.get("stream"):
-            raise RefusedError(400, "stream: a decision comes whole; leave it out", "stream")
+        require_whole(body)
+        if body.get("n") not in (None, 1):
+            raise RefusedError(400, "n: there is one decision; leave it out", "n")
         form = body.get("response_format")
         schema = (
             form.get("json_schema", {}).get("schema")
@@ -66,8 +70,10 @@ class DecisionEndpoints:
             raise RefusedError(400, wrong, "response_format")
         controls.require_no_explain()
         choices, fill = filled(schema, names)
-        question = Question({"messages": body.get("messages")}, controls, tenant, model, long=exchange.is_long)
-        decided = await self._chooser.among(question, choices, told)
+        if body.get("messages") is None:
+            raise RefusedError(400, "messages: expected the conversation, got none", "messages")
+        question = Question({"messages": body["messages"]}, controls, tenant, model, long=exchange.is_long)
+        decided = await self._chooser.among(question, choices, told, "response_format")
         content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
         tokens = decided.decision.billed_tokens
         found = {
@@ -85,6 +91,7 @@ class DecisionEndpoints:
 def _explained(decided: Decided) -> dict[str, Any]:
     """Return every candidate of a decision, with what kept it out, whoever said so. It takes milliseconds."""
     found = Explanation(decided.decision).to_dict()
+    found["decision"]["excluded"] |= decided.asked.exclusions
     for row in found["candidates"]:
         why = decided.asked.exclusions.get(row["name"])
         if why is not None and not row["chosen"]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 
+from ipr_engine.server.given_once import require_once
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.long_body import LONG, beside, read_long
 from ipr_engine.server.patience import Patience
@@ -49,12 +50,23 @@ class Exchange:
     """An `Exchange` reads one request and writes its reply.
 
     Attributes:
-        headers: of the request, names in lower case. named: the first of each name.
+        headers: of the request, names in lower case. named: the first of each name. query: of its URL, as it came.
         status: of the reply; None before it begins. ended: whether it is written to its end.
         is_long: whether what is done with its body takes long, once that is read.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "is_long", "named", "status")
+    __slots__ = (
+        "_patience",
+        "_receive",
+        "_send",
+        "_short_way",
+        "ended",
+        "headers",
+        "is_long",
+        "named",
+        "query",
+        "status",
+    )
 
     is_long: bool
 
@@ -62,6 +74,7 @@ class Exchange:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
         self.headers: Headers = list(scope["headers"])
         self.named = dict(self.headers[::-1])
+        self.query: bytes = scope.get("query_string", b"")
         self.status: int | None = None
         self.ended = False
         extensions = scope.get("extensions")
@@ -77,7 +90,7 @@ class Exchange:
         """Read the body, an object of JSON.
 
         Raises:
-            RefusedError: it is too long, too slow, or no object of JSON. ClientGoneError: the client left.
+            RefusedError: it is too long, too slow, or no object of JSON, or a control stands twice in it. ClientGoneError: the client left.
         """
         body = None if self._short_way is None else self._short_way.body()
         if body is None:
@@ -87,10 +100,12 @@ class Exchange:
         self.is_long = len(body) >= LONG
         try:
             found = await beside(read_long, body) if self.is_long else orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise RefusedError(400, "body: expected an object of JSON in UTF-8") from None
+        except orjson.JSONDecodeError as error:
+            raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
+        if not self.is_long:
+            require_once(body, found)
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:
@@ -273,6 +288,20 @@ class WatchedClient:
                     await asyncio.sleep(0)
                 task.uncancel()
                 raise ClientGoneError from None
+
+
+def _broken_at(body: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return where a body is no JSON, without anything of it."""
+    if not body.strip():
+        return "got nothing"
+    line, column = error.lineno, error.colno
+    try:
+        body.decode()
+    except UnicodeDecodeError as broken:  # orjson tells no place
+        before = body[: broken.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"which is no UTF-8 at line {line}, column {column}"
+    return f"which it is not at line {line}, column {column}"
 
 
 def _too_large(limits: ServerLimits) -> RefusedError:

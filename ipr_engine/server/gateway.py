@@ -96,8 +96,6 @@ class Gateway:
             decided = await self._decider.decide(Question(body, controls, tenant, model, form, long=exchange.is_long))
             told.decided = decided
             order: Sequence[str] = decided.decision.ranked
-            for name in decided.asked.masked:
-                self._afterwards(self._metrics.masked(name, form.name).inc)
         else:
             order = (await self._named(tenant, model, form, controls),)
         async with exchange.client() as client:

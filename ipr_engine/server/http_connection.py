@@ -57,7 +57,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.transport = HeadWithBody(transport, self.loop, self._goes_on)  # it has what uvicorn asks of one
-        if not self._connections.opened():
+        if not self._connections.opened(transport.get_extra_info("socket").fileno()):
             self.refuse(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         self._owe()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from ipr_engine.prompts import TURNS
+from ipr_engine.server.given_once import require_once
 from ipr_engine.server.refused import RefusedError
 
 LONG = 65_536
@@ -36,7 +37,7 @@ def read_long(body: bytes) -> Any:
     """Return what the JSON of a long body says.
 
     Raises:
-        RefusedError: it holds more than a request has. orjson.JSONDecodeError: it is no JSON.
+        RefusedError: it holds more than a request has, or a control twice. orjson.JSONDecodeError: it is no JSON.
     """
     if len(body) > 2 * MOST_VALUES and _values(body) > MOST_VALUES:
         raise RefusedError(
@@ -45,6 +46,7 @@ def read_long(body: bytes) -> Any:
     found = orjson.loads(body)
     if isinstance(found, dict):
         _check_counts(found)
+        require_once(body, found)
     return found
 
 

@@ -19,8 +19,8 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
-from ipr_engine.server.policy_book import speakers
 from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.request_formats import FORMATS, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.server_engine import ServerEngine
 from ipr_engine.server.server_metrics import SHARED, MetricSample
@@ -29,6 +29,7 @@ from ipr_engine.server.upstreams import Upstreams
 
 OF_PATH = frozenset({"prices", "cost_weights", "performance", "escalate_below"})
 """Options of a policy that tau's path depends on, besides the candidates."""
+CURVES_KEPT = 64  # one for each tenant that looks, and each format that it looks at
 CURVE_TAUS = tuple(step / 100 for step in range(101))  # those of the page's slider
 
 
@@ -43,20 +44,42 @@ class Overview:
         self._upstreams = upstreams
         self._shadow = shadow
         self._worker = os.urandom(8).hex()
-        self._curves: dict[str, tuple[AskedPolicy, dict[str, Any]]] = {}
+        self._curves: list[tuple[tuple[AskedPolicy, AskedPolicy], dict[str, Any]]] = []
 
-    async def of(self, tenant: Tenant) -> dict[str, Any]:
-        """Return all of it as plain JSON types; what takes long is done in a thread."""
-        asked: dict[str, AskedPolicy | str] = {}
-        for model in self._config.models:
-            try:
-                asked[model] = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model))
-            except RefusedError as refusal:  # a bundle that was swapped in may not suit the config
-                asked[model] = refusal.message
+    async def of(self, tenant: Tenant, form: RequestFormat | None = None) -> dict[str, Any]:
+        """Return all of it as plain JSON types; what takes long is done in a thread.
+
+        form: of which requests candidates and curve are told; None: the first that is spoken, where upstreams speak different ones.
+        """
+        whole = await self._asked(tenant, "", None)  # what is open to the tenant, whatever it asks for
+        formats = self._told_apart(whole)
+        if formats and form is None:
+            form = FORMATS[formats[0]]
+        asked = {model: await self._asked(tenant, model, form) for model in self._config.models}
         self._decider.afterwards.done()
-        return await asyncio.to_thread(self._gathered, tenant, asked)
+        found = await asyncio.to_thread(self._gathered, tenant, asked, whole)
+        return {**found, "formats": formats, "format": None if form is None else form.name}
 
-    def _gathered(self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str]) -> dict[str, Any]:
+    def _told_apart(self, whole: AskedPolicy | str) -> list[str]:
+        """Return the formats that are spoken, where a request's format tells who may answer it; else none."""
+        if self._upstreams is None or isinstance(whole, str):
+            return []
+        targets = self._upstreams.targets.items()
+        spoken = [target.formats for name, target in targets if name in whole.policy.allowed]
+        if len({frozenset(one) for one in spoken}) < 2:
+            return []
+        return [name for name in FORMATS if any(name in one for one in spoken)]
+
+    async def _asked(self, tenant: Tenant, model: str, form: RequestFormat | None) -> AskedPolicy | str:
+        """Return what a tenant's requests mean, or why they mean nothing: a bundle that was swapped in may not suit the config."""
+        try:
+            return await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model, form))
+        except RefusedError as refusal:
+            return refusal.message
+
+    def _gathered(
+        self, tenant: Tenant, asked: Mapping[str, AskedPolicy | str], whole: AskedPolicy | str
+    ) -> dict[str, Any]:
         decider, engine = self._decider, self._decider.engine
         first = next(iter(asked.values()))
         samples = decider.metrics.samples()
@@ -71,24 +94,28 @@ class Overview:
             "bundle": {
                 "hash": engine.bundle.hash,
                 "swaps": engine.counters().swaps,  # of this worker: each swaps for itself
-                "swap_failures": _sum(samples, "ipr_swap_failures_total"),
+                "swap_failures": decider.metrics.swaps_failed,
             },
             "models": {name: _operating(found) for name, found in asked.items()},
-            **self._candidates(tenant, first, engine),
+            **self._candidates(first, whole, engine),
             "totals": self._totals(tenant, samples),
-            "upstreams": self._health(samples),
+            "upstreams": self._health(samples, whole),
             "shadow": self._beside(samples),
             "recent": {"decisions": looked.decisions, "unread": looked.unread},
         }
 
-    def _candidates(self, tenant: Tenant, asked: AskedPolicy | str, engine: ServerEngine) -> dict[str, Any]:
+    def _candidates(self, asked: AskedPolicy | str, whole: AskedPolicy | str, engine: ServerEngine) -> dict[str, Any]:
         """Return the candidates and tau's path over them, computed once for a policy."""
-        if isinstance(asked, str):
-            return {"candidates": [{"name": name} for name in engine.bundle.names], "curve": None, "no_curve": asked}
-        kept = self._curves.get(tenant.name)
-        if kept is None or kept[0] is not asked:
-            kept = self._curves[tenant.name] = asked, _candidates_and_curve(asked, engine)
-        return kept[1]
+        if isinstance(asked, str) or isinstance(whole, str):
+            why = asked if isinstance(asked, str) else whole
+            return {"candidates": [{"name": name} for name in engine.bundle.names], "curve": None, "no_curve": why}
+        for policies, found in self._curves:
+            if policies[0] is asked and policies[1] is whole:
+                return found
+        found = _candidates_and_curve(asked, whole, engine)
+        kept = [one for one in self._curves if one[0][0].policy.bundle_hash == engine.bundle.hash]
+        self._curves = [*kept, ((asked, whole), found)][-CURVES_KEPT:]
+        return found
 
     def _totals(self, tenant: Tenant, samples: list[MetricSample]) -> dict[str, Any]:
         """Return what was counted since the start, of all workers."""
@@ -106,24 +133,29 @@ class Overview:
             "cut": int(_sum(own, "ipr_streams_cut_total")),
         }
 
-    def _health(self, samples: list[MetricSample]) -> list[dict[str, Any]]:
+    def _health(self, samples: list[MetricSample], whole: AskedPolicy | str) -> list[dict[str, Any]]:
+        """Return the state of upstreams. A tenant is told of those that it may reach, and not of attempts, which are everybody's."""
         if self._upstreams is None:
             return []
-        names = self._decider.engine.bundle.names
-        spoken = speakers(self._config, self._upstreams.targets)
+        names, targets = self._decider.engine.bundle.names, self._upstreams.targets
+        open_to = () if isinstance(whole, str) else whole.policy.allowed
         return [
             {
                 "candidate": name,
-                "formats": spoken[name],
-                "state": target.health.state if name in names else None,
-                "attempts": _by(samples, "ipr_upstream_attempts_total", "outcome", candidate=name),
+                "formats": targets[name].formats,
+                "state": targets[name].health.state if name in names else None,
+                "attempts": None
+                if self._config.tenants
+                else _by(samples, "ipr_upstream_attempts_total", "outcome", candidate=name),
             }
-            for name, target in self._upstreams.targets.items()
+            for name in targets
+            if name in open_to or not self._config.tenants
         ]
 
     def _beside(self, samples: list[MetricSample]) -> dict[str, Any] | None:
+        """Return what the shadow would have chosen of everybody's requests: no tenant is told of it."""
         shadow = self._shadow
-        if shadow is None:
+        if shadow is None or self._config.tenants:
             return None
         choices = _by(samples, "ipr_shadow_total", "choice")
         return {"bundle": shadow.engine.bundle.hash, "problem": shadow.problem, "choices": choices}
@@ -140,19 +172,16 @@ def _operating(asked: AskedPolicy | str) -> dict[str, Any]:
     return found
 
 
-def _candidates_and_curve(asked: AskedPolicy, engine: ServerEngine) -> dict[str, Any]:
+def _candidates_and_curve(asked: AskedPolicy, whole: AskedPolicy, engine: ServerEngine) -> dict[str, Any]:
     bundle, policy = engine.bundle, asked.policy
-    if policy.bundle_hash != bundle.hash:  # swapped a moment ago: the next look has it
+    if {policy.bundle_hash, whole.policy.bundle_hash} != {bundle.hash}:  # swapped a moment ago: the next look has it
         return {
             "candidates": [{"name": name} for name in bundle.names],
             "curve": None,
             "no_curve": "a swap is under way",
         }
-    pathed = policy
-    if policy.path is None:  # another rule runs; tau's path of the same candidates shows what could
-        kept: dict[str, Any] = {name: value for name, value in policy.options.items() if name in OF_PATH}
-        pathed = engine.policy(tau=policy.tau, allowed=list(policy.allowed), **kept)
-    alone = _alone(pathed, bundle)
+    pathed = _pathed(policy, engine)
+    alone = {**_alone(_pathed(whole.policy, engine), bundle), **_alone(pathed, bundle)}
     candidates = [
         {"name": name, "out": asked.exclusions.get(name), **alone.get(name, {})} for name in bundle.names
     ]  # fmt: skip
@@ -163,6 +192,14 @@ def _candidates_and_curve(asked: AskedPolicy, engine: ServerEngine) -> dict[str,
     points = [point_at(path, tau) for tau in CURVE_TAUS]
     curve = [[point.tau, point.level, 1000 * usd_at(path, point)] for point in points]
     return {"candidates": candidates, "best": best, "curve": curve, "no_curve": None}
+
+
+def _pathed(policy: Policy, engine: ServerEngine) -> Policy:
+    """Return the policy; where another rule runs, tau's path of the same candidates, which shows what could."""
+    if policy.path is not None:
+        return policy
+    kept: dict[str, Any] = {name: value for name, value in policy.options.items() if name in OF_PATH}
+    return engine.policy(tau=policy.tau, allowed=list(policy.allowed), **kept)
 
 
 def _alone(policy: Policy, bundle: BundleSpec) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from ipr_engine.bundle import BundleSpec
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
+from ipr_engine.policy.masks import MASKS
 from ipr_engine.policy.policy_spec import Options, PolicyOptions, options_on
 from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
@@ -20,7 +21,7 @@ from ipr_engine.server.decided import Question
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.refused import RefusedError, refused_as
-from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.request_formats import FORMATS, RequestFormat
 from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker
 
@@ -100,16 +101,35 @@ class PolicyBook:
         if (
             controls.policy or question.among or form is not None
         ):  # where it is wrong without these, too, that is no fault of theirs
-            await self.of(question._replace(controls=NO_CONTROLS, among=(), form=None))
-            if form is not None and not any(
-                form.name in spoken for spoken in speakers(self._config, self._engine.bundle.names).values()
-            ):
-                raise RefusedError(
-                    400, f"no upstream of this server speaks {form.name}; ask in another format", "model"
-                )
+            own = question._replace(controls=NO_CONTROLS, among=(), form=None)
+            asked = await self.of(own)
+            if form is not None:
+                plain = own._replace(form=form)
+                if question._replace(prompt=None) == plain._replace(prompt=None):
+                    raise self._not_in(form, question, asked)
+                await self.of(plain)
             raise refused_as(wrong)
         LOGGER.error("model %s of tenant %s cannot be decided: %s", question.model, question.tenant.name, wrong)
         raise RefusedError(503, "the server's own policy does not suit the bundle that serves; its log tells why")
+
+    def _not_in(self, form: RequestFormat, question: Question, asked: AskedPolicy) -> RefusedError:
+        """Return how a request ends whose format nobody speaks that it is open to. asked: its policy in any format."""
+        spoken = speakers(self._config, self._engine.bundle.names)
+        if not any(form.name in formats for formats in spoken.values()):
+            return RefusedError(400, f"no upstream of this server speaks {form.name}; ask in another format", "model")
+        known = {one for name in asked.policy.allowed for one in spoken.get(name, ())}
+        if form.name in known:
+            return RefusedError(400, f"the server's own policy cannot be kept by those that speak {form.name}")
+        config, tenant = self._config, question.tenant
+        levels = {
+            f"tenant {tenant.name}": tenant.policy,
+            f"model {question.model}": config.models.get(question.model, {}),
+        }
+        whose = [place for place, options in levels.items() if not set(MASKS).isdisjoint(options)] or ["this server"]
+        paths = " or ".join(FORMATS[one].path for one in FORMATS if one in known)
+        return RefusedError(
+            400, f"nobody whom the policy of {' and '.join(whose)} leaves speaks {form.name}; ask at {paths}"
+        )
 
     def compile(self, question: Question) -> AskedPolicy:
         """Compile the policy of a request for the bundle that serves now.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
-from threading import Lock
-from time import time
+from threading import Lock, Thread
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +25,10 @@ KEPT = 512
 READ_AT_ONCE = (
     32  # decisions whose frontier one look computes; each takes milliseconds, in a thread beside those that serve
 )
+
+LEAVES_S = 5.0
+"""So long decisions of a bundle that left are read, and hold it in memory."""
+PAUSE_S = 0.05
 
 
 class Seen(NamedTuple):
@@ -50,16 +55,15 @@ class Ring:
 
     Attributes:
         routed: (candidate, cause) -> requests, since the start.
-        unread: the fields of each `Seen`. add: appends to it. numbers: of those that come.
+        unread: the fields of each `Seen`. add: appends to it.
     """
 
-    __slots__ = ("_lock", "_read", "add", "numbers", "routed", "unread")
+    __slots__ = ("_lock", "_read", "add", "routed", "unread")
 
     def __init__(self) -> None:
         self.routed: Counter[tuple[str, str]] = Counter()
         self.unread: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # plain tuples: every request makes one
         self.add = self.unread.append
-        self.numbers = count()
         self._read: list[tuple[int, dict[str, Any]]] = []
         self._lock = Lock()
 
@@ -71,13 +75,28 @@ class Ring:
                     seen = self.unread.pop()
                 except IndexError:
                     break
-                read = Seen(*seen)
-                self._read.append((read.number, _figures(read)))
+                self._keep(Seen(*seen))
             # by number: a clock may be set back
             self._read = sorted(self._read, key=lambda found: found[0])[-KEPT:]
             room = KEPT - len(self._read)
             waiting = len(self.unread) if room else 0
             return Looked([figures for _, figures in self._read], min(waiting, room))
+
+    def taken(self) -> list[Seen]:
+        """Return what waits to be read, and forget it."""
+        found = []
+        with contextlib.suppress(IndexError):
+            while True:  # a look in a thread may take one, too
+                found.append(Seen(*self.unread.pop()))
+        return found
+
+    def read(self, seen: Seen) -> None:
+        """Read one that was taken."""
+        with self._lock:
+            self._keep(seen)
+
+    def _keep(self, seen: Seen) -> None:
+        self._read.append((seen.number, _figures(seen)))
 
 
 class Recent:
@@ -88,24 +107,29 @@ class Recent:
         self._engine = engine
         self._bundle = engine.bundle
         self._rings = {name: Ring() for name in tenants}
+        self._numbers = count()
         folder = os.environ.get(SHARED)
         self._folder = None if not folder else Path(folder)
 
     def add(self, decided: Decided, served: str | None, cause: str) -> None:
         """Keep a decision. served: the candidate that answered, or was chosen where nobody is asked; None: everyone failed."""
         ring = self._rings[decided.question.tenant.name]
-        if (
-            self._engine.bundle is not self._bundle
-        ):  # a decision holds its bundle: those that left must not stay in memory
+        if self._engine.bundle is not self._bundle:
             self._bundle = self._engine.bundle
-            for other in self._rings.values():
-                other.unread.clear()
+            self._read_left()
         saved = decided.saved
         if served is not None and served != decided.decision.model:
             saved = decided.saved_usd(decided.decision.bundle.names.index(served))
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(ring.numbers)))
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(self._numbers)))
         if served is not None:
             ring.routed[served, cause] += 1
+
+    def _read_left(self) -> None:
+        """Read what nobody has looked at yet: a decision holds its bundle, and one that left must not stay in memory."""
+        left = [(ring, seen) for ring in self._rings.values() for seen in ring.taken()]
+        if left:
+            left.sort(key=lambda one: one[1].number)
+            Thread(target=_read_in_time, args=(left,), daemon=True).start()
 
     def look(self, tenant: str) -> Looked:
         """Return a tenant's decisions of this worker. It takes up to some hundred milliseconds: call it in a thread."""
@@ -128,6 +152,15 @@ class Recent:
                     for candidate, cause, n in orjson.loads(path.read_bytes()).get(tenant, ()):
                         found[candidate, cause] += n
         return found
+
+
+def _read_in_time(left: list[tuple[Ring, Seen]]) -> None:
+    """Read decisions, the last of a list first; what is not read in time is forgotten."""
+    end = monotonic() + LEAVES_S
+    while left and (begun := monotonic()) < end:
+        ring, seen = left.pop()
+        ring.read(seen)
+        sleep(min(monotonic() - begun, PAUSE_S))  # those that serve have as much of the processor meanwhile
 
 
 def _figures(seen: Seen) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class ServerMetrics:
     """A `ServerMetrics` holds the counters of one app in one worker.
 
     Labels are names of the config and of the bundle, and fixed words: no text of a request is one.
+
+    Attributes:
+        swaps_failed: in this worker alone.
     """
 
     def __init__(self) -> None:
@@ -116,9 +119,17 @@ class ServerMetrics:
             "ipr_log_lines_dropped_total",
             "Lines of the log that were lost, since nobody read it in time or it took no more.",
         )
-        self.swap_failures = counter("ipr_swap_failures_total", "Bundles of CURRENT that could not be served.")
+        self._swap_failures = counter(
+            "ipr_swap_failures_total", "Bundles of CURRENT that could not be served; each worker tries, and counts."
+        )
+        self.swaps_failed = 0
         self.started = gauge("ipr_start_time_seconds", "When the server started, in seconds since the epoch.", "min")
         self.started.set(time())
+
+    def swap_failed(self) -> None:
+        """Count a bundle that could not be put in place, or does not suit the config."""
+        self.swaps_failed += 1
+        self._swap_failures.inc()
 
     def text(self, counters: Iterable[Counters]) -> bytes:
         """Write everything, of all workers.

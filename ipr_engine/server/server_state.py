@@ -21,8 +21,10 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.config_checks import placed
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
+from ipr_engine.server.open_files import LACK, has_none_left
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
+from ipr_engine.server.reach_lines import reach_lines
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
@@ -85,6 +87,7 @@ class ServerState:
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
         self._warm = False
         self._problem: str | None = None  # why it is not ready
+        self._share_problem: str | None = None
         self._watch: Watch | None = None
         self._workers = WorkerCounters()
         with placed("server.spans"):
@@ -99,6 +102,7 @@ class ServerState:
         beside = None if self.shadow is None else self.shadow.compare
         self.decider = Decider(engine, maker, config, self.metrics, recorder=recorder, beside=beside)
         self.upstreams = Upstreams(config) if config.upstreams else None
+        self._open_to: dict[tuple[str, str], tuple[str, ...]] = {}  # (tenant, model) -> candidates
         self._check_policies(self.decider.book)
         if self.shadow is not None:
             self._check_shadow(self.shadow)
@@ -108,7 +112,8 @@ class ServerState:
         for tenant in (ANYBODY, *self.config.tenants):
             for model in self.config.models:
                 try:
-                    book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    asked = book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    self._open_to[tenant.name, model] = asked.policy.allowed
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
                     # where no level of options leaves anybody out, upstreams do
@@ -182,7 +187,7 @@ class ServerState:
             root,
             interval_s=self.config.server.follow_s,
             on_swap=self._swapped,
-            on_error=lambda _: self.metrics.swap_failures.inc(),
+            on_error=lambda _: self.metrics.swap_failed(),
         )
 
     def _swapped(self, _: Bundle) -> None:
@@ -191,7 +196,7 @@ class ServerState:
             self._check_policies(self.decider.book)
         except InvalidInputError as error:
             self._problem = str(error)
-            self.metrics.swap_failures.inc()
+            self.metrics.swap_failed()
             logging.getLogger(__name__).error("the config does not suit the bundle that serves now: %s", error)
         else:
             self._problem = None
@@ -206,13 +211,27 @@ class ServerState:
     async def _share(self) -> None:
         while True:
             self._tell_gauges()
-            self._workers.write(self.engine.counters())
-            self.decider.recent.share()
+            if has_none_left():  # then a server may lose whoever connects without a word
+                LACK.seen()
+            else:
+                self._write_counts()
             if self.parent is not None and os.getppid() != self.parent:  # killed: nobody would stop this worker
                 logging.getLogger(__name__).error("the server's own process has ended, so this worker does")
                 os.kill(os.getpid(), signal.SIGTERM)
                 self.parent = None
             await asyncio.sleep(SHARE_S)
+
+    def _write_counts(self) -> None:
+        """Leave what was counted for the other workers; where that fails, a disk that is full, say, it is tried again."""
+        try:
+            self._workers.write(self.engine.counters())
+            self.decider.recent.share()
+        except OSError as error:
+            if str(error) != self._share_problem:
+                logging.getLogger(__name__).error("this worker's counts cannot be left for the others: %s", error)
+            self._share_problem = str(error)
+        else:
+            self._share_problem = None
 
     def _tell_gauges(self) -> None:
         """Set what is so now."""
@@ -259,7 +278,7 @@ class ServerState:
         for form in FORMATS.values():
             masked = [name for name in bundle.names if form.name not in spoken.get(name, ())]
             lines.append(f"{form.path}: {len(bundle.names) - len(masked)} of {len(bundle.names)} candidates")
-        return lines
+        return [*lines, *reach_lines(self.config, self._open_to, spoken)]
 
     def log(self, told: Told, status: int, took_s: float) -> None:
         """Write the line of a request: JSON, without text of a prompt."""

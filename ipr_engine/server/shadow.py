@@ -73,6 +73,8 @@ class Shadow:
             metrics.shadow("same").inc()
             return
         metrics.shadow("other").inc()
+        if "extra_usd" in given:  # as in what is counted of those that serve: nobody spends them
+            return
         # what the shadow's own heads predict of both candidates: figures of two bundles are not comparable
         names = other.bundle.names
         if chosen.model in names:

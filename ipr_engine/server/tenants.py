@@ -11,6 +11,7 @@ from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 
+MOST_KEYS = 4  # that one request may send, in different headers
 ANYBODY = Tenant(name="anybody")
 
 
@@ -44,20 +45,27 @@ class Tenants:
         """Return whose key the headers hold.
 
         Raises:
-            RefusedError: 401, no key is known, or none was sent.
+            RefusedError: 401, no key is known, none was sent, too many were, or keys of different tenants.
         """
         if not self._known:
             return ANYBODY
-        sent = b""
+        sent: set[bytes] = set()
         for name, value in headers:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
-                sent = value[7:].strip()
+                sent.add(value[7:].strip())
             elif name == b"x-api-key":
-                sent = value.strip()
-        digest, found = sha256(sent).digest(), None
-        for known, tenant in self._known:  # all of them, whichever it is: the time tells nothing
-            if compare_digest(known, digest):
-                found = tenant
-        if found is None or not sent:  # no key is one
+                sent.add(value.strip())
+        sent.discard(b"")  # no key is one, whatever is configured
+        if len(sent) > MOST_KEYS:
+            raise RefusedError(401, f"at most {MOST_KEYS} keys may be sent; send one as `Authorization: Bearer KEY`")
+        found: list[Tenant] = []
+        for key in sent:
+            digest = sha256(key).digest()
+            for known, tenant in self._known:  # all of them, whichever it is: the time tells nothing
+                if compare_digest(known, digest):
+                    found.append(tenant)
+        if not found:
             raise RefusedError(401, "the key is missing or not known; send it as `Authorization: Bearer KEY`")
-        return found
+        if any(tenant is not found[0] for tenant in found):
+            raise RefusedError(401, "keys of different tenants were sent; send one as `Authorization: Bearer KEY`")
+        return found[0]

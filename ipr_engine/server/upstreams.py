@@ -15,6 +15,8 @@ from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.open_files import LACK, lacks_files
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.request_formats import MESSAGES, RequestFormat
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
@@ -195,6 +197,7 @@ class Upstreams:
 
         Raises:
             UpstreamFailedError: no byte of an answer came; another may be asked.
+            RefusedError: 503, this process can open no connection.
         """
         timeouts = target.timeouts
         response = None
@@ -241,8 +244,11 @@ class Upstreams:
             _drop(response)
             # the only one of the client itself is that of connecting
             raise UpstreamFailedError("connect" if isinstance(error, self._client_error) else "timeout") from None
-        except self._connect_errors:
+        except self._connect_errors as error:
             _drop(response)
+            if lacks_files(error):
+                LACK.seen()
+                raise RefusedError(503, "the server has too many connections", headers={"retry-after": "1"}) from None
             raise UpstreamFailedError("connect") from None
         except self._errors:
             _drop(response)

@@ -27,7 +27,9 @@ METRICS: Mapping[str, Metric] = {
     "unsupported_total": Metric(
         "counter", "Decisions of prompts whose support was below the policy's min_support.", lambda c: c.unsupported
     ),
-    "swaps_total": Metric("counter", "Bundles put in place of another.", lambda c: c.swaps),
+    "swaps_total": Metric(
+        "counter", "Bundles put in place of another; each process of a server swaps, and counts.", lambda c: c.swaps
+    ),
     "cache_hits_total": Metric("counter", "Decisions found in the decision cache.", lambda c: c.cache.hits),
     "cache_misses_total": Metric(
         "counter", "Decisions looked for in the decision cache, and not found.", lambda c: c.cache.misses

@@ -74,6 +74,20 @@ def test_table_and_json_say_the_same(engine):
     assert f"the choice stays for tau from {document['holds_for_tau']['since']:.3f}" in table
 
 
+def test_a_border_between_0_and_1_reads_as_neither(default_engine):
+    names, seen = ["gpt-4o-2024-08-06", "claude-3-5-sonnet-20241022"], set()
+    for number in range(20):
+        explanation = default_engine.explain(f"What is {number} + {number * number}?", tau=0.2, allowed=names)
+        lines = str(explanation).splitlines()
+        at = lines[1].index("from tau")
+        for name, border in explanation.flips_at.items():
+            told = next(line for line in lines[2:] if line.startswith(name))[at:].split("  ")
+            text = next(part for part in told if part).strip()
+            assert text == {True: "0.000", False: "> 0" if border < 1e-6 else f"{border:.3f}"}[border == 0]
+            seen.add(text)
+    assert {"0.000", "> 0"} <= seen
+
+
 def test_without_a_table_nothing_is_said_of_realised_quality(tmp_path):
     explanation = Engine.load(make_bundle(tmp_path, models=3)).explain(PROMPTS[0], tau=0.2)
     assert explanation.realised == {}

@@ -91,6 +91,15 @@ def test_a_schema_without_one_enum_of_candidates_is_refused(gateway: ServerProce
     assert (reply.status, reply.body["error"]["param"]) == (400, "response_format")
 
 
+@pytest.mark.parametrize(("more", "param"), [({"n": 2}, "n"), ({"stream": True}, "stream"), ({"tau": 0.2}, "tau")])
+def test_the_judge_refuses_what_it_would_not_heed(gateway: ServerProcess, more: dict[str, Any], param: str) -> None:
+    form = schema(target={"enum": list(AMONG)})
+    body = {"model": "ipr-judge", "messages": [{"role": "user", "content": "hi"}], "response_format": form}
+    assert gateway.post(PATHS[CHAT], {**body, "n": 1, "stream": False}).status == 200
+    reply = gateway.post(PATHS[CHAT], {**body, **more})
+    assert (reply.status, reply.body["error"]["param"]) == (400, param)
+
+
 def test_a_question_that_is_no_choice_is_refused_in_its_place(gateway: ServerProcess) -> None:
     questions = [
         {"type": "predicate", "name": "hard", "instructions": "is it hard"},
@@ -114,6 +123,22 @@ WRONG: list[tuple[str, dict[str, Any], int, str]] = [
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "allowed": 5}, 400, "allowed"),
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "allowed": ["gpt-9"]}, 400, "allowed"),
     ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "tau": 0.1, "ipr": {"tau": 0.1}}, 400, "ipr"),
+    (
+        "/v1/decisions",
+        {"input": "hi", "questions": [{**CHOICE, "choices": [EVERY[0], EVERY[1], EVERY[0].upper()]}]},
+        400,
+        "twice",
+    ),
+    ("/v1/decisions", {"input": "hi", "questions": [CHOICE, {**CHOICE, "type": "chioce"}]}, 400, "questions[1].type"),
+    ("/v1/decisions", {"input": "hi", "questions": [{"choices": CHOICE["choices"]}]}, 400, "questions[0].type"),
+    ("/v1/decisions", {"input": "hi", "questions": [CHOICE], "stream": True}, 400, "stream"),
+    ("/v1/systemone", {"state": "hi", "stream": True}, 400, "stream"),
+    (
+        "/v1/systemone",
+        {"state": "hi", "questions": {"q": {"type": "choice", "criteria": {EVERY[0]: None, EVERY[0].upper(): None}}}},
+        422,
+        "questions.q.criteria",
+    ),
     ("/v1/systemone", {"questions": {"q": {"type": "choice", "criteria": {EVERY[0]: None}}}}, 422, "state"),
     ("/v1/systemone", {"state": "hi", "questions": []}, 422, "questions"),
     ("/v1/systemone", {"state": "hi", "questions": {"q": {"type": "noul"}}}, 422, "q"),

@@ -19,7 +19,8 @@ pytest.importorskip("uvicorn", reason=skips.SERVE)
 from ipr_engine import Engine
 from ipr_engine.request.controls import MOST_ENTRIES, MOST_TEXT
 from ipr_engine.server import ServerConfig, app, long_body
-from ipr_engine.server.judge_schema import MOST_CHOICES, MOST_PARTS, filled
+from ipr_engine.server.json_schema import MOST_PARTS
+from ipr_engine.server.judge_schema import MOST_CHOICES, filled
 from ipr_engine.server.long_body import LONG, MOST_TOOLS, MOST_TURNS, MOST_VALUES, read_long
 from ipr_engine.server.refused import RefusedError
 
@@ -84,17 +85,17 @@ def test_what_no_request_holds_is_refused(server: LocalServer, case: str) -> Non
 
 def test_a_judges_enum_and_schema_are_bounded(default_engine: Engine) -> None:
     names = default_engine.bundle.names
-    with pytest.raises(RefusedError, match=f"an enum of at most {MOST_CHOICES} candidates, got {MOST_CHOICES + 1}"):
-        filled({"enum": ((MOST_CHOICES + 1) * [names[0]])}, names)
-    wide = {"properties": {str(i): {"type": "string"} for i in range(MOST_PARTS)}}
-    with pytest.raises(RefusedError, match=f"a schema of at most {MOST_PARTS} properties"):
-        filled({"properties": {"wide": wide, "model": {"enum": [names[0]]}}}, names)
-    least = {
-        "properties": {"model": {"enum": list(names)}, "other": {"type": "string"}},
-        "required": ["other", [], None],
-    }
-    choices, fill = filled(least, names)
-    assert fill(choices[1], "why") == {"model": choices[1], "other": "why"}
+    many = [names[n % len(names)] for n in range(MOST_CHOICES + 2)]
+    with pytest.raises(RefusedError, match=f"an enum of at most {MOST_CHOICES} candidates, got {len(many)}"):
+        filled({"enum": many}, names)
+    # what many references lead to is read again and again
+    held = {"$defs": {"big": {"enum": [*(100_000 * [names[0]]), "nobody"]}}}
+    with pytest.raises(RefusedError, match="response_format: expected"):
+        filled({**held, "properties": {str(n): {"$ref": "#/$defs/big"} for n in range(5000)}}, names)
+    wide = {"$defs": {"big": {"required": [str(n) for n in range(20_000)]}}}
+    every = [{"$ref": f"#/$defs/{place}"} for place in ("big", "%62ig", "b%69g", "bi%67")]
+    with pytest.raises(RefusedError, match=f"expected at most {MOST_PARTS} parts"):
+        filled({**wide, "allOf": every}, names)
 
 
 @pytest.mark.parametrize("text", ["1,2,3,", '[{"a": 1}, ', "\\", '\\"', '",{['], ids=repr)
@@ -136,11 +137,19 @@ def test_a_long_body_is_decided_as_a_short_one(server: LocalServer, path: str, d
     assert other == told
 
 
+def test_a_control_that_stands_twice_in_a_long_body_is_refused(server: LocalServer) -> None:
+    written = b'{"prompt": "x", "ipr": {"tau": 0.1, "tau": 0.2}}'
+    short, long = (server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG))
+    assert (long.status, long.body) == (400, short.body)
+
+
 @pytest.mark.parametrize("written", [b"{", b'["', b"[]", b'{"prompt": "\xff"}'])
 def test_what_is_no_request_is_told_of_a_long_body_too(server: LocalServer, written: bytes) -> None:
-    assert (
-        server.send("POST", "/v1/route", [written.ljust(LONG)]).body == server.send("POST", "/v1/route", [written]).body
-    )
+    told = [server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG)]
+    assert [reply.status for reply in told] == [400, 400]
+    # where it is broken depends on what follows
+    short, long = (reply.body["error"]["message"].partition(", which")[0] for reply in told)
+    assert long == short
 
 
 def test_others_are_answered_while_a_long_body_is_read() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -27,6 +28,9 @@ from tests.support.server_configs import (
 )
 from tests.support.server_process import ServerProcess
 from tests.support.upstream_stub import UpstreamStub
+
+pytest.importorskip("pydantic", reason=skips.SDK)
+from pydantic import BaseModel, Field, create_model
 
 openai = pytest.importorskip("openai", reason=skips.SDK)
 anthropic = pytest.importorskip("anthropic", reason=skips.SDK)
@@ -53,6 +57,42 @@ def served(engine: Engine, form: str, tau: float = 0.2) -> str:
     body = body_of(form, PROMPTS[0])  # with a limit of output tokens for Messages
     name = engine.route(parse_request(body), tau=tau, allowed=SPEAKERS[form]).model
     return CALLED.get(name, name)
+
+
+class Who(Enum):
+    BIG, SMALL = OPENAI
+
+
+class Sure(BaseModel):
+    share: float = Field(ge=0.5, lt=1)
+    of: Literal["all"]
+
+
+class Verdict(BaseModel):
+    """A `Verdict` is what a judge is asked for: its enum lies behind a reference."""
+
+    who: Who
+    reason: Annotated[str, Field(max_length=8)]
+    sure: Sure
+    second: Who | None = None
+
+
+class Verdicts(BaseModel):
+    whos: list[Who]
+    rank: int = Field(ge=1)
+
+
+def test_the_judge_fills_a_class_that_the_sdk_parses(of_openai: Any, default_engine: Engine) -> None:
+    expected = default_engine.route(PROMPTS[0], tau=0.2, allowed=OPENAI).model
+    parse = of_openai.chat.completions.parse
+    with pytest.raises(openai.BadRequestError, match="2 of them"):
+        parse(model="ipr-judge", messages=TURNS, response_format=Verdict)
+    only = create_model("Only", __base__=Verdict, second=(None, None))
+    found = parse(model="ipr-judge", messages=TURNS, response_format=only).choices[0].message.parsed
+    assert (found.who, found.sure.of, found.sure.share) == (Who(expected), "all", 0.5)
+    assert 0 < len(found.reason) <= 8
+    several = parse(model="ipr-judge", messages=TURNS, response_format=Verdicts).choices[0].message.parsed
+    assert (several.whos, several.rank) == ([Who(expected)], 1)
 
 
 def test_chat(of_openai: Any, default_engine: Engine) -> None:

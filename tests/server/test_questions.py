@@ -63,11 +63,40 @@ def test_so_many_sets_are_decided_and_one_more_is_refused(engine: Engine, path: 
         most = server.post(path, asked(path, SETS[:MOST_SETS]))
         assert (most.status, decisions(server.counted(before))) == (200, MOST_SETS)
         over = server.post(path, asked(path, SETS[: MOST_SETS + 1]))
-        assert (over.status, f"at most {MOST_SETS} different sets" in over.body["error"]["message"]) == (400, True)
+        assert over.status == (422 if path == "/v1/systemone" else 400)
+        assert f"at most {MOST_SETS} different sets" in over.body["error"]["message"]
         assert decisions(server.counted(before)) == MOST_SETS
     each = [engine.route("why python", rule="minmax", tau=0.3, allowed=some).model for some in SETS[:MOST_SETS]]
     answers = most.body["answers"]
     assert [one["choice"] for one in (answers.values() if isinstance(answers, dict) else answers)] == each
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_of_several_sets_each_decision_is_told_with_its_questions(engine: Engine, path: str) -> None:
+    first, second = SETS[0], SETS[-1]
+    with LocalServer(engine, CONFIG) as server:
+        one = server.post(path, asked(path, [first, first])).body["ipr"]
+        body = server.post(path, asked(path, [first, second, first])).body
+        none = server.post("/v1/decisions", {"input": "why", "questions": [{"type": "score"}]}).body["ipr"]
+    assert none is None
+    assert one["model"] == engine.route("why python", rule="minmax", tau=0.3, allowed=first).model
+    names = ["q0", "q1", "q2"] if path == "/v1/systemone" else [0, 1, 2]
+    told = body["ipr"]["decisions"]
+    assert [decision["questions"] for decision in told] == [[names[0], names[2]], [names[1]]]
+    for decision, among in zip(told, (first, second), strict=True):
+        assert decision["model"] == engine.route("why python", rule="minmax", tau=0.3, allowed=among).model
+        assert set(decision["ranked"]) == set(among)
+    assert len({decision["id"] for decision in told}) == 2
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/decisions", 400), ("/v1/systemone", 422)])
+def test_a_choice_that_is_no_candidate_is_told_in_the_formats_own_way(engine: Engine, path: str, status: int) -> None:
+    with LocalServer(engine, CONFIG) as server:
+        reply = server.post(path, asked(path, [SETS[0], [*SETS[1], "nobody"]]))
+    error = reply.body["error"]
+    assert reply.status == status
+    assert error.get("field", error.get("param")) in ("questions.q1.criteria", "questions[1].choices")
+    assert "'nobody' is no candidate" in error["message"]
 
 
 @pytest.mark.parametrize("path", PATHS)

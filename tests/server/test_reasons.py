@@ -31,7 +31,7 @@ def test_a_mask_of_the_servers_is_told_in_its_own_words(engine: Engine) -> None:
         decided = server.post("/v1/route", {"prompt": "why python"}).body["excluded"]
         reply = server.post(PATHS[CHAT], body_of(CHAT, ipr=TOO_LONG))
     assert reply.status == 400
-    why = dict(one.split(": ", 1) for one in reply.body["error"]["message"].removeprefix("prompt: ").split("; "))
+    why = dict(one.split(": ", 1) for one in reply.body["error"]["message"].removeprefix("messages: ").split("; "))
     assert why.keys() == set(engine.bundle.names)
     assert "over its context window of 8192" in why.pop(NAMES[0])
     assert why.pop(NAMES[1]) == f"format: its upstream speaks {MESSAGES}, not {CHAT}"

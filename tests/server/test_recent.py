@@ -20,6 +20,7 @@ from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_metrics import SHARED
 from ipr_engine.serving import AsyncEngine
 from tests.support.path_rows import make_path_bundle
+from tests.support.server_process import until
 
 ONE, OTHER = Tenant(name="one"), Tenant(name="other")
 
@@ -114,11 +115,24 @@ def test_a_bundle_that_left_is_held_by_no_decision(ring: Recent, engine: Engine,
     left: weakref.ref[Bundle] = weakref.ref(engine.bundle)
     engine.swap(make_path_bundle(tmp_path / "second", rows=50))
     add(ring, engine, ["why"])
-    found = ring.look(ONE.name)
-    assert len(found.decisions) == 4  # those that had been read are figures, and stay
-    assert len({one["bundle"] for one in found.decisions}) == 2
-    gc.collect()
-    assert left() is None
+    found = until(lambda: len(shown := ring.look(ONE.name).decisions) == 7 and shown)  # the others are read in a thread
+    assert [one["at"] for one in found] == sorted(one["at"] for one in found)
+    assert [len({one["bundle"] for one in some}) for some in (found[:6], found)] == [1, 2]
+    until(lambda: gc.collect() is not None and left() is None)
+
+
+def test_what_is_not_read_in_time_is_forgotten_the_oldest_first(
+    ring: Recent, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [0.0, 0.0, 0.1, recent.LEAVES_S - 0.1, recent.LEAVES_S - 0.1, recent.LEAVES_S]
+    monkeypatch.setattr(recent, "monotonic", lambda: times.pop(0) if len(times) > 1 else times[0])
+    monkeypatch.setattr(recent, "PAUSE_S", 0.0)
+    made = [*add(ring, engine, ["what is it"] * 3), *add(ring, engine, ["why"] * 2, OTHER)]
+    engine.swap(make_path_bundle(tmp_path / "second", rows=50))
+    (last,) = add(ring, engine, ["why"])
+    until(lambda: len(times) == 1)
+    assert [one["id"] for one in ring.look(OTHER.name).decisions] == [one.id for one in made[3:]]
+    assert [one["id"] for one in ring.look(ONE.name).decisions] == [last.id]
 
 
 def test_counts_are_summed_over_workers(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ CASES: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("/v1/route", {"prompt": [CANARY, 7]}, {}, 400, "prompt: cannot be decided"),
     ("/v1/route", {"messages": [{"role": CANARY, "content": "x"}]}, {}, 400, "prompt: cannot be decided"),
     ("/v1/route", {CANARY: "x"}, {}, 400, "prompt: expected a request with messages, input or prompt"),
-    ("/v1/route", IMAGE, {}, 400, "prompt: has a part of type image_url, whose tokens cannot be counted"),
+    ("/v1/route", IMAGE, {}, 400, "messages: has a part of type image_url, whose tokens cannot be counted"),
     ("/v1/route", {**TEXT, "model": CANARY}, {}, 404, "model: is not known"),
     ("/v1/route", {**TEXT, "model": FIRST}, {}, 404, f"model: {FIRST} is a candidate, not a routed model"),
     ("/v1/route", {**TEXT, "model": "ipr-judge"}, {}, 404, "model: ipr-judge is for /v1/chat/completions alone"),
@@ -144,7 +144,7 @@ def test_a_decision_that_comes_too_late_is_told_by_the_keys_of_the_config(
     ("method", "path", "status", "why"),
     [
         ("GET", f"/v1/{CANARY}", 404, "the path is not known"),
-        ("GET", "/v1/route", 405, "the method is not allowed here"),
+        ("GET", "/v1/route", 405, "method: expected POST here"),
     ],
 )
 def test_a_path_that_is_not_known_has_a_line(

@@ -46,6 +46,22 @@ def test_the_shadow_decides_by_its_own_policy(tmp_path: Any, shadows: dict[str, 
     assert figures["ipr_shadow_quality"] == pytest.approx(quality)
 
 
+def test_costs_that_a_request_brings_enter_no_sum(tmp_path: Any) -> None:
+    first, second = make_siblings(tmp_path, 2)
+    names = Engine.load(first).bundle.names
+    config = {"policy": {"rule": "minmax", "tau": 0.4}, "shadow": {"bundle": str(second), "policy": {"tau": 0.95}}}
+    with LocalServer(first, config) as server:
+        before = server.metrics()
+        usd = [0.5 + number for number in range(len(names))]
+        for prompt in PROMPTS:
+            assert server.post("/v1/route", {"prompt": prompt, "ipr": {"tau": 0.0, "extra_usd": usd}}).status == 200
+        server.until(lambda: sum(v for n, v in server.metrics().items() if n.startswith("ipr_shadow_total")) == 8)
+        counted = server.counted(before)
+    assert counted['ipr_shadow_total{choice="other"}'] > 0
+    sums = ("ipr_shadow_cost_usd", "ipr_shadow_quality", "ipr_cost_usd_total", "ipr_saved_usd")
+    assert not [name for name in counted if name.startswith(sums)]
+
+
 def test_policies_of_the_shadow_choose_otherwise(tmp_path: Any) -> None:
     _, second = make_siblings(tmp_path, 2)
     beside = Engine.load(second)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.server_config import Tenant
+from ipr_engine.server.tenants import MOST_KEYS, Tenants
 from tests.support.local_server import LocalServer
 from tests.support.server_configs import (
     CHAT,
@@ -52,6 +56,9 @@ def test_without_a_known_key_nobody_is_answered(
         {"authorization": f"Bearer {TEAM_KEY}"},
         {"authorization": f"bearer {TEAM_KEY}"},
         {"authorization": None, "x-api-key": TEAM_KEY},
+        {"authorization": f"Bearer {TEAM_KEY}", "x-api-key": "junk"},
+        {"authorization": "Bearer junk", "x-api-key": TEAM_KEY},
+        {"authorization": f"Bearer {TEAM_KEY}", "x-api-key": TEAM_KEY},
     ],
 )
 def test_a_key_comes_as_clients_send_it(
@@ -61,6 +68,24 @@ def test_a_key_comes_as_clients_send_it(
     (seen,) = upstream.seen()
     assert TEAM_KEY not in str(seen)  # the provider gets the server's key alone
     assert seen["_headers"]["x-api-key"] == PROVIDER_KEY
+
+
+def test_keys_of_different_tenants_are_refused(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    both = {"authorization": f"Bearer {TEAM_KEY}", "x-api-key": NARROW_KEY}
+    reply = gateway.post(PATHS[MESSAGES], body_of(MESSAGES), both)
+    assert (reply.status, "different tenants" in reply.body["error"]["message"]) == (401, True)
+    assert upstream.seen() == []
+
+
+def test_so_many_keys_of_one_request_are_looked_at_and_no_more() -> None:
+    known = Tenants([Tenant(name="team", keys_sha256=(sha256(b"good").hexdigest(),))])
+    junk = [(b"x-api-key", b"junk%d" % number) for number in range(MOST_KEYS)]
+    assert known.of([*junk[1:], (b"authorization", b"Bearer good")]).name == "team"
+    assert known.of([*junk[:1] * 9, (b"authorization", b"Bearer good")]).name == "team"
+    for headers in ([*junk, (b"authorization", b"Bearer good")], junk, []):
+        with pytest.raises(RefusedError) as caught:
+            known.of(headers)
+        assert caught.value.status == 401
 
 
 def test_models_are_told_to_tenants_alone(gateway: ServerProcess) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from ipr_engine.bundle import activate
+from tests.support.bundles import make_siblings
 from tests.support.http_calls import free_port
 from tests.support.server_configs import CHAT, EVERY, KEYS, PATHS, PROMPTS, TEAM_KEY, body_of, gateway_config
 from tests.support.server_process import ServerProcess, until
@@ -105,3 +108,35 @@ def test_a_stream_that_outlives_the_wait_ends_with_an_error(
         assert server.process.wait(20) == 0, server.printed()
         assert "Traceback" not in server.printed()
     provider.reset()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_counts_begin_with_the_server_whatever_folder_of_metrics_it_inherits(tmp_path: Path, workers: str) -> None:
+    inherited = tmp_path / "metrics"
+    inherited.mkdir()
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(inherited), "prometheus_multiproc_dir": str(inherited)}
+    for run in ("first", "second"):
+        with ServerProcess(tmp_path / run, {}, "--workers", workers, environment=environment) as server:
+            for _ in range(3):
+                assert server.post("/v1/route", {"prompt": "hi"}).status == 200
+            time.sleep(1.2)  # workers tell the others once a second what they counted
+            counted = server.metrics()
+            assert counted['ipr_requests_total{path="/v1/route",status="200",tenant="anybody"}'] == 3
+            assert decisions(counted) == 3
+            assert server.get("/ipr/overview").body["several_workers"] == (workers == "2")
+    assert list(inherited.iterdir()) == []
+
+
+def test_each_worker_counts_its_swaps_and_the_page_tells_those_of_one(tmp_path: Path) -> None:
+    siblings = make_siblings(tmp_path / "bundles", 2)
+    root = siblings[0].parent
+    config = {"server": {"follow_s": 0.1}, "policy": {"tau": 0.3, "rule": "minmax"}}
+    with ServerProcess(tmp_path / "server", config, "--workers", "2", "--bundle", str(root)) as server:
+        until(lambda: server.all_ready(2), 20.0, server.printed)
+        activate(root, siblings[1].name)
+        until(lambda: server.metrics()["ipr_swaps_total"] == 2)
+        (root / "CURRENT").write_text("0" * 64 + "\n")
+        until(lambda: server.metrics()["ipr_swap_failures_total"] == 2)
+        for _ in range(8):  # whichever worker is asked
+            bundle = server.get("/ipr/overview").body["bundle"]
+            assert (bundle["swaps"], bundle["swap_failures"]) == (1, 1)

@@ -75,6 +75,7 @@ class AsgiApp:
                 reply.content += message.get("body", b"")
                 reply.ended = not message.get("more_body", False)
 
+        path, _, query = path.partition("?")
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -84,7 +85,7 @@ class AsgiApp:
             "path": path,
             "raw_path": path.encode("utf-8", "replace"),
             "root_path": "",
-            "query_string": b"",
+            "query_string": query.encode("utf-8", "replace"),
             "headers": list(headers),
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),

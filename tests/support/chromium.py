@@ -107,6 +107,8 @@ class Chromium:
     def open(self, url: str, width: int = 1400, height: int = 1000, *, dark: bool = False) -> None:
         """Show a page in a window of this size."""
         self.look(width, height, dark=dark)
+        self.call("Page.navigate", url="about:blank")  # the page of before asks its server no more, which may be gone
+        self.until("location.href === 'about:blank'")
         self.forget()
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
@@ -136,10 +138,10 @@ class Chromium:
             assert time.monotonic() < end, f"not within {seconds:g} s: {script}\n{self.read('document.body.innerText')}"
             time.sleep(0.05)
 
-    def press(self, key: str, times: int = 1) -> None:
-        """Press a key of `KEYS`."""
+    def press(self, key: str, times: int = 1, *, control: bool = False) -> None:
+        """Press a key of `KEYS`, alone or with Ctrl."""
         for _ in range(times):
-            known = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
+            known = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key], "modifiers": 2 if control else 0}
             self.call("Input.dispatchKeyEvent", type="keyDown", **known, **({"text": "\r"} if key == "Enter" else {}))
             self.call("Input.dispatchKeyEvent", type="keyUp", **known)
 

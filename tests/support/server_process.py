@@ -32,14 +32,20 @@ class ServerProcess(HttpCalls):
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        files: str | None = None,
     ) -> None:
-        """Write the config, which is JSON and so YAML. headers: of every call."""
+        """Write the config, which is JSON and so YAML.
+
+        headers: of every call. files: how many it may open, as SOFT:HARD of prlimit.
+        """
         super().__init__(free_port(), headers)
         folder.mkdir(parents=True, exist_ok=True)
         written = folder / "config.yaml"
         written.write_text(json.dumps(config))
         self.log = folder / "server.log"
         self._command = [sys.executable, "-m", "ipr_engine", "serve", "--config", str(written), *arguments]
+        if files is not None:
+            self._command = ["prlimit", f"--nofile={files}", *self._command]
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
 
     def __enter__(self) -> ServerProcess:
