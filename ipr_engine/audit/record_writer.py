@@ -33,7 +33,8 @@ class RecordKeywords(TypedDict, total=False):
 class RecordWriter:
     """A `RecordWriter` says what a record holds, and writes it. Safe to share between threads.
 
-    Several processes may append to one file: what one call writes is one write.
+    Several processes may append to one file: what one call writes is one write. A file that is renamed or removed is written on in a
+    new one at its path, from the next call on.
 
     Attributes:
         keep_prompts, keep_x: whether the prompt and its embedding are part of a record. min_words: fewer make a prompt brief.
@@ -128,22 +129,46 @@ def prompt_copy(prompt: Any) -> Any:
 
 
 class _Log:
-    """A `_Log` is a file that lines are appended to, each call's in one write."""
+    """A `_Log` is a file that lines are appended to, each call's in one write.
+
+    Before each write it looks whether its path still names its file: once that was renamed or removed, it goes on in a new one there.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._place = os.path.abspath(path)  # the working directory may change, and the path names the same file still
         self._writing = Lock()
-        self._cut = False  # what was written last ends within a line
+        self._file, self._known, self._cut = self._opened()  # _cut: it ends within a line
+        self._closed = False
+
+    def _opened(self) -> tuple[int, tuple[int, int], bool]:
+        """Return the file that the path names, which is made where none is; what tells it from others; whether it ends in a line."""
         try:
             # O_APPEND: the system puts each write at the end, so that lines of several processes do not mix.
-            self._file: int | None = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            state = os.fstat(self._file)
-            # A writer may have died in the middle of a line: it stays one damaged line, not two.
-            cut = stat.S_ISREG(state.st_mode) and state.st_size and os.pread(self._file, 1, state.st_size - 1) != b"\n"
+            file = os.open(self._place, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise RecordError(f"to: cannot append to {path}: {error.strerror}") from error
-        if cut:
-            self.write(b"\n")
+            raise RecordError(f"to: cannot append to {self._path}: {error.strerror}") from error
+        try:
+            state = os.fstat(file)
+            # A writer may have died in the middle of a line: it stays one damaged line, not two.
+            cut = stat.S_ISREG(state.st_mode) and state.st_size and os.pread(file, 1, state.st_size - 1) != b"\n"
+        except OSError as error:
+            os.close(file)
+            raise RecordError(f"to: cannot append to {self._path}: {error.strerror}") from error
+        return file, (state.st_dev, state.st_ino), bool(cut)
+
+    def _follow(self) -> None:
+        """Open anew what the path names, where that is another file by now, or none; RecordError where it cannot be opened."""
+        try:
+            found = os.stat(self._place)
+        except OSError:  # opening tells what it is, or mends it
+            pass
+        else:
+            if (found.st_dev, found.st_ino) == self._known:
+                return
+        file, self._known, self._cut = self._opened()
+        self._file, before = file, self._file
+        os.close(before)
 
     def write(self, lines: bytes) -> None:
         """Write whole lines; RecordError where the file is closed or the system refuses."""
@@ -154,8 +179,12 @@ class _Log:
     def write_each(self, lines: Sequence[bytes]) -> list[Exception | None]:
         """Write lines in one write; return a RecordError for each that is not written whole, None for the others."""
         with self._writing:
-            if self._file is None:
+            if self._closed:
                 return [RecordError(f"to: {self._path} is closed; make a new recorder") for _ in lines]
+            try:
+                self._follow()
+            except RecordError as error:
+                return [RecordError(str(error)) for _ in lines]  # one each: they are raised in several threads
             data = b"".join([b"\n" if self._cut else b"", *lines])
             # The system may write less than it is given: the rest follows under the same lock.
             left = memoryview(data)
@@ -181,9 +210,9 @@ class _Log:
 
     def close(self) -> None:
         with self._writing:
-            file, self._file = self._file, None
-            if file is not None:
-                os.close(file)
+            if not self._closed:
+                self._closed = True
+                os.close(self._file)
 
     def after_fork(self) -> None:
         self._writing = Lock()

@@ -175,6 +175,8 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
         lines.lost = made.state.ipr.metrics.log_dropped.inc
     made.state.ipr.served = served
     made.state.ipr.owns_process = True
+    if made.state.ipr.spans is not None:
+        made.state.ipr.spans.send()
     if os.getpid() != parent:
         made.state.ipr.parent = parent
     return made

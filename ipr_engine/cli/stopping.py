@@ -1,4 +1,4 @@
-"""A `Stopping` is what SIGTERM and SIGINT do while a server is not there yet that would take them: they end the command."""
+"""A `Stopping` is what SIGTERM, SIGINT and SIGHUP do while a server is not there yet that would take them: they end the command."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._stop)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
+                    self._before[number] = signal.signal(number, self._stop)
         return self
 
     def __exit__(

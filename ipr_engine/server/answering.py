@@ -108,6 +108,8 @@ class Answering:
                 self._check_site(exchange)
             if state.in_flight > state.most_in_flight and not self._open:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
+            if not state.begun and not self._open:
+                raise state.not_begun()
             await self._handler(exchange, tenant, told)
         except RefusedError as refused:
             return refused

@@ -52,7 +52,7 @@ def app(
 
         >>> application = app("bundles/", read_config("upstreams.yaml"))     # for uvicorn, or a mount of your own app
 
-    Everything is loaded here; the lifespan opens connections and warms up, so run it, and mounts must pass it on.
+    Everything is loaded here; the lifespan opens connections and warms up, so run it; a mount does not (docs/server.md).
 
     Args:
         engine: what decides: an Engine, or a bundle's root or folder; None for the embedded bundle. A root is followed: when

@@ -17,7 +17,7 @@ KEEP_ALIVE_S = 75  # longer than common proxies and client pools keep a connecti
 
 
 def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is being answered.
+    """Serve until SIGTERM, SIGINT or SIGHUP (a closed terminal, unless nohup ignores it), then finish what is being answered.
 
     Args:
         application: what `ipr_engine.server.app` made; for several workers what makes it, in each of them, and can be pickled.
@@ -50,4 +50,6 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn takes over, and raises it once more when it is done
         signal.signal(number, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)
     server.run([listening])

@@ -17,7 +17,7 @@ from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 from ipr_engine.request.route_request import REQUEST_OPTIONS
 from ipr_engine.server import config_checks as checks
 from ipr_engine.server.judge_schema import JUDGE
-from ipr_engine.server.typed_document import read_typed, told
+from ipr_engine.server.typed_document import read_typed, take_plain, told
 from ipr_engine.server.yaml_file import read_yaml
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
@@ -43,6 +43,7 @@ class Timeouts:
     idle_s: float = 60.0
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
 
 
@@ -68,6 +69,7 @@ class Endpoint:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_base_url(self.base_url)
         if not self.formats:
             raise InvalidInputError(
@@ -95,6 +97,7 @@ class Upstream:
     body: Mapping[FormatName, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_some(self, "endpoint", "model")
         checks.check_body(self.body)
 
@@ -113,6 +116,7 @@ class CoolDown:
     most_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_above_zero(self, "failures", "seconds", "most_seconds")
         if self.most_seconds < self.seconds:
             raise InvalidInputError("most_seconds: expected at least as many as seconds")
@@ -138,6 +142,7 @@ class Tenant:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_name("name", self.name)
         checks.check_options("policy", self.policy)
         object.__setattr__(self, "keys_sha256", tuple(digest.lower() for digest in self.keys_sha256))
@@ -184,6 +189,7 @@ class ServerLimits:
     policies: int = 512
 
     def __post_init__(self) -> None:
+        take_plain(self)
         sizes = "head_bytes", "body_bytes", "reply_bytes", "requests", "connections", "policies"
         checks.check_above_zero(self, *sizes, "head_s", "body_s")
         if self.head_bytes < checks.HEAD_BYTES:
@@ -201,6 +207,7 @@ class Records:
     min_words: int | None = None
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_some(self, "path", "key")
         if self.keep_x and self.key is None:
             raise InvalidInputError(
@@ -225,6 +232,7 @@ class ShadowBundle:
     waiting: int = 64
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_some(self, "bundle")
         checks.check_options("policy", self.policy)
         checks.check_above_zero(self, "waiting")
@@ -254,6 +262,7 @@ class ServerOptions:
     spans: bool = False
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_service(self.service)
         checks.check_hosts(self.hosts)
         if not 0 <= self.follow_s <= checks.MOST:
@@ -267,6 +276,8 @@ class ServerOptions:
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
     """A `ServerConfig` holds what a server does besides deciding. Every part may be left out.
+
+    A part is what is named here, or an object as YAML has it: `ServerConfig(server={"spans": True})`.
 
     Attributes:
         endpoints: name -> provider. upstreams: candidate -> endpoint, or an `Upstream`. Without them no request is passed on.
@@ -286,6 +297,7 @@ class ServerConfig:
     server: ServerOptions = field(default_factory=ServerOptions)
 
     def __post_init__(self) -> None:
+        take_plain(self)
         checks.check_options("policy", self.policy)
         if not self.models:
             raise InvalidInputError("models: expected at least one name that is routed, such as auto")
@@ -356,6 +368,8 @@ def leading_name(option: str) -> str:
 
 def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:
     """Read a config from YAML files, which hold different keys of one `ServerConfig`.
+
+    Paths in a file (`records.path`, `records.key`, `shadow.bundle`) are those from its own folder, unless they are absolute.
 
     Raises:
         InvalidInputError: a file cannot be read, or a key is unknown, missing, doubled or wrong; the file and the key are named, and

@@ -25,6 +25,7 @@ from ipr_engine.server.open_files import LACK, has_none_left
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.policy_book import PolicyBook, speakers
 from ipr_engine.server.reach_lines import reach_lines
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import FORMATS
 from ipr_engine.server.server_config import ServerConfig, leading_name, place_of
 from ipr_engine.server.server_engine import DecisionRecorder, PolicyMaker, ServerEngine
@@ -37,6 +38,10 @@ from ipr_engine.server.upstreams import Upstreams
 from ipr_engine.watch import Watch
 
 SHARE_S = 1.0  # seconds between two times that a worker leaves its engine's counters for the others
+NOT_BEGUN = (
+    "this application was not started: whatever it is mounted in enters its lifespan, by "
+    "`async with application.router.lifespan_context(application)` in its own (docs/server.md)"
+)
 REQUEST_LOG = "ipr_engine.server.requests"
 
 
@@ -48,7 +53,7 @@ class ServerState:
         patience: with which bodies are awaited. in_flight: requests that are being answered; at most `most_in_flight`.
         logs_requests: whether each gets a line. spans: None without.
         hosts: of the header Host; empty for any. parent: the process whose end ends this worker; None for none.
-        owns_process: whether the process serves this application alone.
+        begun: whether the application's lifespan has been entered. owns_process: whether the process serves this application alone.
         served: a file that is told which bundle serves, for a worker that begins where CURRENT cannot be served.
     """
 
@@ -85,6 +90,8 @@ class ServerState:
         self.logs_requests = config.server.log_requests
         self._log = logging.getLogger(REQUEST_LOG)
         self._root = root if root is not None and config.server.follow_s > 0 and (root / CURRENT).exists() else None
+        self.begun = False
+        self._told_not_begun = False
         self._warm = False
         self._problem: str | None = None  # why it is not ready
         self._share_problem: str | None = None
@@ -136,10 +143,20 @@ class ServerState:
                     shadow.cannot_decide(f"{place}: {why}")
                     return
 
+    def not_begun(self) -> RefusedError:
+        """Return how a request ends where nobody has entered the application's lifespan; the log tells it once."""
+        if not self._told_not_begun:
+            self._told_not_begun = True
+            logging.getLogger(__name__).error("%s", NOT_BEGUN)
+        return RefusedError(503, NOT_BEGUN)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve, and close afterwards. It warms up meanwhile: until then `/ready` says no, and requests get 503."""
+        self.begun = True
         async with contextlib.AsyncExitStack() as stack:
+            if self.spans is not None:
+                await stack.enter_async_context(self.spans.running())
             if self.upstreams is not None:
                 await self.upstreams.open()
                 stack.push_async_callback(self.upstreams.close)
@@ -251,8 +268,9 @@ class ServerState:
         """Return whether requests are taken, and what is known of it."""
         ready = self._warm and self._problem is None
         found: dict[str, Any] = {"ready": ready, "bundle": self.engine.bundle.hash}
-        if self._problem is not None:
-            found["problem"] = self._problem
+        problem = self._problem if self.begun else NOT_BEGUN
+        if problem is not None:
+            found["problem"] = problem
         if self.decider.record_problem is not None:
             found["records"] = self.decider.record_problem
         if self.upstreams is not None:

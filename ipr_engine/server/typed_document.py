@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -38,11 +39,28 @@ def read_typed(kind: type[Made], document: Mapping[Any, Any]) -> tuple[Made | No
     return (None, reader.mistakes) if reader.mistakes else (made, [])
 
 
+def take_plain(owner: Any) -> None:
+    """Give a new dataclass the meaning of what its fields hold: lists and objects as a document has them, or what these mean already.
+
+    Raises:
+        InvalidInputError: names the field, and the key below it.
+    """
+    reader = _Reader(of_python=True)
+    for name, (kind, _) in _fields(type(owner)).items():
+        value = reader.plain(getattr(owner, name), name)
+        if not reader.mistakes:
+            object.__setattr__(owner, name, reader.typed(kind, value, name))
+    if reader.mistakes:
+        raise InvalidInputError("\n".join(mistake.text for mistake in reader.mistakes))
+
+
 class _Reader:
     """A reading of one document, and what was found wrong so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_python: bool = False) -> None:
+        """Begin. of_python: what is read may hold objects, too, as of a dataclass; they are left as they are."""
         self.mistakes: list[Mistake] = []
+        self._of_python = of_python
         self._around: set[int] = set()  # ids of the lists and mappings that hold the one that is read
 
     def plain(self, value: Any, place: str) -> Any:
@@ -51,6 +69,8 @@ class _Reader:
             return value
         if isinstance(value, (date, time)):
             return self._wrong(place, "is a date to YAML; quote it")
+        if self._of_python and not isinstance(value, (Mapping, list, tuple)):
+            return os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(value, (Mapping, list, tuple)):
             return self._wrong(place, "expected text, numbers, lists and objects alone")
         if id(value) in self._around:
@@ -72,8 +92,8 @@ class _Reader:
             return self._unfit(kind, value, place) if fitting is None else self.typed(fitting, value, place)
         if not _fits(kind, value):
             return self._unfit(kind, value, place)
-        if is_dataclass(kind):
-            return self._dataclass(kind, value, place)
+        if isinstance(kind, type) and is_dataclass(kind):
+            return value if isinstance(value, kind) else self._dataclass(kind, value, place)
         if origin is tuple:
             items = enumerate(value)
             return tuple(self.typed(arguments[0], item, _item(place, number, item)) for number, item in items)
@@ -160,7 +180,9 @@ def _fits(kind: Any, value: Any) -> bool:
         return any(_fits(one, value) for one in get_args(kind))
     if origin is Literal:
         return value in get_args(kind) and isinstance(value, str)
-    if is_dataclass(kind) or origin is Mapping:
+    if isinstance(kind, type) and is_dataclass(kind):
+        return isinstance(value, (dict, kind))
+    if origin is Mapping:
         return isinstance(value, dict)
     if origin is tuple:
         return isinstance(value, list)
@@ -175,13 +197,13 @@ def _expected(kind: Any) -> str:
         return ", or ".join(_expected(one) for one in arguments)
     if origin is Literal:
         return f"one of {', '.join(arguments)}"
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return f"an object of {', '.join(_fields(kind))}"
     if origin is Mapping:
         return "an object"
     if origin is not tuple:
         return _WORDS[kind]
-    if is_dataclass(arguments[0]):
+    if isinstance(arguments[0], type) and is_dataclass(arguments[0]):
         return f"a list of objects, such as [{{{next(iter(_fields(arguments[0])))}: ...}}]"
     if arguments[0] is float:
         return "a list of numbers"

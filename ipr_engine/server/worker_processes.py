@@ -26,6 +26,8 @@ PAUSE_S = 1.0
 ENDS_S = 15.0
 """A worker that stops is waited for so long after the time in which it may finish what it answers."""
 TICKS = 10
+OF_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+"""What a terminal sends to every process in it: at Ctrl-C, and once it is closed."""
 LOGGER = logging.getLogger(__name__)
 
 
@@ -58,8 +60,8 @@ class WorkerProcess(Process):
 
     def start(self) -> None:
         resource_tracker.ensure_running()  # else it begins below, and lets signals through
-        # Ctrl-C goes to all processes: one that only begins would write how it was interrupted
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # of a terminal: they go to all processes, and one that only begins would end by itself
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINAL)
         try:
             super().start()
         finally:
@@ -67,8 +69,9 @@ class WorkerProcess(Process):
 
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, in the worker's own process."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server takes it over; before that its parent ends this one
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number in OF_TERMINAL:  # its parent ends it; SIGINT the server takes over
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINAL)
         self.server.run(sockets)
 
     @functools.cached_property
@@ -89,6 +92,12 @@ class WorkerProcesses(Multiprocess):
 
     _not_before = 0.0
     _looked = 0.0
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().__init__(config, sockets)
+        if ignored:  # as nohup has it
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def init_processes(self) -> None:
         self._looked = monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._extras import need
@@ -20,13 +22,16 @@ _WHY = {
 }
 """What PyYAML's problem has in it -> what it means here; its own words may hold a value."""
 
+PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType({"records": ("path", "key"), "shadow": ("bundle",)})
+"""Part of a config -> its keys that hold paths."""
+
 
 class _WrongKeyError(Exception):
     """A key stands twice, or cannot be one."""
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the object that a file holds at its top.
+    """Return the object that a file holds at its top; the paths in it are taken from the file's own folder.
 
     Raises:
         InvalidInputError: the file cannot be read, is not YAML, holds a key twice, or no object; the error names file and line, no value.
@@ -61,7 +66,18 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InvalidInputError(f"{file}: is empty; expected keys such as endpoints and upstreams at its top")
     if not isinstance(document, dict):
         raise InvalidInputError(f"{file}: expected keys such as endpoints and upstreams at its top")
-    return document
+    folder = str(file.absolute().parent)
+    return {key: _from_folder(folder, value, PATHS.get(key, ())) for key, value in document.items()}
+
+
+def _from_folder(folder: str, part: Any, names: Collection[str]) -> Any:
+    """Return a part of a config, in which keys of these names hold paths."""
+    if not names or not isinstance(part, dict):
+        return part
+    return {
+        name: os.path.join(folder, value) if name in names and isinstance(value, str) and value else value
+        for name, value in part.items()
+    }
 
 
 def _object(loader: Any, node: Any) -> dict[Any, Any]:

@@ -55,6 +55,64 @@ def test_a_writer_may_be_closed_twice_and_writes_no_more(tmp_path):
     assert (tmp_path / "log").read_bytes() == b"{}\n"
 
 
+def test_a_file_that_is_renamed_is_followed_by_a_new_one(tmp_path):
+    path, kept = tmp_path / "log", tmp_path / "log.1"
+    first, second = RecordWriter(path), RecordWriter(path)  # as two processes would
+    first.write(b"1\n")
+    second.write(b"2\n")
+    path.rename(kept)
+    first.write(b"3\n")
+    second.write(b"4\n")
+    assert (kept.read_bytes(), path.read_bytes()) == (b"1\n2\n", b"3\n4\n")
+
+
+def test_a_file_that_is_removed_is_made_again_wherever_the_process_works_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writer = RecordWriter("log")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    writer.write(b"1\n")
+    (tmp_path / "log").unlink()
+    writer.write(b"2\n")
+    assert (tmp_path / "log").read_bytes() == b"2\n"
+    assert not (tmp_path / "elsewhere" / "log").exists()
+
+
+def test_a_new_file_that_ends_within_a_line_keeps_that_line_apart(tmp_path):
+    path = tmp_path / "log"
+    writer = RecordWriter(path)
+    (tmp_path / "other").write_bytes(b"torn")
+    (tmp_path / "other").replace(path)
+    writer.write(b"1\n")
+    writer.write(b"2\n")
+    assert path.read_bytes() == b"torn\n1\n2\n"
+
+
+def test_a_path_that_cannot_be_opened_again_is_an_error_for_each_line_until_it_can(tmp_path):
+    path = tmp_path / "log"
+    writer = RecordWriter(path)
+    path.unlink()
+    path.mkdir()
+    first, second = writer.write_each([b"1\n", b"2\n"])
+    assert str(first) == str(second) == f"to: cannot append to {path}: Is a directory"
+    assert first is not second
+    path.rmdir()
+    writer.write(b"3\n")
+    assert path.read_bytes() == b"3\n"
+
+
+def test_no_file_stays_open_that_is_written_no_more(tmp_path):
+    path = tmp_path / "log"
+    writer = RecordWriter(path)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(20):
+        path.rename(tmp_path / f"log.{number}")
+        writer.write(b"{}\n")
+    assert len(os.listdir("/proc/self/fd")) == before
+    writer.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
 def changed(line, **fields):
     document = json.loads(line)
     document.pop("crc32")

@@ -21,7 +21,16 @@ from ipr_engine.server import ServerConfig, read_config
 from ipr_engine.server.health import Health
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import CHAT, MESSAGES
-from ipr_engine.server.server_config import CoolDown, Endpoint, Tenant, Upstream, make_config, place_of
+from ipr_engine.server.server_config import (
+    CoolDown,
+    Endpoint,
+    Records,
+    ShadowBundle,
+    Tenant,
+    Upstream,
+    make_config,
+    place_of,
+)
 from ipr_engine.server.tenants import ANYBODY, Tenants
 from ipr_engine.server.upstreams import Target
 
@@ -215,3 +224,62 @@ def test_an_option_is_placed_where_the_config_holds_it(tenant: Tenant, model: st
 
 def test_an_option_that_nothing_says_is_the_models() -> None:
     assert place_of(replace(LEVELS, policy={}), ANYBODY, "auto", "tau") == "models.auto"
+
+
+def test_a_config_of_python_takes_parts_as_a_document_has_them(tmp_path: Path) -> None:
+    document = {
+        "endpoints": {"openai": {"base_url": "https://h/v1", "formats": [CHAT.name], "timeouts": {"connect_s": 1}}},
+        "upstreams": {"gpt": {"endpoint": "openai", "body": {CHAT.name: {"seed": 1}}}},
+        "tenants": [{"name": "team", "keys_sha256": ["ab" * 32], "controls": ["tau"]}],
+        "records": {"path": "log"},
+        "shadow": {"bundle": "other"},
+        "server": {"spans": True, "limits": {"requests": 3}, "cool_down": {"failures": 4}, "hosts": ["h"]},
+    }
+    config = ServerConfig(**document)
+    assert config == make_config(document)
+    assert (config.server.spans, config.server.limits.requests) == (True, 3)
+    mixed = {"openai": Endpoint(base_url="https://h/v1", formats=[CHAT.name], timeouts={"connect_s": 1})}
+    assert replace(config, endpoints=mixed) == config
+    assert ServerConfig(records={"path": tmp_path / "log"}).records == Records(path=str(tmp_path / "log"))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"server": {"span": True}}, "server.span: is no key here; known: limits, "),
+        ({"server": {"limits": {"requests": "3"}}}, "server.limits.requests: expected a whole number, not text"),
+        ({"server": True}, "server: expected an object of limits, "),
+        ({"endpoints": {"a": {"formats": [CHAT.name]}}}, "endpoints.a.base_url: is missing; expected text"),
+        ({"endpoints": {"a": Tenant(name="a")}}, "endpoints.a: expected an object of base_url, "),
+        ({"tenants": {"name": "a"}}, "tenants: expected a list of objects"),
+        ({"tenants": [{"name": "a", "keys_env": "A_KEY"}]}, "tenants.a.keys_env: expected a list"),
+        ({"records": "log"}, "records: expected an object of path, "),
+        ({"shadow": {"bundle": 3}}, "shadow.bundle: expected text"),
+        ({"models": {"auto": None}}, "models.auto: has no value; expected an object"),
+    ],
+)
+def test_a_mistake_in_a_config_of_python_is_told_at_once_by_its_key(part: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        ServerConfig(**part)
+    assert str(caught.value).startswith(expected)
+
+
+def test_what_only_python_has_stays_as_it_is() -> None:
+    price = object()
+    assert ServerConfig(policy={"prices": {"gpt": price}}).policy["prices"]["gpt"] is price
+
+
+def test_paths_in_a_file_are_those_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("there", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    config = tmp_path / "there" / "config.yaml"
+    config.write_text("records: {path: log, key: ../k.key}\nshadow: {bundle: bundles/other}")
+    found = read_config("../there/config.yaml")
+    assert (found.records, found.shadow) == (
+        Records(path=str(tmp_path / "here/../there/log"), key=str(tmp_path / "here/../there/../k.key")),
+        ShadowBundle(bundle=str(tmp_path / "here/../there/bundles/other")),
+    )
+    config.write_text("records: {path: /dev/null}")
+    assert read_config(config).records == Records(path="/dev/null")
+    assert make_config({"records": {"path": "log"}}).records == Records(path="log")

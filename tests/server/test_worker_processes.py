@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -43,7 +48,7 @@ if __name__ == "__main__":
     worker_processes.HANGS_S = {HANGS_S}
     serve(make, socket.create_server(("127.0.0.1", int(sys.argv[1]))), 2)
 """
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Impatient(ServerProcess):
@@ -57,6 +62,52 @@ class Impatient(ServerProcess):
         super().__enter__()
         until(lambda: self.all_ready(2), 20.0, self.printed)
         return self
+
+
+class InTerminal(ServerProcess):
+    """An `InTerminal` is a server that leads a terminal, as one that a shell has become by `exec`."""
+
+    def __init__(self, folder: Path, config: dict[str, object], *arguments: str, before: tuple[str, ...] = ()) -> None:
+        super().__init__(folder, config, *arguments)
+        self._before = before
+
+    def __enter__(self) -> InTerminal:
+        self._ours, theirs = pty.openpty()
+
+        def lead() -> None:
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+        command = [*self._before, *self._command, "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=self._environment, cwd=self.log.parent,
+            start_new_session=True, preexec_fn=lead,
+        )  # fmt: skip
+        os.close(theirs)
+        until(self._is_ready, 60.0)
+        return self
+
+    def printed(self) -> str:
+        return "(in its terminal)"
+
+    def close_terminal(self) -> None:
+        """Close it; the system sends SIGHUP to who leads it and to all who run in it."""
+        self.pids = [self.process.pid, *self.workers()]
+        os.close(self._ours)
+
+    def begun(self) -> Callable[[], int]:
+        """Send the head of a request; return what sends its body and returns the status of the reply."""
+        body = b'{"prompt": "What is 2+2?"}'
+        connection = socket.create_connection(("127.0.0.1", self.port), 30)
+        connection.sendall(b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body))
+        time.sleep(0.2)
+
+        def rest() -> int:
+            with connection:
+                time.sleep(0.5)
+                connection.sendall(body)
+                return int(connection.recv(1 << 16).split()[1])
+
+        return rest
 
 
 def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(tmp_path: Path) -> None:
@@ -167,8 +218,31 @@ def test_who_is_asked_to_stop_right_after_the_first_line_does(
     assert process.stderr is not None
     assert process.stderr.readline().startswith(b"bundle ")
     time.sleep(wait_s)
-    if how is signal.SIGINT:
-        os.killpg(process.pid, how)  # Ctrl-C goes to the workers, too
+    if how is not signal.SIGTERM:
+        os.killpg(process.pid, how)  # a terminal's goes to the workers, too
     else:
         process.send_signal(how)
     ended(process)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_terminal_that_closes_ends_the_server_once_all_is_answered(tmp_path: Path, workers: int) -> None:
+    with InTerminal(tmp_path, {}, "--workers", str(workers)) as server:
+        until(lambda: server.all_ready(workers) if workers > 1 else True, 20.0)
+        answered = server.begun()
+        server.close_terminal()
+        assert answered() == 200
+        assert server.process.wait(20) == 0
+        for pid in server.pids:
+            assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_under_nohup_a_terminal_that_closes_changes_nothing(tmp_path: Path, workers: int) -> None:
+    with InTerminal(tmp_path, {}, "--workers", str(workers), before=("nohup",)) as server:
+        until(lambda: server.all_ready(workers) if workers > 1 else True, 20.0)
+        server.close_terminal()
+        time.sleep(2.0)
+        assert server.post("/v1/route", {"prompt": "What is 2+2?"}).status == 200
+        server.process.terminate()
+        assert server.process.wait(20) == 0

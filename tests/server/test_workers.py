@@ -68,7 +68,7 @@ def test_figures_add_up_over_workers_and_outlive_them(two: ServerProcess) -> Non
     until(lambda: all(of_those_that_live(two.metrics()) == of_two for _ in range(8)))
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_stopping_finishes_streams(provider: UpstreamStub, tmp_path: Path, how: signal.Signals) -> None:
     provider.reset()
     provider.fail(EVERY[0], "pace", seconds=0.2)
