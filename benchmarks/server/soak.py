@@ -2,7 +2,7 @@
 
 At a share of the most that it answers, for minutes, a tenth of it streams. Every minute an upstream is killed in the middle of its
 work and started again ten seconds later; every ten seconds CURRENT names another bundle. Told are the statuses of all replies beside
-what /metrics counted, latencies, and memory.
+what /metrics counted, how the streams ended beside what it counted as cut, latencies, and memory.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ..harness.machine import recorded
 from ..harness.results import FOLDER, Line, append, as_json
 from .h2load import Load, Reply, replies
 from .processes import ROOT, free_port, ipr_serve, running, stub
+from .streams import BROKEN, TOLD, streams
 
 CANDIDATES = ("gpt-4o-mini-2024-07-18", "gemini-1.5-flash", "gpt-4o-2024-08-06")
 CLIENTS = 16
@@ -76,19 +77,26 @@ def main() -> int:
     """Run the soak, and print its line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default 30)")
+    parser.add_argument("--share", type=float, default=SHARE, help=f"of the most that it answers (default {SHARE})")
+    parser.add_argument("--streams", type=float, default=STREAMS, help=f"their share of requests (default {STREAMS})")
+    parser.add_argument("--kill-s", type=float, default=KILL_S, help=f"from one kill to the next (default {KILL_S:g})")
     parser.add_argument("--workers", type=int, default=1, help="of ipr serve (default 1)")
     parser.add_argument("--record", action="store_true", help="append the line to benchmarks/results/server_soak.jsonl")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), arguments.minutes, arguments.workers)
+        found = soak(
+            Path(folder), arguments.minutes, arguments.workers, arguments.share, arguments.streams, arguments.kill_s
+        )
     line = recorded(found, f"python -m benchmarks.server.soak {' '.join(sys.argv[1:])}".strip())
     print(as_json(line))
     if arguments.record:
         append(FOLDER / "server_soak.jsonl", [line])
-    return 0 if line["accounted"] and line["not_answered"] == 0 else 1
+    told = line["streams_broken"] == 0 and line["streams_told"] == line["streams_cut"]
+    return 0 if line["accounted"] and line["not_answered"] == 0 and told else 1
 
 
-def soak(folder: Path, minutes: float, workers: int) -> Line:
+def soak(folder: Path, minutes: float, workers: int, at: float, streamed_share: float, kill_s: float) -> Line:
+    """Return what came of it. at: the share of the most. streamed_share: of the requests. kill_s: from one kill to the next."""
     root, hashes = two_bundles(folder / "bundles")
     upstreams, port = Upstreams(folder), free_port()
     base, body = f"http://127.0.0.1:{port}", json.dumps(CHAT).encode()
@@ -105,20 +113,23 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
         begun = time.perf_counter()
         seen += replies(url, body, Load(MOST, CLIENTS))
         most = MOST / (time.perf_counter() - begun)
-        rate = SHARE * most
+        rate = at * most
+        ends: Counter[str] = Counter()
         memory, swaps, end, paced = [], 0, time.monotonic() + 60 * minutes, len(seen)
         over = Event()
-        deaths = Thread(target=_let_die, args=(upstreams, over))
+        deaths = Thread(target=_let_die, args=(upstreams, over, kill_s))
         deaths.start()
         stack.callback(deaths.join)
         stack.callback(over.set)
-        streams = json.dumps({**CHAT, "stream": True}).encode()
-        share = max(1.0, STREAMS * rate)
+        of_streams = json.dumps({**CHAT, "stream": True}).encode()
+        share = max(1.0, streamed_share * rate)
         while time.monotonic() < end:
             with ThreadPoolExecutor(1) as beside:
-                streamed = beside.submit(replies, url, streams, Load(round(share * SLICE_S), STREAM_CLIENTS, share))
+                streamed = beside.submit(streams, url, of_streams, Load(round(share * SLICE_S), STREAM_CLIENTS, share))
                 seen += replies(url, body, Load(round((rate - share) * SLICE_S), CLIENTS, rate - share))
-                seen += streamed.result()
+                for stream in streamed.result():
+                    seen.append(Reply(stream.status, stream.us))
+                    ends[stream.end if stream.status == 200 else "refused"] += 1
             swaps += 1
             _point(root, hashes[swaps % 2])
             memory.append(resident_mib(server.pid))
@@ -145,6 +156,9 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
         "p50_us": round(float(np.percentile(times, 50)), 1),
         "p99_us": round(float(np.percentile(times, 99)), 1),
         "kills": upstreams.kills,
+        "streams": ends.total(),
+        "streams_told": ends[TOLD],
+        "streams_broken": ends[BROKEN],
         "streams_cut": _total(written, "ipr_streams_cut_total"),
         "fallbacks": _total(written, "ipr_served_total", 'cause="fallback"'),
         "swaps": swaps,
@@ -155,9 +169,9 @@ def soak(folder: Path, minutes: float, workers: int) -> Line:
     }
 
 
-def _let_die(upstreams: Upstreams, over: Event) -> None:
-    """Kill a stub every minute, whatever it is answering, and start it again."""
-    while not over.wait(KILL_S - DOWN_S):
+def _let_die(upstreams: Upstreams, over: Event, kill_s: float) -> None:
+    """Kill a stub every so often, whatever it is answering, and start it again."""
+    while not over.wait(max(1.0, kill_s - DOWN_S)):
         candidate = CANDIDATES[upstreams.kills % len(CANDIDATES)]
         upstreams.kill(candidate)
         upstreams.kills += 1

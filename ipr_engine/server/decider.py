@@ -31,6 +31,12 @@ from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import count_cost
 
 LOGGER = logging.getLogger(__name__)
+_BEFORE = "what a server keeps belongs to the candidate that answered before; name that one as model, or send the conversation itself"
+_KEPT = {
+    **dict.fromkeys((*KEPT_BY_SERVER, "item_reference"), _BEFORE),
+    "prompt": "a stored prompt belongs to the account that keeps it; name a candidate of that account as model, or send its text",
+}
+"""Parts of a request that one upstream alone can answer, and what to do."""
 FAILED = "failed"
 """The cause of no answer: every candidate was asked in vain."""
 
@@ -133,9 +139,9 @@ class Decider:
         """Count, after the reply, who answers and what that costs and saves; keep it for the page."""
         self.afterwards(self._counted, decided, candidate, cause)
 
-    def failed(self, decided: Decided) -> None:
-        """Keep for the page, after the reply, that nobody answered."""
-        self.afterwards(self.recent.add, decided, None, FAILED)
+    def failed(self, decided: Decided, served: str | None = None) -> None:
+        """Keep for the page, after the reply, that nobody answered, or that `served` refused the request."""
+        self.afterwards(self.recent.add, decided, served, None)
 
     def _made(self, decided: Decided, prompt: Any, given: RequestOptions, answers: bool) -> None:
         if decided.question.form is not None:
@@ -174,13 +180,8 @@ class Decider:
             RefusedError: nothing may be assumed of such a part.
         """
         for kind in parsed.uncountable:
-            if kind in KEPT_BY_SERVER or kind == "item_reference":
-                raise RefusedError(
-                    400,
-                    f"{kind}: what a server keeps belongs to the candidate that answered before; name that one as model, or send the "
-                    "conversation itself",
-                    kind,
-                )
+            if kind in _KEPT:
+                raise RefusedError(400, f"{kind}: {_KEPT[kind]}", kind)
         if given.get("billed_tokens") is not None:
             return given, 0
         if self._assumed is None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from ipr_engine.server.given_once import require_once
-from ipr_engine.server.json_text import json_text
+from ipr_engine.server.json_text import json_of, json_text
 from ipr_engine.server.long_body import LONG, beside, read_long
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
@@ -51,6 +51,7 @@ class Exchange:
 
     Attributes:
         headers: of the request, names in lower case. named: the first of each name. query: of its URL, as it came.
+        text: the body as it came, once `json` has read it.
         status: of the reply; None before it begins. ended: whether it is written to its end.
         is_long: whether what is done with its body takes long, once that is read.
     """
@@ -66,6 +67,7 @@ class Exchange:
         "named",
         "query",
         "status",
+        "text",
     )
 
     is_long: bool
@@ -75,6 +77,7 @@ class Exchange:
         self.headers: Headers = list(scope["headers"])
         self.named = dict(self.headers[::-1])
         self.query: bytes = scope.get("query_string", b"")
+        self.text = b""
         self.status: int | None = None
         self.ended = False
         extensions = scope.get("extensions")
@@ -99,13 +102,14 @@ class Exchange:
             raise _too_large(limits)
         self.is_long = len(body) >= LONG
         try:
-            found = await beside(read_long, body) if self.is_long else orjson.loads(body)
+            found = await beside(read_long, body) if self.is_long else json_of(body)
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
         if not self.is_long:
             require_once(body, found)
+        self.text = body
         return found
 
     async def _body(self, limits: ServerLimits) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,9 +17,10 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
+from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError
-from ipr_engine.server.request_formats import RequestFormat
+from ipr_engine.server.request_formats import RESPONSES, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.stream_tail import StreamTail
 from ipr_engine.server.told import Told, decision_headers
@@ -32,6 +33,7 @@ from ipr_engine.server.upstreams import (
     Upstreams,
     WholeReply,
 )
+from ipr_engine.server.whole_events import WholeEvents
 
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
@@ -47,13 +49,14 @@ class Attempts:
 
     Attributes:
         outcomes: (candidate, outcome), in the order in which they were asked.
-        reply, target: what one of them said, and which; None where all failed.
+        reply, target, turn: what one of them said, which, and how it was asked; None where all failed.
         last: the failure of the last one that failed.
     """
 
     outcomes: list[tuple[str, str]] = field(default_factory=list)
     reply: Reply | None = None
     target: Target | None = None
+    turn: Turn | None = None
     last: UpstreamFailedError | None = None
 
     @property
@@ -86,6 +89,13 @@ class Gateway:
         controls.require_no_explain()
         names = self._decider.engine.bundle.names
         model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")
+        if form is RESPONSES and body.get("background"):
+            raise RefusedError(
+                400,
+                "background: nobody could fetch the answer, since GET /v1/responses/{id} is not served here; leave it out and wait, or "
+                "stream the answer",
+                "background",
+            )
         for name in form.turns:
             if body.get(name) is not None:
                 break
@@ -98,10 +108,11 @@ class Gateway:
             order: Sequence[str] = decided.decision.ranked
         else:
             order = (await self._named(tenant, model, form, controls),)
+        request = await PassedRequest.of(exchange, tenant, form, body)
         async with exchange.client() as client:
-            attempts = await client.waits_for(self._in_turn(exchange, order, form, body))
+            attempts = await client.waits_for(self._in_turn(order, request))
             told.attempts = attempts.outcomes
-            if attempts.reply is None or attempts.target is None:
+            if attempts.reply is None or attempts.target is None or attempts.turn is None:
                 await self._nobody(exchange, attempts, decided, told)
                 return
             headers = self._served(attempts, attempts.target, decided, told)
@@ -124,11 +135,13 @@ class Gateway:
                 self._came_of(attempts, outcome)
                 if outcome == CUT:
                     self._metrics.cut(attempts.target.candidate, tenant.name).inc()
-                    attempts.target.health.failed(Turn.UP)
-                    if not attempts.reply.events:  # nothing can be said in the middle of a body: the connection ends
+                    attempts.target.health.failed(attempts.turn)
+                    if (
+                        not exchange.ended
+                    ):  # nothing can be said in the middle of a body or an event: the connection ends
                         raise ReplyCutError
                 else:
-                    attempts.target.health.succeeded()
+                    attempts.target.health.succeeded(attempts.turn)
 
     def _came_of(self, attempts: Attempts, outcome: str) -> None:
         """Say what came of a stream. outcome: OK stands for the status of its reply."""
@@ -154,7 +167,7 @@ class Gateway:
             if decided is not None:
                 self._decider.answered(decided, target.candidate, cause)
         elif decided is not None:
-            self._decider.failed(decided)
+            self._decider.failed(decided, target.candidate)
         return headers
 
     async def _named(self, tenant: Tenant, model: str, form: RequestFormat, controls: Controls) -> str:
@@ -179,14 +192,12 @@ class Gateway:
             raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")
         return model
 
-    async def _in_turn(
-        self, exchange: Exchange, order: Sequence[str], form: RequestFormat, body: Mapping[str, Any]
-    ) -> Attempts:
+    async def _in_turn(self, order: Sequence[str], request: PassedRequest) -> Attempts:
         attempts, metrics = Attempts(), self._metrics
         for target, turn in self._open_to(order, attempts):
             begun = perf_counter()
             try:
-                reply = await self._upstreams.ask(target, form, body, exchange.headers)
+                reply = await self._upstreams.ask(target, turn, request)
             except UpstreamFailedError as error:
                 target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
@@ -200,14 +211,14 @@ class Gateway:
                 target.health.left(turn)
                 metrics.attempts(target.candidate, "left").inc()
                 raise
-            if isinstance(reply, WholeReply) or turn is not Turn.UP:  # a stream may still break off
-                target.health.succeeded()
+            if isinstance(reply, WholeReply):  # a stream may still break off
+                target.health.succeeded(turn)
             outcome = "ok" if reply.status < 400 else f"status_{reply.status}"
             attempts.outcomes.append((target.candidate, outcome))
             if isinstance(reply, WholeReply):  # what comes of a stream is not known yet
                 self._afterwards(metrics.attempts(target.candidate, outcome).inc)
             self._afterwards(metrics.first_byte_s(target.candidate).observe, perf_counter() - begun)
-            attempts.reply, attempts.target = reply, target
+            attempts.reply, attempts.target, attempts.turn = reply, target, turn
             break
         return attempts
 
@@ -229,7 +240,7 @@ class Gateway:
                 yield target, turn
         # nobody else could answer: a candidate that failed before may
         for target in sorted(passed_over, key=lambda target: target.health.until):
-            yield target, Turn.LAST
+            yield target, target.health.last()
 
     async def _streamed(
         self,
@@ -242,25 +253,32 @@ class Gateway:
     ) -> str:
         """Pass a stream on; return what came of it, OK or CUT. passed: is told what went by."""
         await exchange.begin(reply.status, [*reply.headers, *headers])
+        events, rest = WholeEvents() if reply.events else None, b""
         async with aclosing(reply.pieces) as pieces:  # type: ignore[type-var]
             try:
                 async for piece in pieces:
-                    if reply.events:
-                        passed.add(piece)
-                    await exchange.piece(piece)
-                if reply.status < 300 and reply.events and reply.until_closed and passed.lacks(form.ends):
-                    raise StreamCutError
+                    sent = piece
+                    if events is not None:
+                        begins = not events.inside
+                        if not (sent := events.add(piece)):
+                            continue
+                        passed.add(sent, begins=begins, inside=events.inside)
+                    await exchange.piece(sent)
+                if events is not None:
+                    rest = events.rest()
+                    if reply.status < 300 and reply.until_closed and passed.lacks(form.ends, rest):
+                        raise StreamCutError
             except StreamCutError:
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error(f"the upstream of {target.candidate} broke off", passed))
                     await exchange.piece(b"", more=False)
                 return CUT
             except asyncio.CancelledError:  # the server stops and waits no longer; a client that left gets nothing
-                if reply.events:
+                if events is not None and not events.inside:
                     await exchange.piece(form.stream_error("the server stops", passed))
                     await exchange.piece(b"", more=False)
                 raise
-        await exchange.piece(b"", more=False)
+        await exchange.piece(rest, more=False)
         return OK
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
 
@@ -11,19 +12,31 @@ from ipr_engine.server.server_config import CoolDown
 UP, COOLING, PROBING = 1.0, 0.0, 0.5
 
 
-class Turn(Enum):
-    """A `Turn` is how an upstream is asked: it is up, it is probed, or it cools and nobody else is left."""
+class Way(Enum):
+    """A `Way` is how an upstream is asked: it is up, it is probed, or it cools and nobody else is left."""
 
     UP = "up"
     PROBE = "probe"
     LAST = "last"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """A `Turn` is one attempt at an upstream.
+
+    Attributes:
+        way: how it is asked. cool_downs: how many had begun by then: what comes of the attempt says nothing of a later one.
+    """
+
+    way: Way
+    cool_downs: int
+
+
 class Health:
     """A `Health` is the state of one upstream in one worker.
 
-    Up until so many failures in a row; then cooling; after that half open: one request at a time probes it. A probe that succeeds
-    brings it up, one that fails doubles the time.
+    Up until so many failures in a row; then cooling; after that half open: one request at a time probes it. Once the head of an
+    answer to the probe is there it is up, on probation until an answer is whole; a failure before then doubles the time.
     """
 
     def __init__(self, cool_down: CoolDown, clock: Callable[[], float] = monotonic) -> None:
@@ -32,7 +45,9 @@ class Health:
         self._failures = 0
         self._seconds = cool_down.seconds
         self._until: float | None = None  # None: up
-        self._probing = False
+        self._cool_downs = 0
+        self._probe: Turn | None = None
+        self._probed_until = 0.0
 
     @property
     def state(self) -> float:
@@ -49,31 +64,50 @@ class Health:
     def take(self) -> Turn | None:
         """Return how a request may ask it now; None where it is passed over. Who may says `succeeded`, `failed` or `left` of it."""
         if self._until is None:
-            return Turn.UP
-        if self._probing or self._clock() < self._until:
+            return Turn(Way.UP, self._cool_downs)
+        now = self._clock()
+        if now < self._until or (self._probe is not None and now < self._probed_until):
             return None
-        self._probing = True
-        return Turn.PROBE
+        # a probe that nothing is heard of does not keep it out for as long as an answer may take
+        self._probed_until = now + self._cool_down.most_seconds
+        self._probe = Turn(Way.PROBE, self._cool_downs)
+        return self._probe
 
-    def succeeded(self) -> None:
-        self._failures = 0
-        self._seconds = self._cool_down.seconds
-        self._until, self._probing = None, False
+    def last(self) -> Turn:
+        """Return the turn of a request that nobody else could answer."""
+        return Turn(Way.LAST, self._cool_downs)
+
+    def answers(self, turn: Turn) -> None:
+        """Say that the head of an answer is there: what cooled is up, and the next failure makes it cool again."""
+        if self._until is not None and turn.cool_downs == self._cool_downs:
+            self._failures = max(0, self._cool_down.failures - 1)
+            self._until = self._probe = None
+
+    def succeeded(self, turn: Turn) -> None:
+        """Say that an answer is whole. An attempt from before the last cool-down does not end that one."""
+        if turn.cool_downs == self._cool_downs:
+            self._failures = 0
+            self._seconds = self._cool_down.seconds
+            self._until = self._probe = None
 
     def failed(self, turn: Turn, retry_after_s: float | None = None) -> None:
-        """Count a failure. turn: how it was asked. retry_after_s: how long the upstream itself asks to be left alone."""
+        """Count a failure. retry_after_s: how long the upstream itself asks to be left alone."""
+        self.left(turn)
+        if turn.cool_downs != self._cool_downs and not retry_after_s:
+            return  # it was asked before the last cool-down, which knows that
         self._failures += 1
-        probe = turn is Turn.PROBE
-        if probe:
-            self._probing = False
+        if turn.way is Way.PROBE and turn.cool_downs == self._cool_downs:
             self._seconds = min(2 * self._seconds, self._cool_down.most_seconds)
-        if self._failures < self._cool_down.failures and self._until is None and retry_after_s is None:
+        often = self._failures >= self._cool_down.failures or self._until is not None
+        # its word alone, until it has failed so often that it does not hold
+        seconds = max(self._seconds if often else 0.0, retry_after_s or 0.0)
+        if seconds <= 0:
             return
-        seconds = self._seconds if retry_after_s is None else max(self._seconds, retry_after_s)
         until = self._clock() + min(seconds, self._cool_down.most_seconds)
-        self._until = until if self._until is None else max(until, self._until)
+        self._until = max(until, self.until)
+        self._cool_downs += 1
 
     def left(self, turn: Turn) -> None:
         """Say that nothing was learnt: the client left first."""
-        if turn is Turn.PROBE:
-            self._probing = False
+        if self._probe is turn:
+            self._probe = None

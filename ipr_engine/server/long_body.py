@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from ipr_engine.prompts import TURNS
 from ipr_engine.server.given_once import require_once
+from ipr_engine.server.json_text import json_of
 from ipr_engine.server.refused import RefusedError
 
 LONG = 65_536
@@ -43,7 +43,7 @@ def read_long(body: bytes) -> Any:
         raise RefusedError(
             400, f"body: expected at most {MOST_VALUES} values in all of its lists and objects, got more"
         )
-    found = orjson.loads(body)
+    found = json_of(body)
     if isinstance(found, dict):
         _check_counts(found)
         require_once(body, found)

@@ -111,8 +111,13 @@ class Recent:
         folder = os.environ.get(SHARED)
         self._folder = None if not folder else Path(folder)
 
-    def add(self, decided: Decided, served: str | None, cause: str) -> None:
-        """Keep a decision. served: the candidate that answered, or was chosen where nobody is asked; None: everyone failed."""
+    def add(self, decided: Decided, served: str | None, cause: str | None) -> None:
+        """Keep a decision.
+
+        Args:
+            served: the candidate that answered, or was chosen where nobody is asked; None: everyone failed.
+            cause: why that one; None where its answer is that the request is wrong, or there is none: it counts as no answer.
+        """
         ring = self._rings[decided.question.tenant.name]
         if self._engine.bundle is not self._bundle:
             self._bundle = self._engine.bundle
@@ -121,7 +126,7 @@ class Recent:
         if served is not None and served != decided.decision.model:
             saved = decided.saved_usd(decided.decision.bundle.names.index(served))
         ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(self._numbers)))
-        if served is not None:
+        if served is not None and cause is not None:
             ring.routed[served, cause] += 1
 
     def _read_left(self) -> None:

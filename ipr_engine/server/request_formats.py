@@ -58,7 +58,7 @@ class RequestFormat:
         return {"error": {"message": message, "type": kind, "param": param, "code": None}}
 
     def stream_error(self, message: str, passed: StreamTail) -> bytes:
-        """Return the event that ends a stream which broke, after the blank line that ends a cut event.
+        """Return the event that ends a stream which broke, after its last whole event.
 
         passed: what came before it: a numbered event has the next number.
         """
@@ -72,7 +72,7 @@ class RequestFormat:
         else:
             body = {"error": {"message": message, "type": "api_error", "param": None, "code": "upstream_failed"}}
         event = b"event: error\n" if self.typed_events else b""
-        return b"\n\n" + event + b"data: " + json.dumps(body).encode() + b"\n\n"
+        return event + b"data: " + json.dumps(body).encode() + b"\n\n"
 
 
 CHAT = RequestFormat(

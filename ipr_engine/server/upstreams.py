@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.server.config_checks import key_in_environment
-from ipr_engine.server.health import Health
-from ipr_engine.server.json_text import json_text
+from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.open_files import LACK, lacks_files
+from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
-from ipr_engine.server.request_formats import MESSAGES, RequestFormat
+from ipr_engine.server.reply_reading import (
+    end_with_connection,
+    is_cut,
+    is_readable,
+    lasts_until_closed,
+    passed_back,
+    retry_after,
+)
+from ipr_engine.server.request_formats import MESSAGES
+from ipr_engine.server.request_text import field_text
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
-PASSED_ON = frozenset(
-    {b"accept", b"anthropic-version", b"anthropic-beta", b"openai-beta", b"idempotency-key", b"user-agent", b"x-request-id",
-     b"traceparent", b"tracestate"}
-)  # fmt: skip
-"""Headers of a client that its upstream gets; its key is not among them."""
-PASSED_BACK = frozenset(
-    {"content-type", "content-encoding", "request-id", "x-request-id", "retry-after", "openai-processing-ms", "openai-version",
-     "cf-ray"}
-)  # fmt: skip
-"""Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
-LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
 FAILED = frozenset({*BUSY, *REFUSALS})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
-_NOTHING: Mapping[str, Any] = {}
 SSE, JSON = "text/event-stream", "application/json"
 
 
@@ -115,7 +109,13 @@ class Target:
         self.health = health
         self.timeouts = endpoint.timeouts
         self._base = endpoint.base_url.rstrip("/")
-        self._set: Mapping[Any, Mapping[str, Any]] = upstream.body
+        set_by: Mapping[Any, Mapping[str, Any]] = upstream.body
+        self._fields: dict[str, dict[str, bytes]] = {
+            form: {
+                name: field_text(name, value) for name, value in {"model": self.model, **set_by.get(form, {})}.items()
+            }
+            for form in endpoint.formats
+        }
         self._headers = {name.lower(): value for name, value in endpoint.headers.items()}
         self._key_header = None if endpoint.api_key_header is None else endpoint.api_key_header.lower()
         self._key = None
@@ -123,16 +123,17 @@ class Target:
         if endpoint.api_key_env is not None:
             self._key = key_in_environment(self.key_place, endpoint.api_key_env)
 
-    def url(self, form: RequestFormat) -> str:
-        return self._base + form.upstream_path
+    def url(self, request: PassedRequest) -> str:
+        url = self._base + request.form.upstream_path
+        return f"{url}?{request.query}" if request.query else url
 
-    def body(self, form: RequestFormat, body: Mapping[str, Any]) -> bytes:
+    def body(self, request: PassedRequest) -> bytes:
         """Return the body for this candidate: the client's, with the model's name and what the config sets."""
-        return json_text({**body, "model": self.model, **self._set.get(form.name, _NOTHING)})
+        return request.text.with_fields(self._fields[request.form.name])
 
-    def headers(self, form: RequestFormat, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    def headers(self, request: PassedRequest) -> dict[str, str]:
         """Return the headers of an attempt: those of the client that are passed on, the config's, and the key."""
-        sent = {name.decode("latin-1"): value.decode("latin-1") for name, value in client if name in PASSED_ON}
+        form, sent = request.form, request.headers_for(self.candidate)
         sent |= {"content-type": "application/json", "accept-encoding": "identity", **self._headers}
         if form is MESSAGES:
             sent.setdefault("anthropic-version", "2023-06-01")
@@ -174,6 +175,7 @@ class Upstreams:
             aiohttp.ClientConnectionResetError,
         )
         self._errors = (aiohttp.ClientError, OSError)
+        self._payload_error = aiohttp.ClientPayloadError
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._connecting = {
             target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
@@ -190,11 +192,10 @@ class Upstreams:
         if self._client is not None:
             await self._client.close()
 
-    async def ask(
-        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
-    ) -> Reply:
+    async def ask(self, target: Target, turn: Turn, request: PassedRequest) -> Reply:
         """Ask one candidate, and return its reply once nothing can be asked of another: whole, or from its first piece on.
 
+        turn: its health hears of the head of an answer; of a stream, whose head comes before anything is known, of the first piece.
         Raises:
             UpstreamFailedError: no byte of an answer came; another may be asked.
             RefusedError: 503, this process can open no connection.
@@ -202,24 +203,27 @@ class Upstreams:
         timeouts = target.timeouts
         response = None
         try:
-            async with asyncio.timeout(timeouts.first_byte_s if body.get("stream") else timeouts.whole_s):
-                response = await self._sent(target, form, body, headers)
-                passed = _passed_back(response.headers)
+            async with asyncio.timeout(timeouts.first_byte_s if request.streamed else timeouts.whole_s):
+                response = await self._sent(target, request)
+                end_with_connection(response, self._payload_error)
+                passed = passed_back(response.headers)
                 status = response.status
                 if status in REFUSALS or self.refused_keys.statuses:
                     self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
                     # of the server's own key the client gets no text
                     said = None if status in REFUSALS else await _said(response, passed, self._errors)
-                    raise UpstreamFailedError(f"status_{status}", _retry_after(response.headers), said)
+                    raise UpstreamFailedError(f"status_{status}", retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
                 if not 200 <= status < 600:  # no server may pass it on
                     raise UpstreamFailedError("broken")
                 content = response.content
                 kind = response.headers.get("content-type", "").lower()
-                events, readable = kind.startswith(SSE), _is_readable(response.headers)
-                until_closed = _lasts_until_closed(response)
+                events, readable = kind.startswith(SSE), is_readable(response.headers)
+                until_closed = lasts_until_closed(response)
+                if not events:
+                    target.health.answers(turn)
                 if not events and (response.content_length or 0) <= self._reply_bytes:
                     kept = bytearray()
                     while piece := await content.readany():
@@ -229,12 +233,13 @@ class Upstreams:
                             return StreamedReply(status, passed, pieces, False, until_closed, response.close)
                     response.release()
                     doubtful = until_closed and readable and kind.startswith(JSON)
-                    if status < 300 and (not kept or (doubtful and await asyncio.to_thread(_is_cut, kept))):
+                    if status < 300 and (not kept or (doubtful and await asyncio.to_thread(is_cut, kept))):
                         raise UpstreamFailedError("broken")
                     return WholeReply(status, passed, bytes(kept))
                 first = await content.readany()
                 if events and not first:
                     raise UpstreamFailedError("broken")
+                target.health.answers(turn)
                 pieces = self._pieces(response, first, timeouts.idle_s)
                 return StreamedReply(status, passed, pieces, events and readable, until_closed, response.close)
         except UpstreamFailedError:
@@ -257,22 +262,21 @@ class Upstreams:
             _drop(response)
             raise
 
-    async def _sent(
-        self, target: Target, form: RequestFormat, body: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
-    ) -> Any:
+    async def _sent(self, target: Target, request: PassedRequest) -> Any:
         """Return the response of a request, once its head is there."""
+        url = target.url(request)
         arguments = {
-            "data": target.body(form, body),
-            "headers": target.headers(form, headers),
+            "data": target.body(request),
+            "headers": target.headers(request),
             "allow_redirects": False,
             "timeout": self._connecting[target],
         }
         try:
-            return await self._client.post(target.url(form), **arguments)
+            return await self._client.post(url, **arguments)
         except self._not_connected:
             raise
         except self._disconnected:  # as a kept connection does that the upstream just closed: once more
-            return await self._client.post(target.url(form), **arguments)
+            return await self._client.post(url, **arguments)
 
     def _pieces(self, response: Any, first: bytes, idle_s: float) -> AsyncIterator[bytes]:
         return _rest(response, first, idle_s, self._errors)
@@ -318,28 +322,6 @@ async def _rest(
             response.close()
 
 
-def _lasts_until_closed(response: Any) -> bool:
-    """Return whether a reply says neither its length nor, by chunks, where it ends."""
-    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
-    return not chunked and response.content_length is None
-
-
-def _is_readable(headers: Mapping[str, str]) -> bool:
-    """Return whether a reply is not compressed, as it was asked for."""
-    return headers.get("content-encoding", "identity").lower() == "identity"
-
-
-def _is_cut(body: bytearray) -> bool:
-    """Return whether this is no whole JSON: what is unusual, NaN say, may stand in it."""
-    try:
-        json.loads(body)
-    except ValueError:
-        return True
-    except RecursionError:
-        return False
-    return False
-
-
 def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
     return (*errors, TimeoutError)
 
@@ -347,26 +329,3 @@ def _broken(errors: tuple[type[Exception], ...]) -> tuple[type[Exception], ...]:
 def _drop(response: Any) -> None:
     if response is not None:
         response.close()
-
-
-def _passed_back(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    kept = []
-    for name, value in headers.items():
-        low = name.lower()
-        known = low in PASSED_BACK or low.startswith(LIMITS_PASSED_BACK)
-        if known and value.isascii() and value.isprintable():  # no server may pass on another
-            kept.append((low.encode(), value.encode()))
-    return kept
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a retry-after header, or until the day it states; None where there is none."""
-    said = headers.get("retry-after", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = max(0.0, parsedate_to_datetime(said).timestamp() - time())
-        except (ValueError, OverflowError):
-            return None
-    return seconds if 0 <= seconds < float("inf") else None

@@ -139,6 +139,24 @@ def test_a_conversation_that_the_provider_keeps_is_refused(gateway: ServerProces
     assert (named.status, upstream.seen()[0]["previous_response_id"]) == (200, "resp_1")
 
 
+def test_a_prompt_that_the_provider_keeps_is_refused(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    stored = {"model": "auto", "prompt": {"id": "pmpt_1", "variables": {"city": "Bern"}}}
+    for more in ({}, {"input": "why"}, {"ipr": {"billed_tokens": 9}}):
+        reply = gateway.post(PATHS[RESPONSES], stored | more)
+        assert (reply.status, reply.body["error"]["param"], upstream.seen()) == (400, "prompt", [])
+    named = gateway.post(PATHS[RESPONSES], stored | {"model": EVERY[0], "input": "why"})
+    assert (named.status, upstream.seen()[0]["prompt"]["id"]) == (200, "pmpt_1")
+
+
+@pytest.mark.parametrize("model", ["auto", EVERY[0]])
+def test_an_answer_that_nobody_could_fetch_is_refused(
+    gateway: ServerProcess, upstream: UpstreamStub, model: str
+) -> None:
+    reply = gateway.post(PATHS[RESPONSES], body_of(RESPONSES, model=model, background=True))
+    assert (reply.status, reply.body["error"]["param"], upstream.seen()) == (400, "background", [])
+    assert gateway.post(PATHS[RESPONSES], body_of(RESPONSES, model=model, background=False)).status == 200
+
+
 def image(form: str, url: str) -> dict[str, Any]:
     """Return a request of a format with one image."""
     if form == MESSAGES:

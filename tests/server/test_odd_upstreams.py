@@ -100,7 +100,7 @@ def test_a_fault_of_the_request_comes_as_it_is_and_costs_nothing(
     first = ranked(default_engine)[0]
     said = '{"error": {"message": "the tools are malformed", "of": "the upstream"}}'
     upstream.fail(CALLED.get(first, first), "raw", pieces=[sent(status, said, **{"x-request-id": "7"})])
-    before = gateway.metrics()
+    before, routed = gateway.metrics(), gateway.get("/ipr/overview").body["totals"]["routed"]
     for _ in range(3):  # it is no failure of the upstream either: nobody is passed over
         reply = gateway.post(PATHS[CHAT], body_of(CHAT))
         assert (reply.status, reply.content.decode(), reply.told["candidate"]) == (int(status), said, first)
@@ -111,6 +111,8 @@ def test_a_fault_of_the_request_comes_as_it_is_and_costs_nothing(
     assert of(counted, "ipr_upstream_attempts_total", candidate=first, outcome=f"status_{status}") == [3]
     assert of(counted, "ipr_requests_total", status=status) == [3]
     assert of(counted, "ipr_served_total") == of(counted, "ipr_cost_usd_total") == of(counted, "ipr_saved_usd") == []
+    page = gateway.get("/ipr/overview").body
+    assert (page["recent"]["decisions"][-1]["served"], page["totals"]["routed"]) == (first, routed)
 
 
 @pytest.mark.parametrize("value", ["a\x01b", "a\x7fb", "a\xffb", "a\tb"])
@@ -259,3 +261,39 @@ def test_a_whole_answer_that_ends_with_its_connection_is_one(
     upstream.fail(EVERY[0], "raw", pieces=[CLOSED.format("application/json") + said])
     reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0]))
     assert (reply.status, reply.content.decode()) == (200, said)
+
+
+WHOLE = "HTTP/1.1 200 -\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+FRAMED: dict[str, str] = {
+    "a size that is none": "zz\r\nfoo\r\n",
+    "a size that is too short": f"{len(CHUNK) - 1:x}\r\n{CHUNK}\r\n",
+    "an end inside a chunk": f"{len(CHUNK):x}\r\n{CHUNK[:9]}",
+    "no last chunk": "",
+}
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.15], ids=["at once", "after a while"])
+@pytest.mark.parametrize("case", FRAMED)
+def test_a_stream_whose_chunks_are_wrong_is_cut_at_once(
+    gateway: ServerProcess, upstream: UpstreamStub, case: str, pause: float
+) -> None:
+    head = WHOLE.replace("application/json", EVENTS)
+    good = f"{len(CHUNK):x}\r\n{CHUNK}\r\n"
+    upstream.fail(EVERY[0], "raw", pieces=[head, 0.05, good, pause, FRAMED[case]], times=1)
+    before, begun = gateway.metrics(), time.monotonic()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0], stream=True))
+    assert time.monotonic() - begun < 5  # not after idle_s
+    assert EVERY[0] in events(reply.content)[-1]["error"]["message"]
+    assert of(gateway.counted(before), "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+
+
+@pytest.mark.parametrize("case", FRAMED)
+def test_an_answer_whose_chunks_are_wrong_is_broken_at_once(
+    gateway: ServerProcess, upstream: UpstreamStub, default_engine: Engine, case: str
+) -> None:
+    first, second = ranked(default_engine)[:2]
+    upstream.fail(CALLED.get(first, first), "raw", pieces=[WHOLE, "2\r\n{ \r\n", 0.15, FRAMED[case]], times=1)
+    begun = time.monotonic()
+    reply = gateway.post(PATHS[CHAT], body_of(CHAT))
+    assert time.monotonic() - begun < 5  # not after whole_s
+    assert (reply.status, reply.told["attempts"]) == (200, f"{first}=broken, {second}=ok")

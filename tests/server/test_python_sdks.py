@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from ipr_engine import Engine, parse_request
-from tests.support import skips
+from tests.support import skips, upstream_replies
 from tests.support.places import ROOT
 from tests.support.server_configs import (
     CALLED,
@@ -273,6 +273,40 @@ def test_a_responses_stream_that_breaks_ends_with_an_event_as_the_sdk_types_it(
         assert [one.type for one in events][-1] == "error"
         with pytest.raises(RuntimeError, match=r"response\.completed"):
             events.get_final_response()
+
+
+CHUNKED = "HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def cut_inside(upstream: UpstreamStub, form: str, inside: int) -> None:
+    """Let the next stream end inside of its second event."""
+    first, second = (
+        event.decode() for event in upstream_replies.events(PATHS[form], body_of(form, model=EVERY[0]))[:2]
+    )
+    pieces: list[str | float] = [CHUNKED]
+    for text in (first, second[:inside]):
+        pieces += [f"{len(text):x}\r\n{text}\r\n", 0.05]
+    upstream.fail(EVERY[0], "raw", pieces=pieces, times=1)
+
+
+@pytest.mark.parametrize("inside", [3, 40, 70])
+def test_a_stream_that_is_cut_inside_an_event_ends_with_the_sdks_own_error(
+    of_openai: Any, of_anthropic: Any, upstream: UpstreamStub, inside: int
+) -> None:
+    asked: Any = {"model": EVERY[0], "stream": True}
+    calls = {
+        CHAT: lambda: of_openai.chat.completions.create(messages=TURNS, **asked),
+        MESSAGES: lambda: of_anthropic.messages.create(max_tokens=64, messages=TURNS, **asked),
+    }
+    for form, call in calls.items():
+        cut_inside(upstream, form, inside)
+        seen = []
+        with pytest.raises((openai.APIError, anthropic.APIStatusError), match="broke off"):
+            seen.extend(call())
+        assert len(seen) == 1, form
+    cut_inside(upstream, RESPONSES, inside)
+    _, told = of_openai.responses.create(input=PROMPTS[0], **asked)  # an event of its own there, and no exception
+    assert (told.type, "broke off" in told.message) == ("error", True)
 
 
 @pytest.mark.parametrize(("sdk", "form"), [("openai", CHAT), ("anthropic", MESSAGES)])

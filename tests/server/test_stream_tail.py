@@ -44,6 +44,17 @@ def test_an_end_is_lacking_only_where_the_last_event_was_seen_whole(blank: bytes
     assert not tail(short, filler, filler + blank).lacks(END)
 
 
+def test_the_last_event_is_seen_whole_where_what_is_kept_begins_with_it() -> None:
+    made, long = StreamTail(), b'{"type":"a"' + 2 * KEPT_BYTES * b"x" + b"}\n\n"
+    made.add(long, begins=True)
+    made.add(long, begins=True)
+    assert made.lacks(END)
+    made.add(long[50:], inside=True)
+    assert made.lacks(END)
+    made.add(long[50:])
+    assert not made.lacks(END)
+
+
 def test_no_more_is_kept_than_the_end() -> None:
     made, piece = StreamTail(), 1000 * b"x"
     before = sys.getrefcount(piece)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.request
 from typing import Any
 
 import pytest
 
+from ipr_engine.server.whole_events import MOST_HELD
 from tests.support.http_calls import events
 from tests.support.server_configs import CALLED, CHAT, EVERY, HASTY, MESSAGES, PATHS, RESPONSES, body_of
 from tests.support.server_process import ServerProcess, until
@@ -61,8 +63,10 @@ def test_a_stream_that_breaks_ends_with_an_error_event(
     reply = gateway.post(PATHS[form], body_of(form, model=NAME, stream=True))
     assert reply.status == 200
     assert len(upstream.seen()) == 1  # nothing is asked again
-    passed, _, error = reply.content.rpartition(b"\n\n\n\n" if form == CHAT else b"\n\n\n\nevent: error\n")
+    passed, between, error = reply.content.rpartition(b"data: " if form == CHAT else b"event: error\n")
     assert whole.startswith(passed)
+    assert passed.endswith(b"\n\n")
+    error = between + error
     (told,) = events(error)
     message = told["error"]["message"] if form != RESPONSES else told["message"]
     assert NAME in message
@@ -142,3 +146,42 @@ def test_each_attempt_has_one_outcome(gateway: ServerProcess, upstream: Upstream
         counted = gateway.counted(before)
         tried = {name: value for name, value in counted.items() if name.startswith("ipr_upstream_attempts_total")}
         assert tried == {f'ipr_upstream_attempts_total{{candidate="{HASTY}",outcome="cut"}}': 1}
+
+
+CHUNKED = "HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(text: str) -> str:
+    return f"{len(text):x}\r\n{text}\r\n"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_half_an_event_is_not_passed_on(gateway: ServerProcess, upstream: UpstreamStub, form: str) -> None:
+    whole = straight(upstream, form, body_of(form, stream=True), NAME).decode()
+    first = whole[: whole.index("\n\n") + 2]
+    upstream.fail(NAME, "raw", pieces=[CHUNKED, chunk(first), 0.05, chunk(whole[len(first) : len(first) + 30])])
+    reply = gateway.post(PATHS[form], body_of(form, model=NAME, stream=True)).content.decode()
+    assert reply.startswith(first)
+    assert reply[len(first) :].startswith("event: error\n" if form != CHAT else 'data: {"error"')
+    assert len(events(reply.encode())) == 2
+
+
+def test_a_comment_is_not_held_back(gateway: ServerProcess, upstream: UpstreamStub) -> None:
+    upstream.fail(NAME, "raw", pieces=[CHUNKED, chunk(": thinking\n"), 1.0, chunk("data: [DONE]\n\n"), "0\r\n\r\n"])
+    with gateway.streamed(PATHS[CHAT], body_of(CHAT, model=NAME, stream=True)) as answer:
+        assert answer.read1() == b": thinking\n"
+        assert [one["_ended"] for one in upstream.seen()] == [None]
+        assert answer.read() == b"data: [DONE]\n\n"
+
+
+def test_what_breaks_off_inside_an_event_too_long_to_hold_ends_with_its_connection(
+    gateway: ServerProcess, upstream: UpstreamStub
+) -> None:
+    half = "data: " + MOST_HELD * "x"
+    upstream.fail(NAME, "raw", pieces=[CHUNKED, chunk("data: {}\n\n"), 0.05, chunk(half)])
+    before = gateway.metrics()
+    asked = gateway.streamed(PATHS[CHAT], body_of(CHAT, model=NAME, stream=True))
+    with asked as answer, pytest.raises(http.client.IncompleteRead) as caught:
+        answer.read()
+    assert b"error" not in caught.value.partial
+    assert gateway.counted(before)[f'ipr_streams_cut_total{{candidate="{NAME}",tenant="team"}}'] == 1

@@ -89,8 +89,9 @@ class UpstreamStub:
     def seen(self) -> list[dict[str, Any]]:
         """Return the bodies of all requests since the start or the last `reset`, failed ones included, in their order.
 
-        Each has the request's headers under "_headers", in lower case, its path under "_path", and under "_ended" how it ended:
-        None while it lasts, "whole", "failed" (as it was told), or "left" where the client closed the connection before.
+        Each has the request's headers under "_headers", in lower case, its path under "_path", its text under "_text", and under
+        "_ended" how it ended: None while it lasts, "whole", "failed" (as it was told), or "left" where the client closed the
+        connection before.
         """
         found: list[dict[str, Any]] = self._control({})
         return found
@@ -143,12 +144,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(200, {"object": "list", "data": []})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        text = self.rfile.read(int(self.headers["content-length"]))
+        body = json.loads(text)
         if self.path == "/control":
             self._reply(200, self.state.ordered(body))
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        noted = {**body, "_headers": headers, "_path": self.path, "_ended": None}
+        noted = {**body, "_headers": headers, "_path": self.path, "_text": text.decode(), "_ended": None}
         failure = self.state.asked(noted)
         try:
             ended = self._answer(body, failure)
@@ -181,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             return "failed"
         if body.get("stream"):
             return self._stream(body, failure)
-        found = reply(self.path, body)
+        found = reply(self.path.partition("?")[0], body)
         if found is None:
             self._reply(404, {"error": {"message": f"no {self.path} here", "type": "invalid_request_error"}})
             return "failed"
@@ -203,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         # in chunks: the end of a connection would look like the end of the reply
         self.wfile.write(b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         how = failure.get("how")
-        for number, event in enumerate(events(self.path, body)):
+        for number, event in enumerate(events(self.path.partition("?")[0], body)):
             if how == "cut" and number == 2:
                 self.close_connection = True
                 return "failed"
