@@ -124,9 +124,11 @@ class Gateway:
                     outcome = await client.waits_for(
                         self._streamed(exchange, attempts.reply, headers, attempts.target, form, passed)
                     )
-                except ClientGoneError:
+                except BaseException as error:  # whatever ends it, it is counted
                     # many leave at the last event, and do not wait for the end
-                    if not attempts.reply.events or passed.lacks(form.ends):
+                    at_its_end = isinstance(error, ClientGoneError) and not passed.lacks(form.ends)
+                    if not attempts.reply.events or not at_its_end:
+                        attempts.target.health.left(attempts.turn)
                         self._came_of(attempts, "left")
                         raise
                     outcome = OK
@@ -199,7 +201,10 @@ class Gateway:
             try:
                 reply = await self._upstreams.ask(target, turn, request)
             except UpstreamFailedError as error:
-                target.health.failed(turn, error.retry_after_s)
+                if error.may_be_the_request:
+                    target.health.left(turn)
+                else:
+                    target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
                 attempts.last = error
                 metrics.attempts(target.candidate, error.outcome).inc()
@@ -208,7 +213,7 @@ class Gateway:
                 target.health.left(turn)
                 raise
             except BaseException:
-                target.health.left(turn)
+                target.health.gave_up(turn, target.timeouts.until_first_byte(request.streamed))
                 metrics.attempts(target.candidate, "left").inc()
                 raise
             if isinstance(reply, WholeReply):  # a stream may still break off
@@ -259,10 +264,11 @@ class Gateway:
                 async for piece in pieces:
                     sent = piece
                     if events is not None:
-                        begins = not events.inside
                         if not (sent := events.add(piece)):
                             continue
-                        passed.add(sent, begins=begins, inside=events.inside)
+                        passed.add(sent, inside=events.inside)
+                        if events.begun and not events.inside:
+                            passed.long_event = events.begun
                     await exchange.piece(sent)
                 if events is not None:
                     rest = events.rest()
@@ -289,10 +295,13 @@ class Gateway:
             headers.append((b"x-ipr-decision-id", decided.id.encode()))
             self._decider.failed(decided)
         told.cause = FAILED
-        if last is not None and last.reply is not None:
+        if last is not None and last.reply is not None and last.reply.body:
             await exchange.reply(last.reply.status, last.reply.body, [*last.reply.headers, *headers])
             return
         tried = attempts.header or "none could be asked"
-        late = last is not None and last.outcome == "timeout"
+        status = 504 if last is not None and last.outcome == "timeout" else 502
+        if last is not None and last.reply is not None:  # it said no word, or too many; the rest is known
+            status = last.reply.status
+            headers += [(name, value) for name, value in last.reply.headers if not name.startswith(b"content-")]
         said = {name.decode(): value.decode("latin-1") for name, value in headers}
-        raise RefusedError(504 if late else 502, f"no upstream answered: {tried}", headers=said)
+        raise RefusedError(status, f"no upstream answered: {tried}", headers=said)

@@ -26,17 +26,20 @@ class Turn:
 
     Attributes:
         way: how it is asked. cool_downs: how many had begun by then: what comes of the attempt says nothing of a later one.
+        at: when it began, on the clock.
     """
 
     way: Way
     cool_downs: int
+    at: float
 
 
 class Health:
     """A `Health` is the state of one upstream in one worker.
 
     Up until so many failures in a row; then cooling; after that half open: one request at a time probes it. Once the head of an
-    answer to the probe is there it is up, on probation until an answer is whole; a failure before then doubles the time.
+    answer to the probe is there it is up, on probation until an answer is whole; a failure before then doubles the time, whoever's it is.
+    Clients that give up before a byte came count together: once they waited in silence for as long as one attempt may, it is a failure.
     """
 
     def __init__(self, cool_down: CoolDown, clock: Callable[[], float] = monotonic) -> None:
@@ -48,6 +51,9 @@ class Health:
         self._cool_downs = 0
         self._probe: Turn | None = None
         self._probed_until = 0.0
+        self._is_proven = True  # an answer was whole since the last cool-down
+        self._heard_at = self._waited_to = float("-inf")
+        self._silence = 0.0  # of what one attempt may wait
 
     @property
     def state(self) -> float:
@@ -64,21 +70,22 @@ class Health:
     def take(self) -> Turn | None:
         """Return how a request may ask it now; None where it is passed over. Who may says `succeeded`, `failed` or `left` of it."""
         if self._until is None:
-            return Turn(Way.UP, self._cool_downs)
+            return Turn(Way.UP, self._cool_downs, self._clock())
         now = self._clock()
         if now < self._until or (self._probe is not None and now < self._probed_until):
             return None
         # a probe that nothing is heard of does not keep it out for as long as an answer may take
         self._probed_until = now + self._cool_down.most_seconds
-        self._probe = Turn(Way.PROBE, self._cool_downs)
+        self._probe = Turn(Way.PROBE, self._cool_downs, now)
         return self._probe
 
     def last(self) -> Turn:
         """Return the turn of a request that nobody else could answer."""
-        return Turn(Way.LAST, self._cool_downs)
+        return Turn(Way.LAST, self._cool_downs, self._clock())
 
     def answers(self, turn: Turn) -> None:
         """Say that the head of an answer is there: what cooled is up, and the next failure makes it cool again."""
+        self._heard_at, self._silence = self._clock(), 0.0
         if self._until is not None and turn.cool_downs == self._cool_downs:
             self._failures = max(0, self._cool_down.failures - 1)
             self._until = self._probe = None
@@ -86,7 +93,7 @@ class Health:
     def succeeded(self, turn: Turn) -> None:
         """Say that an answer is whole. An attempt from before the last cool-down does not end that one."""
         if turn.cool_downs == self._cool_downs:
-            self._failures = 0
+            self._failures, self._is_proven = 0, True
             self._seconds = self._cool_down.seconds
             self._until = self._probe = None
 
@@ -96,7 +103,8 @@ class Health:
         if turn.cool_downs != self._cool_downs and not retry_after_s:
             return  # it was asked before the last cool-down, which knows that
         self._failures += 1
-        if turn.way is Way.PROBE and turn.cool_downs == self._cool_downs:
+        again = turn.way is Way.PROBE or self._until is None
+        if again and not self._is_proven and turn.cool_downs == self._cool_downs:
             self._seconds = min(2 * self._seconds, self._cool_down.most_seconds)
         often = self._failures >= self._cool_down.failures or self._until is not None
         # its word alone, until it has failed so often that it does not hold
@@ -106,8 +114,22 @@ class Health:
         until = self._clock() + min(seconds, self._cool_down.most_seconds)
         self._until = max(until, self.until)
         self._cool_downs += 1
+        self._is_proven = False
 
     def left(self, turn: Turn) -> None:
-        """Say that nothing was learnt: the client left first."""
+        """Say that nothing was learnt: the client left first, say."""
         if self._probe is turn:
             self._probe = None
+
+    def gave_up(self, turn: Turn, within_s: float) -> None:
+        """Say that the client left before a byte came. within_s: how long the attempt might have waited."""
+        self.left(turn)
+        if turn.at < self._heard_at:
+            return
+        now = self._clock()
+        # requests that wait at the same time hear the same silence
+        self._silence += (now - max(turn.at, self._waited_to)) / within_s
+        self._waited_to = now
+        if self._silence >= 1:
+            self._silence = 0.0
+            self.failed(turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -48,7 +48,7 @@ class PassedRequest:
         """Make that of a request. body: what its JSON says."""
         raw = exchange.text
         text = RequestText(raw) if len(raw) < LONG else await asyncio.to_thread(RequestText, raw)
-        headers = {name.decode(): value.decode("latin-1") for name, value in exchange.headers if name in PASSED_ON}
+        headers = passed_on(exchange.headers)
         key = exchange.named.get(b"idempotency-key")
         idempotency = None if key is None else (tenant.name, key.decode("latin-1"))
         return cls(form, text, headers, passed_query(exchange.query), bool(body.get("stream")), idempotency)
@@ -62,6 +62,24 @@ class PassedRequest:
             return dict(self.headers)
         own = "\0".join((*self.idempotency, candidate))
         return {**self.headers, "idempotency-key": sha256(own.encode()).hexdigest()}
+
+
+def passed_on(client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers of a client that its upstream gets; one in several lines is one of several values.
+
+    What is not UTF-8 stays out: aiohttp writes headers as UTF-8, and would write other bytes than came.
+    """
+    sent: dict[bytes, bytes] = {}
+    for name, value in client:
+        if name in PASSED_ON:
+            sent[name] = b"%b, %b" % (sent[name], value) if name in sent else value
+    found = {}
+    for name, value in sent.items():
+        try:
+            found[name.decode()] = value.decode()
+        except UnicodeDecodeError:
+            continue
+    return found
 
 
 def passed_query(query: bytes) -> str:

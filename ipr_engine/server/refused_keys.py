@@ -11,7 +11,7 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
     {
         401: "it does not know the server's own key",
         402: "the account of the server's own key cannot pay",
-        403: "the server's own key may not ask it",
+        403: "the server's own key may not ask it, or not for what a prompt asks",
     }
 )
 """Statuses by which an upstream refuses the server's own key, and what they say."""

@@ -16,6 +16,8 @@ PASSED_BACK = frozenset(
 """Headers of an upstream that the client gets, and all that begin with one of `LIMITS_PASSED_BACK`."""
 LIMITS_PASSED_BACK = ("x-ratelimit-", "anthropic-ratelimit-")
 
+CHUNKS = ("chunked", "identity")
+
 
 def end_with_connection(response: Any, error: type[Exception]) -> None:
     """Let who reads a body hear of the end of its connection: aiohttp tells nobody of one that it ends for a fault in the chunks."""
@@ -48,6 +50,11 @@ def lasts_until_closed(response: Any) -> bool:
     """Return whether a reply says neither its length nor, by chunks, where it ends."""
     chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
     return not chunked and response.content_length is None
+
+
+def is_coded(headers: Mapping[str, str]) -> bool:
+    """Return whether a reply came in a transfer coding beside chunks: it is not undone, and who gets the reply would not know of it."""
+    return headers.get("transfer-encoding", "chunked").strip().lower() not in CHUNKS
 
 
 def is_readable(headers: Mapping[str, str]) -> bool:

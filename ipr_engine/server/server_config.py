@@ -28,7 +28,7 @@ class Timeouts:
     """A `Timeouts` bounds one attempt at an upstream, in seconds.
 
     Attributes:
-        connect_s: until the connection stands.
+        connect_s: until the connection stands, the look-up of the name included.
         first_byte_s: until the first byte of a streamed reply, from the attempt's begin.
         whole_s: until all of a reply that is not streamed.
         idle_s: between two pieces of a streamed reply.
@@ -42,6 +42,10 @@ class Timeouts:
     def __post_init__(self) -> None:
         take_plain(self)
         checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
+
+    def until_first_byte(self, streamed: bool) -> float:
+        """Return how long an attempt waits before anything of an answer can be passed on."""
+        return self.first_byte_s if streamed else self.whole_s
 
 
 @dataclass(frozen=True, kw_only=True)

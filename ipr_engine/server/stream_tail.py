@@ -6,45 +6,43 @@ import re
 from collections import deque
 
 KEPT_BYTES = 65536
-_BLANK_LINE = re.compile(rb"\n\r?\n|\r\r")
-_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d+)(?=\D)')  # inside of a text of JSON the quotes are escaped
+# inside of a text of JSON the quotes are escaped; a number of more digits is none that a client can count on from
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,18})(?=[\s,}])')
 
 
 class StreamTail:
-    """A `StreamTail` keeps the last pieces of a stream of events, `KEPT_BYTES` of them and no whole piece more."""
+    """A `StreamTail` keeps the last pieces of a stream of events, `KEPT_BYTES` of them and no whole piece more.
 
-    __slots__ = ("_begin", "_bytes", "_dropped", "_inside", "_pieces")
+    Attributes:
+        long_event: how the last event began that passed in several pieces, once it is whole.
+    """
+
+    __slots__ = ("_bytes", "_inside", "_pieces", "long_event")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
-        self._begin: deque[bool] = deque()
         self._bytes = 0
-        self._dropped = False
         self._inside = False
+        self.long_event = b""
 
-    def add(self, piece: bytes, *, begins: bool = False, inside: bool = False) -> None:
-        """Keep a piece, by reference; the first ones leave. begins, inside: it is known to begin an event, to end inside of one."""
+    def add(self, piece: bytes, *, inside: bool = False) -> None:
+        """Keep a piece, by reference; the first ones leave. inside: it ends in the middle of an event."""
         self._inside = inside
         pieces = self._pieces
         pieces.append(piece)
-        self._begin.append(begins)
         self._bytes += len(piece)
         while self._bytes - len(pieces[0]) >= KEPT_BYTES:
             self._bytes -= len(pieces.popleft())
-            self._begin.popleft()
-            self._dropped = True
 
     def lacks(self, ends: re.Pattern[bytes], rest: bytes = b"") -> bool:
-        """Return whether nothing in the tail, or in a rest after it, says that the stream is over.
+        """Return whether no whole event says that the stream is over.
 
-        It is False, too, where the beginning of the last event is not in the tail: that might have said so.
+        rest: what came after the last whole event; clients do not get to see it, so that it ends nothing unless it is an end and no more.
         """
-        text = b"".join((*self._pieces, rest))
-        if ends.search(text):
-            return False
-        return (
-            self._inside or not self._dropped or self._begin[0] or _BLANK_LINE.search(text.rstrip(b"\r\n")) is not None
-        )
+        if self._inside:
+            return True
+        text = b"".join(self._pieces)
+        return not (ends.search(text) or ends.search(self.long_event) or ends.fullmatch(rest.rstrip(b"\r\n")))
 
     def next_number(self) -> int:
         """Return the number that an event after the last one has, 0 where none was told: typed clients need one."""

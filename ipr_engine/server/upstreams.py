@@ -17,6 +17,7 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.reply_reading import (
     end_with_connection,
+    is_coded,
     is_cut,
     is_readable,
     lasts_until_closed,
@@ -27,10 +28,12 @@ from ipr_engine.server.request_formats import MESSAGES
 from ipr_engine.server.request_text import field_text
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
-FAILED = frozenset({*BUSY, *REFUSALS})
+LEFT = 499
+"""By this status an upstream says that its client left: not this server's."""
+FAILED = frozenset({*BUSY, *REFUSALS, LEFT})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
-SSE, JSON = "text/event-stream", "application/json"
+SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
 
 
 class UpstreamFailedError(Exception):
@@ -47,6 +50,11 @@ class UpstreamFailedError(Exception):
         self.outcome = outcome
         self.retry_after_s = retry_after_s
         self.reply = reply
+
+    @property
+    def may_be_the_request(self) -> bool:
+        """Return whether it says nothing of the upstream: with a 403 some refuse a key, and others what a prompt asks for."""
+        return self.outcome == "status_403" and self.retry_after_s is None
 
 
 class StreamCutError(Exception):
@@ -168,6 +176,9 @@ class Upstreams:
     async def open(self) -> None:
         """Make the client, in the event loop that uses it."""
         aiohttp = need("aiohttp", "a gateway", "serve")
+        from ipr_engine.server.kept_connections import IS_KEPT, KeptConnections
+
+        self._is_kept = IS_KEPT
         self._client_error, self._not_connected = aiohttp.ClientError, aiohttp.ClientConnectorError
         self._disconnected = (
             aiohttp.ServerDisconnectedError,
@@ -178,11 +189,11 @@ class Upstreams:
         self._payload_error = aiohttp.ClientPayloadError
         self._connect_errors = (aiohttp.ClientConnectorError, aiohttp.ClientConnectionResetError, ConnectionError)
         self._connecting = {
-            target: aiohttp.ClientTimeout(total=None, sock_connect=target.timeouts.connect_s)
+            target: aiohttp.ClientTimeout(total=None, connect=target.timeouts.connect_s)  # the name, TCP and TLS
             for target in self.targets.values()
         }
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, ttl_dns_cache=30),
+            connector=KeptConnections(),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("user-agent", "accept", "accept-encoding"),
@@ -203,7 +214,7 @@ class Upstreams:
         timeouts = target.timeouts
         response = None
         try:
-            async with asyncio.timeout(timeouts.first_byte_s if request.streamed else timeouts.whole_s):
+            async with asyncio.timeout(timeouts.until_first_byte(request.streamed)):
                 response = await self._sent(target, request)
                 end_with_connection(response, self._payload_error)
                 passed = passed_back(response.headers)
@@ -211,12 +222,13 @@ class Upstreams:
                 if status in REFUSALS or self.refused_keys.statuses:
                     self.refused_keys.answered(target.candidate, status, target.key_place)
                 if status in FAILED or 500 <= status < 600:
-                    # of the server's own key the client gets no text
-                    said = None if status in REFUSALS else await _said(response, passed, self._errors)
+                    # of the server's own key the client gets no text, and no 499, by which one is counted that left
+                    said = None if status in REFUSALS or status == LEFT else await _said(response, passed, self._errors)
                     raise UpstreamFailedError(f"status_{status}", retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
-                if not 200 <= status < 600:  # no server may pass it on
+                # no server may pass such a status on, and nobody asked for another coding than chunks
+                if not 200 <= status < 600 or is_coded(response.headers):
                     raise UpstreamFailedError("broken")
                 content = response.content
                 kind = response.headers.get("content-type", "").lower()
@@ -272,29 +284,36 @@ class Upstreams:
             "timeout": self._connecting[target],
         }
         try:
-            return await self._client.post(url, **arguments)
+            response = await self._client.post(url, **arguments)
         except self._not_connected:
             raise
         except self._disconnected:  # as a kept connection does that the upstream just closed: once more
             return await self._client.post(url, **arguments)
+        # a 408 written before this request came there, to a connection that was idle for too long
+        closes = response.headers.get("connection", "").lower() == CLOSE
+        if not (response.status == 408 and closes and self._is_kept.get()):
+            return response
+        response.close()
+        return await self._client.post(url, **arguments)
 
     def _pieces(self, response: Any, first: bytes, idle_s: float) -> AsyncIterator[bytes]:
         return _rest(response, first, idle_s, self._errors)
 
 
-async def _said(
-    response: Any, passed: list[tuple[bytes, bytes]], errors: tuple[type[Exception], ...]
-) -> WholeReply | None:
-    """Return what a failing upstream says, as far as it is short and comes soon; None where it does not come whole."""
+async def _said(response: Any, passed: list[tuple[bytes, bytes]], errors: tuple[type[Exception], ...]) -> WholeReply:
+    """Return what a failing upstream says; without a body where that is long, comes late or cannot be read."""
     kept = bytearray()
     try:
         async with asyncio.timeout(SAYING_S):
             while piece := await response.content.readany():
                 kept += piece
                 if len(kept) > MOST_SAID:
-                    return None
+                    kept.clear()
+                    break
     except _broken(errors):
-        return None
+        kept.clear()
+    if is_coded(response.headers):
+        kept.clear()
     return WholeReply(response.status, passed, bytes(kept))
 
 

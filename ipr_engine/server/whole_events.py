@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 MOST_HELD = 1 << 20
+BEGIN_BYTES = 4096
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 # what may stand before an event, and is dispatched to nobody: comments that keep a connection open, and blank lines
 _NO_EVENT = re.compile(rb"(?:(?::[^\r\n]*+)?+(?>\r\n|\n|\r))*+")
@@ -15,13 +16,14 @@ class WholeEvents:
 
     Attributes:
         inside: part of an event has been passed on, and its end not.
+        begun: how the last event begins that passed, or passes, in parts: its type stands there.
     """
 
-    __slots__ = ("_held", "_last", "inside")
+    __slots__ = ("_held", "_last", "begun", "inside")
 
     def __init__(self) -> None:
         self._held = bytearray()
-        self._last = b""
+        self._last = self.begun = b""
         self.inside = False
 
     def add(self, piece: bytes) -> bytes:
@@ -45,7 +47,7 @@ class WholeEvents:
         if end or b"\n" in piece or b"\r" in piece:
             passed += self._without_events()
         if len(held) > MOST_HELD:
-            self.inside, self._last = True, bytes(held[-1:])
+            self.inside, self._last, self.begun = True, bytes(held[-1:]), bytes(held[:BEGIN_BYTES])
             passed += self.rest()
         return passed
 

@@ -101,8 +101,39 @@ def test_an_answer_that_breaks_after_its_head_makes_it_cool_again(health: Health
     turn = taken(health, Way.PROBE) if way is Way.PROBE else health.last()
     health.answers(turn)
     health.failed(turn)
-    assert health.until == clock.now + (2 if way is Way.PROBE else 1)
+    assert health.until == clock.now + 2
     assert health.state == COOLING
+
+
+def test_the_time_grows_until_an_answer_is_whole_whoever_finds_out(health: Health, clock: Clock) -> None:
+    cool(health)
+    waits = []
+    for _ in range(4):
+        clock.now = health.until
+        probe = taken(health, Way.PROBE)
+        health.answers(probe)
+        other = taken(health)  # asked meanwhile, and the first that breaks
+        health.failed(other)
+        health.failed(probe)
+        waits.append(health.until - clock.now)
+    assert waits == [2, 4, 8, 16]
+    clock.now = health.until
+    probe = taken(health, Way.PROBE)
+    health.answers(probe)
+    health.succeeded(probe)
+    cool(health)
+    assert health.until == clock.now + 1
+
+
+def test_who_leaves_a_probes_stream_proves_nothing(health: Health, clock: Clock) -> None:
+    cool(health)
+    clock.now = health.until
+    probe = taken(health, Way.PROBE)
+    health.answers(probe)
+    health.left(probe)
+    assert health.state == UP
+    health.failed(taken(health))
+    assert health.until == clock.now + 2
 
 
 def test_a_whole_answer_forgets_the_failures_before(health: Health, clock: Clock) -> None:
@@ -156,3 +187,44 @@ def test_who_asks_for_no_time_is_asked_again_at_once_until_that_is_seen_not_to_h
     assert health.state == UP
     health.failed(taken(health), 0.0)
     assert health.until == clock.now + 1
+
+
+def test_clients_that_give_up_count_together_as_one_that_waited_to_the_end(health: Health, clock: Clock) -> None:
+    for _ in range(2):
+        assert health.state == UP
+        for _ in range(3):
+            turn = taken(health)
+            clock.now += 20.0
+            health.gave_up(turn, 60.0)
+    assert health.state == COOLING
+
+
+def test_clients_that_wait_at_the_same_time_wait_in_the_same_silence(health: Health, clock: Clock) -> None:
+    turns = [taken(health) for _ in range(500)]
+    clock.now += 20.0
+    for turn in turns:
+        health.gave_up(turn, 60.0)
+    health.failed(taken(health))
+    assert health.state == UP
+
+
+def test_an_upstream_that_answers_others_is_not_silent(health: Health, clock: Clock) -> None:
+    for _ in range(10):
+        patient, impatient = taken(health), taken(health)
+        clock.now += 20.0
+        health.answers(patient)
+        health.gave_up(impatient, 60.0)
+        turn = taken(health)
+        clock.now += 20.0
+        health.gave_up(turn, 60.0)
+    assert health.state == UP
+
+
+def test_probes_that_clients_give_up_end_in_a_longer_cool_down(health: Health, clock: Clock) -> None:
+    cool(health)
+    clock.now = health.until
+    for _ in range(2):
+        probe = taken(health, Way.PROBE)
+        clock.now += 5.0
+        health.gave_up(probe, 10.0)
+    assert (health.state, health.until) == (COOLING, clock.now + 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http.client import IncompleteRead
 from typing import Any
 
 import pytest
@@ -10,18 +11,22 @@ import pytest
 from ipr_engine import Engine, parse_request
 from tests.support import upstream_replies
 from tests.support.http_calls import events
-from tests.support.server_configs import CALLED, CHAT, EVERY, MESSAGES, PATHS, RESPONSES, SPEAKERS, body_of
+from tests.support.server_configs import (
+    CALLED,
+    CHAT,
+    EVERY,
+    MESSAGES,
+    PATHS,
+    RESPONSES,
+    SPEAKERS,
+    body_of,
+)
 from tests.support.server_process import ServerProcess, until
+from tests.support.upstream_replies import sent
 from tests.support.upstream_stub import UpstreamStub
 
 ELSEWHERE = "http://127.0.0.1:9/elsewhere"
 OF_THE_KEY = "the key ends in 07"
-
-
-def sent(status: str, body: str = "{}", **headers: str) -> str:
-    """Return a reply as it is sent."""
-    said = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-    return f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items()) + "\r\n" + body
 
 
 CLOSED = "HTTP/1.1 200 -\r\ncontent-type: {}\r\n\r\n"
@@ -43,6 +48,9 @@ ODD: dict[str, tuple[list[str | float], str]] = {
     "a head without an end": (["HTTP/1.1 200 -\r\nx-long: " + 70_000 * "x"], "broken"),
     "less than is stated": (["HTTP/1.1 200 -\r\ncontent-length: 100\r\n\r\n{}"], "broken"),
     "half an answer that ends with its connection": ([CLOSED.format("application/json") + '{"choices": [{'], "broken"),
+    "a client that left, it says": ([sent("499")], "status_499"),
+    "compressed chunks": (["HTTP/1.1 200 -\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"], "broken"),
+    "a coding without chunks": (["HTTP/1.1 200 -\r\ntransfer-encoding: gzip\r\n\r\n{}"], "broken"),
     "a wrong chunk": (["HTTP/1.1 200 -\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"], "broken"),
 }
 FAULTS_OF_THE_REQUEST = ("400", "404", "413", "422")
@@ -194,6 +202,10 @@ GOOD: dict[str, tuple[str, str]] = {
         RESPONSES,
         'data: {"type":"response.completed","text":"' + 200_000 * "x" + '"}\n\n',
     ),
+    "a last event that passes in parts": (
+        RESPONSES,
+        'data: {"type":"response.completed","text":"' + 2_000_000 * "x" + '"}\n\n',
+    ),
 }
 
 
@@ -238,6 +250,51 @@ def test_a_stream_that_ends_with_its_connection_before_its_last_event_is_cut(
     assert reply.startswith(said.encode())
     error = events(reply[len(said) :])[-1]
     assert EVERY[0] in (error["error"]["message"] if form != RESPONSES else error["message"])
+    counted = gateway.counted(before)
+    assert of(counted, "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+    assert of(counted, "ipr_upstream_attempts_total", candidate=EVERY[0], outcome="cut") == [1]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+@pytest.mark.parametrize("form", PATHS)
+def test_a_stream_that_ends_with_its_connection_inside_its_last_event_is_cut(
+    gateway: ServerProcess, upstream: UpstreamStub, form: str, size: int
+) -> None:
+    first, last = (
+        streamed(form)[0],
+        {
+            CHAT: 'data: {"choices": [{"delta": {}, "finish_reason": "stop"}], "x": "',
+            RESPONSES: 'event: response.completed\ndata: {"type": "response.completed", "x": "',
+            MESSAGES: 'event: message_stop\ndata: {"type": "message_stop", "x": "',
+        }[form],
+    )
+    for rest in (size * "x", size * "x" + '"}', size * "x" + '"}\n'):
+        before = gateway.metrics()
+        reply = closed(form, gateway, upstream, first + last + rest)
+        assert reply.startswith(first.encode())
+        assert b"finish_reason" not in reply[len(first) :]  # nobody gets half an event
+        assert "error" in events(reply)[-1] or events(reply)[-1]["type"] == "error"
+        assert of(gateway.counted(before), "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+        upstream.reset()
+        gateway.post(PATHS[form], body_of(form, model=EVERY[0]))  # it is up again
+
+
+def test_a_stream_that_ends_inside_of_an_event_that_passes_in_parts_breaks_off(
+    gateway: ServerProcess, upstream: UpstreamStub
+) -> None:
+    before = gateway.metrics()
+    with pytest.raises(IncompleteRead):
+        closed(RESPONSES, gateway, upstream, 'data: {"type":"response.completed","text":"' + 2_000_000 * "x")
+    assert of(gateway.counted(before), "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
+
+
+def test_a_number_that_no_client_can_count_on_from_ends_a_stream_as_any_other(
+    gateway: ServerProcess, upstream: UpstreamStub
+) -> None:
+    before = gateway.metrics()
+    said = 'data: {"type":"x","sequence_number":6}\n\ndata: {"type":"x","sequence_number":' + 5000 * "1" + "}\n\n"
+    error = events(closed(RESPONSES, gateway, upstream, said)[len(said) :])[-1]
+    assert (error["type"], error["sequence_number"]) == ("error", 7)
     counted = gateway.counted(before)
     assert of(counted, "ipr_streams_cut_total", candidate=EVERY[0]) == [1]
     assert of(counted, "ipr_upstream_attempts_total", candidate=EVERY[0], outcome="cut") == [1]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from tests.support import skips
+from tests.support.asgi_calls import AsgiApp
+from tests.support.server_configs import CHAT, EVERY, PATHS, body_of
+from tests.support.upstream_stub import UpstreamStub
 
 pytest.importorskip("starlette", reason=skips.SERVE)
 
@@ -90,3 +95,37 @@ def test_known_paths_are_found_as_starlette_finds_them(application: Any, method:
         assert at_once == status()
     finally:
         application.at_once = kept
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_an_attempt_is_counted_whatever_ends_its_stream(provider: UpstreamStub, error: type[Exception]) -> None:
+    """A server may raise what it likes where a client is gone."""
+    from ipr_engine.server import app
+    from ipr_engine.server.server_config import make_config
+
+    provider.reset()
+    endpoint = {"base_url": f"{provider.url}/v1", "formats": [CHAT]}
+    config = make_config({"endpoints": {"provider": endpoint}, "upstreams": {EVERY[0]: "provider"}})
+    body = json.dumps(body_of(CHAT, model=EVERY[0], stream=True)).encode()
+    asked = scope(method="POST", path=PATHS[CHAT])
+    messages = iter([{"type": "http.request", "body": body}])
+
+    async def receive() -> dict[str, Any]:
+        message = next(messages, None)
+        return await asyncio.Future() if message is None else message
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            raise error("the client is gone")
+
+    async def counted() -> bytes:
+        application = app(None, config)
+        async with AsgiApp(application) as running:
+            with suppress(OSError, RuntimeError):
+                await application(asked, receive, send)
+            found = await running.call("GET", "/metrics", [(b"host", b"localhost")], [], leaves=False)
+            return found.content
+
+    assert (
+        f'ipr_upstream_attempts_total{{candidate="{EVERY[0]}",outcome="left"}} 1.0' in asyncio.run(counted()).decode()
+    )

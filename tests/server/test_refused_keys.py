@@ -38,7 +38,7 @@ def server(default_engine: Engine, provider: UpstreamStub, monkeypatch: pytest.M
     [
         (401, "it does not know the server's own key"),
         (402, "the account of the server's own key cannot pay"),
-        (403, "the server's own key may not ask it"),
+        (403, "the server's own key may not ask it, or not for what a prompt asks"),
     ],
 )
 def test_a_refused_key_is_told_once_and_its_end(

@@ -16,6 +16,9 @@ NUMBERS: dict[str, tuple[list[bytes], int]] = {
     "the last of two": ([b'data: {"sequence_number":8}\n\n', b'data: {"sequence_number" : 9}\n\n'], 10),
     "in two pieces": ([b'data: {"sequence_', b'number":41}\n\n'], 42),
     "a number that is cut": ([b'data: {"sequence_number":7}\n\n', b'data: {"sequence_number":1'], 8),
+    "a number of 18 digits": ([b'data: {"sequence_number":' + 18 * b"1" + b"}\n\n"], int(18 * "1") + 1),
+    "a number that is none": ([b'data: {"sequence_number":7}\n\n', b'{"sequence_number":' + 5000 * b"1" + b"}\n\n"], 8),
+    "a fraction": ([b'data: {"sequence_number":7}\n\n', b'data: {"sequence_number":9.5}\n\n'], 8),
     "a text that looks like one": ([b'data: {"sequence_number":7,"delta":"{\\"sequence_number\\":99}"}\n\n'], 8),
     "long ago": ([b'data: {"sequence_number":7}\n\n', KEPT_BYTES * b"x"], 0),
 }
@@ -35,24 +38,28 @@ def test_the_next_number_is_one_after_the_last(case: str) -> None:
 
 
 @pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n", b"\r\r"])
-def test_an_end_is_lacking_only_where_the_last_event_was_seen_whole(blank: bytes) -> None:
+def test_an_end_is_lacking_where_no_whole_event_is_one(blank: bytes) -> None:
     short, filler, last = b'{"type":"a"}' + blank, KEPT_BYTES * b"x", b'{"type":"over"}' + blank
     assert tail(short, short).lacks(END)
     assert tail(filler, blank, short).lacks(END)
     assert not tail(short, last).lacks(END)
-    assert not tail(short, b'{"type":"o', b'ver"}').lacks(END)
-    assert not tail(short, filler, filler + blank).lacks(END)
+    assert not tail(short, last, filler[:-1]).lacks(END)
+    assert not tail(short, last[:-1] + 2 * filler + blank).lacks(END)
 
 
-def test_the_last_event_is_seen_whole_where_what_is_kept_begins_with_it() -> None:
-    made, long = StreamTail(), b'{"type":"a"' + 2 * KEPT_BYTES * b"x" + b"}\n\n"
-    made.add(long, begins=True)
-    made.add(long, begins=True)
+def test_an_end_in_what_is_no_whole_event_is_none_unless_it_is_all_of_it() -> None:
+    event = b'data: {"type":"a"}\n\n'
+    assert tail(event).lacks(END, b'data: {"type":"over"}')
+    assert not tail(event).lacks(re.compile(rb"data: ?over"), b"data:over\r\n")
+
+
+def test_the_beginning_of_a_long_event_may_be_the_end() -> None:
+    made = tail(KEPT_BYTES * b"x", KEPT_BYTES * b"x" + b"\n\n")
     assert made.lacks(END)
-    made.add(long[50:], inside=True)
-    assert made.lacks(END)
-    made.add(long[50:])
+    made.long_event = b'data: {"type":"over","text":"x'
     assert not made.lacks(END)
+    made.add(b'data: {"type":"over","text":"', inside=True)
+    assert made.lacks(END)
 
 
 def test_no_more_is_kept_than_the_end() -> None:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from ipr_engine.server import whole_events
-from ipr_engine.server.whole_events import MOST_HELD, WholeEvents
+from ipr_engine.server.whole_events import BEGIN_BYTES, MOST_HELD, WholeEvents
 
 A, B = b"event: a\ndata: 1\n\n", b"data: 2\ndata: 3\n\n"
 PARTS = (b"x", b":", b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b": c")
@@ -41,6 +41,7 @@ def test_a_long_event_passes_in_parts_and_the_next_one_whole() -> None:
     assert events.add(part) == b""
     assert events.add(part) == part + part
     assert events.inside
+    assert events.begun == (part + part)[:BEGIN_BYTES]
     assert events.add(b"more\n") == b"more\n"
     assert events.add(b"\ndata: 2") == b"\n"
     assert not events.inside

@@ -205,3 +205,9 @@ def _message_events(body: Body) -> list[dict[str, Any]]:
         {"type": "message_delta", "delta": ended, "usage": {"output_tokens": len(WORDS)}},
         {"type": "message_stop"},
     ]
+
+
+def sent(status: str, body: str = "{}", **headers: str) -> str:
+    """Return a reply as it is sent."""
+    said = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    return f"HTTP/1.1 {status} -\r\n" + "".join(f"{name}: {value}\r\n" for name, value in said.items()) + "\r\n" + body
