@@ -10,6 +10,7 @@ import numpy as np
 from ipr_engine.errors import InvalidInputError
 
 MOST_TOKENS = 2**53  # counts are exact as floats up to here
+MOST_SHOWN, MOST_NAMED = 80, 16  # characters of a value, and values, that an error repeats
 MOST = 1e12  # of any price, worth or latency: far beyond use, and safe in float32
 
 
@@ -29,10 +30,17 @@ def lone_surrogate(text: str) -> int | None:
 def shown(value: object) -> str:
     """Return a value for an error: short, and printable whatever it holds."""
     try:
-        text = ascii(value)
-    except ValueError:  # a whole number of more digits than Python writes
+        text = ascii(value[:MOST_SHOWN] if isinstance(value, (str, bytes)) else value)
+    except (ValueError, RecursionError):  # a whole number of more digits than Python writes, or lists in lists
         text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+def shown_each(values: Sequence[object]) -> str:
+    """Return values for an error, each as `shown`; of many the first ones, and how many more there are."""
+    more = len(values) - MOST_NAMED
+    named = ", ".join(map(shown, values[:MOST_NAMED]))
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def shown_safely(value: object) -> str:
@@ -56,11 +64,11 @@ def matched(argument: str, wanted: Iterable[str], known: Iterable[str]) -> dict[
     }
     unknown = sorted(name for name, matches in found.items() if not matches)
     if unknown:
-        raise InvalidInputError(f"{argument}: unknown {', '.join(map(repr, unknown))}; known: {', '.join(names)}")
+        raise InvalidInputError(f"{argument}: unknown {shown_each(unknown)}; known: {', '.join(names)}")
     for name, matches in found.items():
         if len(matches) > 1:
             raise InvalidInputError(
-                f"{argument}: {name!r} matches several that differ by case alone, {', '.join(matches)}; write the one meant exactly"
+                f"{argument}: {shown(name)} matches several that differ by case alone, {', '.join(matches)}; write the one meant exactly"
             )
     return {name: matches[0] for name, matches in found.items()}
 
@@ -71,7 +79,7 @@ def matched_once(argument: str, wanted: Iterable[str], known: Iterable[str]) -> 
     for one in dict.fromkeys(meant.values()):  # in the caller's order: of several, the error names the same one always
         twice = [name for name in meant if meant[name] == one]
         if len(twice) > 1:
-            raise InvalidInputError(f"{argument}: {' and '.join(map(repr, twice))} both mean {one}; give it once")
+            raise InvalidInputError(f"{argument}: {' and '.join(map(shown, twice[:2]))} both mean {one}; give it once")
     return meant
 
 
@@ -84,7 +92,7 @@ def list_of_names(argument: str, values: object) -> list[str]:
     if isinstance(values, str):
         return [values]
     if not isinstance(values, (list, tuple, set, frozenset)) or not all(isinstance(value, str) for value in values):
-        raise InvalidInputError(f"{argument}: expected a list of names, got {values!r}")
+        raise InvalidInputError(f"{argument}: expected a list of names, got {shown(values)}")
     return list(values)
 
 
@@ -123,7 +131,7 @@ def nonnegative(name: str, value: object) -> float:
 def random_seed(name: str, value: object) -> int:
     """Return a whole number >= 0, which numpy's generators take."""
     if type(value) is not int or value < 0:
-        raise InvalidInputError(f"{name}: expected an int >= 0, got {value!r}")
+        raise InvalidInputError(f"{name}: expected an int >= 0, got {shown(value)}")
     return value
 
 

@@ -41,6 +41,55 @@ def test_bad_arguments_are_named(engine, arguments, message):
         engine.route_many(["hello"], **arguments)
 
 
+LONG = 300_000 * "y"
+NESTED: list = []
+for _ in range(1500):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"allowed": [LONG]},
+        {"allowed": 300_000 * [7]},
+        {"exclude": [f"x{number}" for number in range(300_000)]},
+        {"family": LONG},
+        {"requires": [LONG, LONG + "x"]},
+        {"rule": LONG},
+        {"rule": LONG, "tau": None, "quality_share": 0.9},
+        {"rule": LONG, "slack": 0.1},
+        {"preset": LONG, "tau": None},
+        {"unsupported": LONG},
+        {"unsupported": LONG, "min_support": 0.1},
+        {"cost_weights": {LONG: 1.0}},
+        {"cost_weights": {f"x{number}": 1.0 for number in range(300_000)}},
+        {"prices": {LONG: (1, 2)}},
+        {"batch": LONG},
+        {"worth": LONG},
+        {"extra_usd": {LONG: 1}},
+        {"extra_usd": LONG},
+        {"extra_usd": NESTED},
+        {"tokens_in": {"alpha/large": NESTED}},
+        {"cached_tokens": [[NESTED]]},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_an_error_repeats_little_of_what_came(engine, options):
+    with pytest.raises(InvalidInputError) as caught:
+        engine.route("hello", **{"tau": 0.1, **options})
+    assert len(str(caught.value)) < 4000
+
+
+def test_the_place_of_what_is_wrong_is_bounded(engine):
+    held = "lone \ud800 surrogate"
+    for _ in range(200):
+        held = {"a" * 60: held}
+    call = {"role": "assistant", "tool_calls": [{"id": "a", "function": held}]}
+    with pytest.raises(InvalidInputError, match="got a lone surrogate") as caught:
+        engine.route([{"role": "user", "content": "hello"}, call], tau=0.1)
+    assert len(str(caught.value)) < 600
+
+
 @pytest.mark.parametrize("price", [(-1, 2), (float("nan"), 2), (1,), "1,2", ("1", 2)])
 def test_bad_prices_are_named(engine, price):
     name = engine.bundle.names[0]

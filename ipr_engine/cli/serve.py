@@ -19,6 +19,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
+from ipr_engine.cli.log_queue import LogQueue
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
 from ipr_engine.cli.serve_places import files_of_keys, flag_of, named_as_bundle, named_by_files, named_by_flags
 from ipr_engine.cli.stopping import Stopping
@@ -160,7 +161,7 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
     from ipr_engine.engine import Engine
     from ipr_engine.server import app
 
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    lines = _log_beside()
     try:
         with named_as_bundle(bundle):
             engine = Engine.load(bundle, **options)
@@ -170,12 +171,29 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
             raise
         logging.getLogger(__name__).error("%s; the bundle of before serves in this worker, too", error)
         made = app(served.read_text(), config, follow=bundle, **options)
+    if lines is not None:
+        lines.lost = made.state.ipr.metrics.log_dropped.inc
     made.state.ipr.served = served
     made.state.ipr.owns_process = True
     if made.state.ipr.spans is not None:
         made.state.ipr.spans.send()
     if os.getpid() != parent:
         made.state.ipr.parent = parent
+    return made
+
+
+def _log_beside() -> LogQueue | None:
+    """Write the log of this process to stderr, in a thread; None where a log is set up already, or stderr is no file."""
+    log = logging.getLogger()
+    if log.handlers:
+        return None
+    try:
+        made = LogQueue(sys.stderr.fileno())
+    except (AttributeError, OSError):  # it is closed, or stands for one
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        return None
+    log.addHandler(made)
+    log.setLevel(logging.INFO)
     return made
 
 

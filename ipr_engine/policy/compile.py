@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import nonnegative, nonnegative_or_infinite
+from ipr_engine._validate import nonnegative, nonnegative_or_infinite, shown
 from ipr_engine.bundle import BundleSpec, CalibrationMap, EscalationSpec, PriceList
 from ipr_engine.bundle.context_windows import least_window, surely_fits
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy
@@ -239,7 +239,7 @@ def _run_rule(rule: str, conditions: _Conditions, context: PolicyContext, lackin
     tau = conditions.tau
     assert tau is not None  # no target, hence given
     if rule not in RULES:
-        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {rule!r}")
+        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, EVERY_RULE))}, got {shown(rule)}")
     constants = context.bundle.quality_heads.rule_constants
     why = "" if lacking is None else f"{lacking}; "
     return _Run(
@@ -304,5 +304,5 @@ def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, 
 
 def _flag(name: str, value: object) -> bool:
     if value is not None and not isinstance(value, bool):
-        raise InvalidInputError(f"{name}: expected True or False, got {value!r}")
+        raise InvalidInputError(f"{name}: expected True or False, got {shown(value)}")
     return bool(value)

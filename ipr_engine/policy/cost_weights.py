@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import matched_once, nonnegative, shown
+from ipr_engine._validate import matched_once, nonnegative, shown, shown_each
 from ipr_engine.bundle import Candidate, Performance, PriceList
 from ipr_engine.bundle.checks import performance_problem
 from ipr_engine.bundle.performance import performance_json, performance_of
@@ -154,7 +154,7 @@ def resolve_weights(
         ]
         hint = f"; {', '.join(figures_of)}" if figures_of else ""
         raise InvalidInputError(
-            f"cost_weights: unknown {', '.join(map(repr, unknown))}; known, each in USD per unit: {reported}{hint}"
+            f"cost_weights: unknown {shown_each(unknown)}; known, each in USD per unit: {reported}{hint}"
         )
     weights = CostWeights(
         **{name: nonnegative(f"cost_weights[{name!r}]", value) for name, value in cost_weights.items()}

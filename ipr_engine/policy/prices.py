@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import list_of_names, matched_once, nonnegative
+from ipr_engine._validate import list_of_names, matched_once, nonnegative, shown
 from ipr_engine.bundle import Candidate, Price, PriceList, PriceTier
 from ipr_engine.bundle.checks import price_problem
 from ipr_engine.bundle.price import BASE, REQUIRED, price_json, price_of
@@ -69,7 +69,7 @@ def _price(name: str, value: object) -> Price:
         row = dict(value)
     else:
         raise InvalidInputError(
-            f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens, the same as in prices.json, or a Price, got {value!r}"
+            f"prices[{name!r}]: expected (input, output) in USD per 1 M tokens, the same as in prices.json, or a Price, got {shown(value)}"
         )
     for key in BASE[:3]:  # per input token, per output token, per request
         if key in row:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ipr_engine._validate import nonnegative, unit_interval
+from ipr_engine._validate import nonnegative, shown, unit_interval
 from ipr_engine.bundle.calibration import RuleConstants
 from ipr_engine.decide.contract import CAUSE
 from ipr_engine.errors import InvalidInputError
@@ -56,13 +56,13 @@ def tau_or_target(tau: float | None, targets: Mapping[str, object]) -> tuple[flo
 def _plain_target(name: str, value: object) -> Target:
     if name == "preset":
         if not isinstance(value, str) or value not in PRESETS:
-            raise InvalidInputError(f"preset: expected one of {', '.join(map(repr, PRESETS))}, got {value!r}")
+            raise InvalidInputError(f"preset: expected one of {', '.join(map(repr, PRESETS))}, got {shown(value)}")
         return "quality_share", PRESETS[value]
     if name == "response_quality_difference":
         percent = nonnegative(name, value)
         if percent > 100:
             raise InvalidInputError(
-                f"{name}: expected percent of the best candidate's quality, 0 to 100, got {value!r}"
+                f"{name}: expected percent of the best candidate's quality, 0 to 100, got {shown(value)}"
             )
         return "quality_share", 1 - percent / 100
     return name, nonnegative(name, value) if name == "max_usd_per_1k" else unit_interval(name, value)
@@ -116,11 +116,15 @@ def compile_rule(rule: str, tau: float, *, slack: float = 0.0, constants: RuleCo
         InvalidInputError: an unknown rule, a value outside its range, or a rule without what it needs.
     """
     if rule not in RULES:
-        raise InvalidInputError(f"rule: expected one of {', '.join(map(repr, (*RULES, CALIBRATED)))}, got {rule!r}")
+        raise InvalidInputError(
+            f"rule: expected one of {', '.join(map(repr, (*RULES, CALIBRATED)))}, got {shown(rule)}"
+        )
     tau = unit_interval("tau", tau)
     slack = unit_interval("slack", slack)
     if slack != 0.0 and rule != "max":
-        raise InvalidInputError(f"slack: only rule 'max' has one, got slack={slack} with rule {rule!r}; leave it out")
+        raise InvalidInputError(
+            f"slack: only rule 'max' has one, got slack={slack} with rule {shown(rule)}; leave it out"
+        )
     return RULES[rule](tau, slack, constants)
 
 
@@ -142,7 +146,7 @@ def rule_meant(rule: str | None, targets: Mapping[str, object], *, has_path: boo
         return PATH if has_path else "minmax" if target is None else CALIBRATED
     if target is not None and rule not in (PATH, CALIBRATED):
         who = f"only rules {PATH!r} and {CALIBRATED!r} answer" if has_path else f"only rule {CALIBRATED!r} answers"
-        raise InvalidInputError(f"{target}: {who} it, got rule {rule!r}; leave the rule out")
+        raise InvalidInputError(f"{target}: {who} it, got rule {shown(rule)}; leave the rule out")
     return rule
 
 

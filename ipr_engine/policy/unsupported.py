@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ipr_engine._validate import matched, unit_interval
+from ipr_engine._validate import matched, shown, unit_interval
 from ipr_engine.bundle import BundleSpec, PathRows, PriceList
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.cost_weights import row_costs
@@ -28,7 +28,7 @@ def resolve_unsupported(
         if unsupported is not None:
             raise InvalidInputError(
                 f"unsupported: says who answers prompts of little support, and needs min_support=... in [0, 1] beside it, "
-                f"got {unsupported!r} alone"
+                f"got {shown(unsupported)} alone"
             )
         return EVERY_ROW_PLAIN
     least = unit_interval("min_support", min_support)

@@ -28,6 +28,9 @@ from ipr_engine.prompts.objects import (
 )
 from ipr_engine.prompts.parsed import checked_text
 
+MOST_PLACE = 256
+"""Characters of a place from which on what lies deeper is not named: each of many parts would copy it."""
+
 
 class Found:
     """A `Found` collects what a request holds while it is read.
@@ -142,7 +145,7 @@ def read_tree(found: Found, value: object, where: str) -> None:
             for name, item in fields.items():
                 if name in NO_TEXT or item is None:
                     continue
-                here = f"{where}[{shown_name(str(name))}]"
+                here = f"{where}[{shown_name(str(name))}]" if len(where) < MOST_PLACE else where
                 if name in SHOWN_AS_JSON:
                     found.other.append(checked_text(to_json(item, here), here))
                 else:

@@ -22,6 +22,8 @@ from ipr_engine.request.wrong_control import WrongControlError
 
 HEADER = "x-ipr-"
 EXPLAIN = "explain"
+MOST_ENTRIES, MOST_LEVELS, MOST_TEXT = 4096, 4, 65_536
+"""Entries of one control in all, how deep they are nested, and characters of an object of controls that is a text."""
 EVERY_CONTROL = (*POLICY_CONTROLS, *REQUEST_OPTIONS, EXPLAIN)
 
 _FORMS: Mapping[str, str | None] = {**{name: ABOUT[name].form for name in POLICY_CONTROLS}, EXPLAIN: "flag"}
@@ -96,6 +98,8 @@ def read_controls(
             continue
         if name in where:
             raise WrongControlError(place, f"is given already as {where[name]}; give it once")
+        if isinstance(value, (list, Mapping)):
+            _check_size(place, value)
         form = _FORMS.get(name)
         value = _checked(form, place, value)
         if value == [] and form in ("candidates", "names"):
@@ -115,6 +119,21 @@ def read_controls(
     if len(aims) > 1:
         raise WrongControlError(where[aims[1]], f"is given beside {where[aims[0]]}; give one of them")
     return Controls(policy, cast(RequestOptions, given), explain, where)
+
+
+def _check_size(place: str, value: Collection[object]) -> None:
+    """Refuse a list or an object that holds more, or is nested deeper, than any control."""
+    level: list[Any] = [value]
+    entries = 0
+    for _ in range(MOST_LEVELS + 1):
+        level = [item for one in level for item in (one.values() if isinstance(one, Mapping) else one)]
+        entries += len(level)
+        if entries > MOST_ENTRIES:
+            raise WrongControlError(place, f"expected at most {MOST_ENTRIES} entries, got more")
+        level = [item for item in level if isinstance(item, (list, tuple, Mapping))]
+        if not level:
+            return
+    raise WrongControlError(place, f"expected lists and objects nested at most {MOST_LEVELS} deep")
 
 
 def _refuse(name: str, place: str, accepted: Collection[str]) -> NoReturn:
@@ -154,6 +173,8 @@ def _of_objects(objects: Iterable[tuple[str, object]]) -> list[tuple[str, str, o
 
 
 def _from_json(within: str, text: str) -> object:
+    if len(text) > MOST_TEXT:
+        raise WrongControlError(within, f"expected an object, or its JSON of at most {MOST_TEXT} characters")
     try:
         return json.loads(text, object_pairs_hook=_once_each, parse_constant=_no_number)
     except (ValueError, RecursionError):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ _FORMS: Mapping[str, Any] = MappingProxyType(
 """Form of an option of a policy -> its type in a document."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@-]{0,127}\Z")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_OF_NO_KEY = sha256(b"").hexdigest()
 _TELLABLE = re.compile(r"(?=.{1,64}\Z)[A-Z]+(_[A-Z0-9]+)+\Z")  # some keys are capitals and digits; none has words
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*\Z")
@@ -146,6 +149,17 @@ def check_key_header(name: str, headers: Mapping[str, str], variable: str | None
         raise InvalidInputError("api_key_header: needs api_key_env, the environment variable that holds the key")
     if name.lower() in {other.lower() for other in headers}:
         raise InvalidInputError("api_key_header: stands in headers too; give it once")
+
+
+def check_digests(where: str, digests: Iterable[str]) -> None:
+    for digest in digests:
+        if not _SHA256.match(digest):
+            raise InvalidInputError(f"{where}: expected 64 hex digits each, what `printf %s KEY | sha256sum` prints")
+        if digest == _OF_NO_KEY:
+            raise InvalidInputError(
+                f"{where}: is the digest of an empty text, which `printf %s $KEY | sha256sum` prints where KEY is not set; "
+                "give that of a key"
+            )
 
 
 def check_variable(where: str, name: str) -> None:

@@ -19,6 +19,7 @@ class Question(NamedTuple):
         tenant: who asks. model: the name that was asked for. form: the format that who answers must speak; None: nobody is asked.
         among: the candidates that it may be; none of them: all.
         within: the field of the request that is the prompt, for errors; "" where the whole body is.
+        long: whether the prompt is taken apart beside the event loop.
     """
 
     prompt: Any
@@ -28,6 +29,7 @@ class Question(NamedTuple):
     form: RequestFormat | None = None
     among: tuple[str, ...] = ()
     within: str = ""
+    long: bool = False
 
 
 class Decided(NamedTuple):

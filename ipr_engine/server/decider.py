@@ -19,6 +19,7 @@ from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.afterwards import Afterwards
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.long_body import beside
 from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.prompt_errors import refused_prompt, said_in
 from ipr_engine.server.recent import Recent
@@ -45,7 +46,7 @@ class Decider:
 
     Attributes:
         engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
-        record_problem: why the last decision could not be recorded; None where it could.
+        record_problem: why the last decision could not be recorded, without the file's path; None where it could.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Decider:
         """
         asked = self.book.kept(question) or await self.book.of(question)
         try:
-            parsed = parse_request(question.prompt)
+            parsed = await beside(parse_request, question.prompt) if question.long else parse_request(question.prompt)
             given, assumed = question.controls.given, 0
             if parsed.uncountable:
                 given, assumed = await self._given(parsed, given, said_in(question))
@@ -117,9 +118,10 @@ class Decider:
             named = question.controls.named_by(error)
             raise (refused_prompt(error, question) if named is None else refused_as(named)) from None
         except RecordError as error:
-            if str(error) != self.record_problem:
+            problem = _without_path(error)
+            if problem != self.record_problem:
                 LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
-            self.record_problem = str(error)
+            self.record_problem = problem
             raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
         except IprError as error:
             raise refused_as(error) from None
@@ -193,6 +195,12 @@ class Decider:
             self.metrics.assumed(kind).inc()
         billed, assumed = await assumed_bill_beside(self._maker.encoder, parsed, self._assumed)
         return {**given, "billed_tokens": billed}, assumed
+
+
+def _without_path(error: RecordError) -> str:
+    cause = error.__cause__
+    known = cause.strerror if isinstance(cause, OSError) else None
+    return f"decisions cannot be recorded: {known or 'the log tells why'}"
 
 
 def _reason(row: Decision, asked: AskedPolicy) -> str | None:

@@ -39,7 +39,7 @@ class DecisionEndpoints:
         model = told.asked = self._chooser.alias(body)
         if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
-        question = Question(body, controls, tenant, model, query.form)
+        question = Question(body, controls, tenant, model, query.form, long=exchange.is_long)
         decided = await self._chooser.decide(question, told, counts=not query.trial)
         written = decision_json(decided)
         if controls.explain:  # the taus at which the choice changes take milliseconds
@@ -72,7 +72,7 @@ class DecisionEndpoints:
         choices, fill = filled(schema, names)
         if body.get("messages") is None:
             raise RefusedError(400, "messages: expected the conversation, got none", "messages")
-        question = Question({"messages": body["messages"]}, controls, tenant, model)
+        question = Question({"messages": body["messages"]}, controls, tenant, model, long=exchange.is_long)
         decided = await self._chooser.among(question, choices, told, "response_format")
         content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
         tokens = decided.decision.billed_tokens

@@ -11,6 +11,7 @@ import orjson
 
 from ipr_engine.server.given_once import require_once
 from ipr_engine.server.json_text import json_of, json_text
+from ipr_engine.server.long_body import LONG, beside, read_long
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
@@ -33,6 +34,9 @@ class ServedRequest(Protocol):
     @property
     def is_full(self) -> bool: ...
 
+    @property
+    def unread(self) -> int: ...
+
     async def drained(self) -> None: ...
 
     def reply(self, status: int, headers: Headers, body: bytes) -> bool: ...
@@ -49,9 +53,24 @@ class Exchange:
         headers: of the request, names in lower case. named: the first of each name. query: of its URL, as it came.
         text: the body as it came, once `json` has read it.
         status: of the reply; None before it begins. ended: whether it is written to its end.
+        is_long: whether what is done with its body takes long, once that is read.
     """
 
-    __slots__ = ("_patience", "_receive", "_send", "_short_way", "ended", "headers", "named", "query", "status", "text")
+    __slots__ = (
+        "_patience",
+        "_receive",
+        "_send",
+        "_short_way",
+        "ended",
+        "headers",
+        "is_long",
+        "named",
+        "query",
+        "status",
+        "text",
+    )
+
+    is_long: bool
 
     def __init__(self, scope: Message, receive: Receive, send: Send, patience: Patience) -> None:
         """Keep what ASGI gives. patience: with which the body is awaited, and a client that does not read."""
@@ -86,13 +105,15 @@ class Exchange:
             body = await self._body(limits)
         elif len(body) > limits.body_bytes:
             raise _too_large(limits)
+        self.is_long = len(body) >= LONG
         try:
-            found = json_of(body)
+            found = await beside(read_long, body) if self.is_long else json_of(body)
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):
             raise RefusedError(400, f"body: expected an object of JSON, got {type(found).__name__}")
-        require_once(body, found)
+        if not self.is_long:
+            require_once(body, found)
         self.text = body
         return found
 
@@ -128,7 +149,7 @@ class Exchange:
         """
         if self._short_way is not None:
             if self._short_way.is_full:
-                await self._in_time(self._short_way.drained())
+                await self._read_on(self._short_way)
             if not self._short_way.reply(status, headers, body):
                 raise ClientGoneError
             self.status, self.ended = status, True
@@ -142,8 +163,12 @@ class Exchange:
         await self.reply(status, json_text(found), [JSON, *headers])
 
     async def begin(self, status: int, headers: Headers) -> None:
-        """Begin a reply whose pieces come later."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        """Begin a reply whose pieces come later.
+
+        Raises:
+            ClientGoneError: as `piece`.
+        """
+        await self._sent({"type": "http.response.start", "status": status, "headers": headers})
         self.status = status
 
     async def piece(self, piece: bytes, *, more: bool = True) -> None:
@@ -152,17 +177,33 @@ class Exchange:
         Raises:
             ClientGoneError: the client has not read for so long that nobody waits for it any more.
         """
-        await self._in_time(self._send({"type": "http.response.body", "body": piece, "more_body": more}))
+        await self._sent({"type": "http.response.body", "body": piece, "more_body": more})
         self.ended = not more
 
-    async def _in_time(self, sending: Awaitable[None]) -> None:
+    async def _sent(self, message: Message) -> None:
+        if self._short_way is not None:
+            if self._short_way.is_full:
+                await self._read_on(self._short_way)
+            await self._send(message)  # it waits for nobody then
+            return
         try:
             with self._patience:
-                await sending
+                await self._send(message)
         except TimeoutError:
-            if self._short_way is not None:
-                self._short_way.abort()
             raise ClientGoneError from None
+
+    async def _read_on(self, way: ServedRequest) -> None:
+        """Wait until the client has read, as long as it reads anything."""
+        unread = way.unread
+        while True:
+            try:
+                with self._patience:
+                    return await way.drained()
+            except TimeoutError:
+                before, unread = unread, way.unread
+            if unread >= before:
+                way.abort()
+                raise ClientGoneError
 
     @property
     def is_of_own_server(self) -> bool:
@@ -266,8 +307,9 @@ def _broken_at(body: bytes, error: orjson.JSONDecodeError) -> str:
     try:
         body.decode()
     except UnicodeDecodeError as broken:  # orjson tells no place
-        before = body[: broken.start].decode().split("\n")
-        return f"which is no UTF-8 at line {len(before)}, column {len(before[-1]) + 1}"
+        before = body[: broken.start].decode()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        return f"which is no UTF-8 at line {line}, column {column}"
     return f"which it is not at line {line}, column {column}"
 
 

@@ -103,7 +103,7 @@ class Gateway:
             raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
         decided: Decided | None = None
         if model in config.models:
-            decided = await self._decider.decide(Question(body, controls, tenant, model, form))
+            decided = await self._decider.decide(Question(body, controls, tenant, model, form, long=exchange.is_long))
             told.decided = decided
             order: Sequence[str] = decided.decision.ranked
         else:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 
 LONG = 65536
 """Bytes from which on a second system call costs less than a copy."""
+_QUEUED = struct.Struct("i")
 
 
 class HeadWithBody:
@@ -36,6 +40,15 @@ class HeadWithBody:
         self._flushing: asyncio.Handle | None = None
         self.abort, self.is_closing = transport.abort, transport.is_closing
         self.get_write_buffer_size, self.get_extra_info = transport.get_write_buffer_size, transport.get_extra_info
+
+    @property
+    def unread(self) -> int:
+        """Return how much the client has not read yet of what was written. A slow one reads on long before the buffer here gets less."""
+        waiting = self.get_write_buffer_size()
+        with contextlib.suppress(OSError):  # it is closed, or no kernel that tells
+            asked = self.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_QUEUED.size)
+            waiting += _QUEUED.unpack(fcntl.ioctl(*asked))[0]
+        return waiting
 
     def write(self, data: bytes) -> None:
         """Write, but a head only once something follows, or the event loop goes on without."""

@@ -205,7 +205,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            self._end_when_read(self.transport.get_write_buffer_size())
+            self._end_when_read()
             return
         if self.pipeline:  # uvicorn reads on after every reply; here one piece of requests waits, and no more
             self.flow.pause_reading()
@@ -217,18 +217,18 @@ class HttpConnection(HttpToolsProtocol):
             self._connections.idle[self] = None
 
     def timeout_keep_alive_handler(self) -> None:
-        self._end_when_read(self.transport.get_write_buffer_size())
+        self._end_when_read()
 
-    def _end_when_read(self, unread: int) -> None:
+    def _end_when_read(self) -> None:
         """Close once the client has read what was written; one that read nothing of it for so long is cut off."""
-        if not unread:
+        if not self.transport.get_write_buffer_size():
             self.transport.close()
             return
+        unread = self.transport.unread
 
         def look() -> None:
-            now = self.transport.get_write_buffer_size()
-            if now < unread:
-                self._end_when_read(now)
+            if self.transport.unread < unread:
+                self._end_when_read()
             else:
                 self.transport.abort()
 

@@ -191,7 +191,7 @@ class JsonSchema:
                 found = _joined(found, read)
 
     def _count(self, part: Schema) -> None:
-        self._parts += 1 + len(part) + len(_properties(part))
+        self._parts += 1 + len(part) + len(_properties(part)) + len(_list(part.get("required")))
         if self._parts > MOST_PARTS:
             raise _refused(f"expected at most {MOST_PARTS} parts")
 

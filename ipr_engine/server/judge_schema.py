@@ -8,6 +8,7 @@ from typing import Any
 from ipr_engine.server.json_schema import JsonSchema
 from ipr_engine.server.refused import RefusedError
 
+MOST_CHOICES = 255
 JUDGE = "ipr-judge"
 """The model of a chat completion that is answered by a decision: one of the candidates in its json_schema's enum."""
 
@@ -18,7 +19,7 @@ def filled(schema: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], 
     Every other required field gets the least that its type allows; a text gets the cause.
 
     Raises:
-        RefusedError: no enum holds candidates alone, or several do; a reference leads out of the schema, or it is too large.
+        RefusedError: no enum holds candidates alone, or several do; a reference leads out of the schema, or it, or that enum, is too large.
     """
     known = {name.casefold() for name in names}
     read = JsonSchema(schema)
@@ -37,5 +38,11 @@ def _choices(part: Mapping[str, Any], known: Collection[str]) -> list[str]:
     values = part.get("enum")
     if not isinstance(values, list):
         return []
-    said = [one for one in values if one is not None]
-    return said if all(isinstance(one, str) and one.casefold() in known for one in said) else []
+    most = MOST_CHOICES + 1  # null beside them; references may lead to a long enum again and again
+    said = [one for one in values[: most + 1] if one is not None]
+    if not all(isinstance(one, str) and one.casefold() in known for one in said):
+        return []
+    if len(values) > most:
+        wrong = f"response_format: expected an enum of at most {MOST_CHOICES} candidates, got {len(values)}"
+        raise RefusedError(400, wrong, "response_format")
+    return said

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from types import MappingProxyType
 from typing import cast
 
 from ipr_engine.bundle import BundleSpec
@@ -14,7 +13,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.best_position import best_position
 from ipr_engine.policy.levels import merged
 from ipr_engine.policy.masks import MASKS
-from ipr_engine.policy.policy_spec import Options, PolicyOptions
+from ipr_engine.policy.policy_spec import Options, PolicyOptions, options_on
 from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
@@ -38,8 +37,8 @@ LOGGER = logging.getLogger(__name__)
 class PolicyBook:
     """A `PolicyBook` keeps the policies of one server, the least lately used leaving first."""
 
-    def __init__(self, engine: PolicyMaker, config: ServerConfig, last: Options = MappingProxyType({})) -> None:
-        """Compile by `engine`. last: options over those of every request."""
+    def __init__(self, engine: PolicyMaker, config: ServerConfig, last: Options | None = None) -> None:
+        """Compile by `engine`. last: options over those of every request, of a bundle that decides beside; None for the one that serves."""
         self._engine = engine
         self._config = config
         self._last = last
@@ -142,7 +141,9 @@ class PolicyBook:
         bundle = engine.bundle
         among = {"allowed": question.among} if question.among else {}
         of_model = config.models.get(question.model, {})
-        levels = (config.policy, of_model, tenant.policy, among, question.controls.policy, self._last)
+        levels: tuple[Options, ...] = (config.policy, of_model, tenant.policy, among, question.controls.policy)
+        if self._last is not None:
+            levels = (*(_known_to(level, bundle.names) for level in levels), self._last)
         options, exclusions = merged(levels, bundle.candidates, self.format_exclusions(question.form, bundle))
         policy = engine.policy(**cast(PolicyOptions, with_aim(options)))
         if policy.bundle_hash != bundle.hash:  # swapped meanwhile: positions are those of the other bundle
@@ -150,6 +151,18 @@ class PolicyBook:
         exclusions = {**policy.exclusions, **exclusions}
         masked = tuple(name for name, why in exclusions.items() if why.startswith(FORMAT))
         return AskedPolicy(policy, exclusions, best_position(policy, bundle), masked)
+
+
+def _known_to(level: Options, names: Collection[str]) -> Options:
+    """Return options without what concerns candidates alone that a bundle lacks. Of `allowed` somebody stays, whom it may lack."""
+    said = {name: value for name, value in level.items() if value is not None}
+    if not said:
+        return said
+    known = {name.casefold() for name in names}
+    allowed = said.get("allowed")
+    if isinstance(allowed, (list, tuple)):
+        said["allowed"] = [name for name in allowed if name.casefold() in known] or allowed
+    return options_on(said, tuple(names))
 
 
 def speakers(config: ServerConfig, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -12,13 +12,13 @@ from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.json_text import json_text
+from ipr_engine.server.judge_schema import MOST_CHOICES
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.told import Told
 
 MOST_QUESTIONS = 400
 MOST_OF_SYSTEMONE, WRONG_OF_SYSTEMONE = 128, 422
-MOST_CHOICES = 255
 OTHER_TYPES = ("predicate", "score")
 """Types of a question that the format has, and that no candidate answers."""
 OF_BODY = ("tau", "allowed", "exclude")
@@ -111,7 +111,7 @@ class QuestionEndpoints:
         controls.require_no_explain()
         require_whole(body)
         model = told.asked = self._chooser.alias(body)
-        return Question(None, controls, tenant, model)
+        return Question(None, controls, tenant, model, long=exchange.is_long)
 
 
 def _choice(name: object, choices: list[str], decided: Decided) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic, sleep, time
@@ -31,7 +32,7 @@ PAUSE_S = 0.05
 
 
 class Seen(NamedTuple):
-    """A `Seen` is a decision that nobody has looked at yet; its frontier is not computed."""
+    """A `Seen` is a decision that nobody has looked at yet; its frontier is not computed. number: by which it came."""
 
     decision: Decision
     id: str
@@ -39,6 +40,7 @@ class Seen(NamedTuple):
     asked: str
     served: str | None
     saved_usd: float | None
+    number: int
 
 
 class Looked(NamedTuple):
@@ -62,7 +64,7 @@ class Ring:
         self.routed: Counter[tuple[str, str]] = Counter()
         self.unread: deque[tuple[Any, ...]] = deque(maxlen=KEPT)  # plain tuples: every request makes one
         self.add = self.unread.append
-        self._read: list[dict[str, Any]] = []
+        self._read: list[tuple[int, dict[str, Any]]] = []
         self._lock = Lock()
 
     def look(self) -> Looked:
@@ -73,11 +75,12 @@ class Ring:
                     seen = self.unread.pop()
                 except IndexError:
                     break
-                self._read.append(_figures(Seen(*seen)))
-            self._read = sorted(self._read, key=lambda found: found["at"])[-KEPT:]
+                self._keep(Seen(*seen))
+            # by number: a clock may be set back
+            self._read = sorted(self._read, key=lambda found: found[0])[-KEPT:]
             room = KEPT - len(self._read)
             waiting = len(self.unread) if room else 0
-            return Looked(list(self._read), min(waiting, room))
+            return Looked([figures for _, figures in self._read], min(waiting, room))
 
     def taken(self) -> list[Seen]:
         """Return what waits to be read, and forget it."""
@@ -90,7 +93,10 @@ class Ring:
     def read(self, seen: Seen) -> None:
         """Read one that was taken."""
         with self._lock:
-            self._read.append(_figures(seen))
+            self._keep(seen)
+
+    def _keep(self, seen: Seen) -> None:
+        self._read.append((seen.number, _figures(seen)))
 
 
 class Recent:
@@ -101,6 +107,7 @@ class Recent:
         self._engine = engine
         self._bundle = engine.bundle
         self._rings = {name: Ring() for name in tenants}
+        self._numbers = count()
         folder = os.environ.get(SHARED)
         self._folder = None if not folder else Path(folder)
 
@@ -118,7 +125,7 @@ class Recent:
         saved = decided.saved
         if served is not None and served != decided.decision.model:
             saved = decided.saved_usd(decided.decision.bundle.names.index(served))
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved))
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(self._numbers)))
         if served is not None and cause is not None:
             ring.routed[served, cause] += 1
 
@@ -126,7 +133,7 @@ class Recent:
         """Read what nobody has looked at yet: a decision holds its bundle, and one that left must not stay in memory."""
         left = [(ring, seen) for ring in self._rings.values() for seen in ring.taken()]
         if left:
-            left.sort(key=lambda one: one[1].at)
+            left.sort(key=lambda one: one[1].number)
             Thread(target=_read_in_time, args=(left,), daemon=True).start()
 
     def look(self, tenant: str) -> Looked:

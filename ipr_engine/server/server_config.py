@@ -21,7 +21,6 @@ from ipr_engine.server.yaml_file import read_yaml
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 MOST_TOLD = 5  # mistakes of one config, in one error
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +147,7 @@ class Tenant:
         checks.check_name("name", self.name)
         checks.check_options("policy", self.policy)
         object.__setattr__(self, "keys_sha256", tuple(digest.lower() for digest in self.keys_sha256))
-        for digest in self.keys_sha256:
-            if not _SHA256.match(digest):
-                raise InvalidInputError(
-                    "keys_sha256: expected 64 hex digits each, what `printf %s KEY | sha256sum` prints"
-                )
+        checks.check_digests("keys_sha256", self.keys_sha256)
         for name in self.keys_env:
             checks.check_variable("keys_env", name)
         for name in self.controls or ():

@@ -115,6 +115,10 @@ class ServerMetrics:
             "sum",
         )  # fmt: skip
         self.assumed = counter("ipr_assumed_parts_total", "Parts billed by server.assumed_tokens.", "kind")
+        self.log_dropped = counter(
+            "ipr_log_lines_dropped_total",
+            "Lines of the log that were lost, since nobody read it in time or it took no more.",
+        )
         self._swap_failures = counter(
             "ipr_swap_failures_total", "Bundles of CURRENT that could not be served; each worker tries, and counts."
         )

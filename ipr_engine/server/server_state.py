@@ -177,6 +177,8 @@ class ServerState:
                     await asyncio.to_thread(self._watch.close)
                 self._workers.write(self.engine.counters())
                 self.decider.recent.share()
+                if self.owns_process:
+                    await asyncio.to_thread(_flush_log)
 
     async def _warm_up(self) -> None:
         try:
@@ -187,8 +189,10 @@ class ServerState:
             if self._root is not None:
                 self._watch = await self._follow(self._root)
         except Exception as error:
-            self._problem = f"{type(error).__name__}: {error}"
-            logging.getLogger(__name__).error("the server does not become ready: %s", self._problem)
+            self._problem = (
+                f"{type(error).__name__}; the log tells why"  # anybody may read it, and a text may hold a path
+            )
+            logging.getLogger(__name__).error("the server does not become ready: %s: %s", type(error).__name__, error)
             return
         if self.owns_process:  # what is loaded stays, and is not looked through again
             gc.collect()
@@ -298,3 +302,9 @@ class ServerState:
         """Write the line of a request: JSON, without text of a prompt."""
         line = {"at": round(told.begun, 3), "status": status, "ms": round(1e3 * took_s, 3), **told.fields()}
         self._log.info(orjson.dumps(line).decode())
+
+
+def _flush_log() -> None:
+    """Have the lines of this process written that wait: a worker ends by a signal."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, cast
 
 from ipr_engine.errors import IprError
 from ipr_engine.request.route_request import RequestOptions
@@ -16,6 +18,11 @@ from ipr_engine.server.server_config import ServerConfig
 from ipr_engine.server.server_engine import PolicyMaker, ServerEngine
 from ipr_engine.server.server_metrics import ServerMetrics
 from ipr_engine.server.told import MOST_USD
+
+TELL_AGAIN_S = 3600.0
+"""The same reason is told in the log so seldom."""
+MOST_REASONS = 32
+"""Reasons that are told within that time."""
 
 
 class Shadow:
@@ -35,6 +42,7 @@ class Shadow:
         self._metrics = metrics
         self._most = config.shadow.waiting
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told: dict[str, float] = {}  # reason -> when, the oldest first
 
     def compare(self, decided: Decided, prompt: Any, given: RequestOptions) -> None:
         """Decide the same request beside, in a task of its own."""
@@ -49,7 +57,7 @@ class Shadow:
         question, metrics = decided.question, self._metrics
         try:
             asked = await self.book.of(question)
-            other = await self.engine.route(prompt, asked.policy, **given)
+            other = await self.engine.route(prompt, asked.policy, **self._known(given))
         except (IprError, RefusedError) as error:
             metrics.shadow("failed").inc()
             refused = refused_as(error) if isinstance(error, IprError) else error
@@ -57,8 +65,7 @@ class Shadow:
             return
         except Exception as error:  # its text may hold a prompt; nobody waits for this task
             metrics.shadow("failed").inc()
-            self.problem = type(error).__name__
-            logging.getLogger(__name__).error("the shadow bundle failed: %s", type(error).__name__)
+            self.cannot_decide(type(error).__name__)
             return
         self.problem = None
         chosen = decided.decision
@@ -78,10 +85,26 @@ class Shadow:
                 metrics.shadow_quality.inc(quality)
 
     def cannot_decide(self, why: str) -> None:
-        """Tell why a request cannot be decided, once until another reason comes."""
-        if why != self.problem:
-            self.problem = why
+        """Tell why a request cannot be decided, each reason once an hour; requests that can be may come in between."""
+        self.problem, now = why, monotonic()
+        while self._told and next(iter(self._told.values())) < now - TELL_AGAIN_S:
+            del self._told[next(iter(self._told))]
+        if why not in self._told and len(self._told) < MOST_REASONS:
+            self._told[why] = now
             logging.getLogger(__name__).warning("the shadow bundle cannot decide a request: %s", why)
+
+    def _known(self, given: RequestOptions) -> RequestOptions:
+        """Return what is given of a prompt, without what concerns candidates alone that this bundle lacks."""
+        if not any(isinstance(value, Mapping) for value in given.values()):
+            return given
+        known = {name.casefold() for name in self.engine.bundle.names}
+        found = {
+            option: {name: one for name, one in value.items() if name.casefold() in known}
+            if isinstance(value, Mapping)
+            else value
+            for option, value in given.items()
+        }
+        return cast(RequestOptions, found)
 
     async def close(self) -> None:
         """Leave what still waits, and close the engine."""

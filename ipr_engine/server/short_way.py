@@ -44,6 +44,11 @@ class ShortWay:
         """Return whether the client has not read what was written before."""
         return bool(self._connection.flow.write_paused)
 
+    @property
+    def unread(self) -> int:
+        """Return how many bytes of it the client has not read."""
+        return int(self._connection.transport.unread)
+
     async def drained(self) -> None:
         """Wait until the client has read, or left."""
         await self._connection.flow.drain()

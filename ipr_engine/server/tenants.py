@@ -49,12 +49,13 @@ class Tenants:
         """
         if not self._known:
             return ANYBODY
-        sent = set()
+        sent: set[bytes] = set()
         for name, value in headers:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
                 sent.add(value[7:].strip())
             elif name == b"x-api-key":
                 sent.add(value.strip())
+        sent.discard(b"")  # no key is one, whatever is configured
         if len(sent) > MOST_KEYS:
             raise RefusedError(401, f"at most {MOST_KEYS} keys may be sent; send one as `Authorization: Bearer KEY`")
         found: list[Tenant] = []

@@ -69,6 +69,6 @@ def test_the_event_loop_of_a_gateway_goes_on(
     seat = Seat(None, {"tau": 0.3, "rule": "minmax"}, bundle=engine)
     counted_in.clear()
     try:
-        asyncio.run(seat.decide(body(characters), seat.policy(None, None)))
+        asyncio.run(seat.decide(body(characters), seat.policy()))
     finally:
         assert (threading.current_thread() in counted_in) == (not aside)

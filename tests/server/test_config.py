@@ -20,6 +20,7 @@ pytest.importorskip("uvicorn", reason=SERVE)
 from ipr_engine.server import ServerConfig, read_config
 from ipr_engine.server.health import Health
 from ipr_engine.server.passed_request import PassedRequest
+from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import CHAT, MESSAGES
 from ipr_engine.server.request_text import RequestText
 from ipr_engine.server.server_config import (
@@ -117,6 +118,17 @@ def test_a_digest_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config({"tenants": [{"name": "team", "keys_sha256": [digest.upper()]}]})
     assert config.tenants[0].keys_sha256 == (digest,)
     assert Tenants(config.tenants).of([(b"x-api-key", b"team")]).name == "team"
+
+
+@pytest.mark.parametrize(
+    "headers", [[], [(b"authorization", b"Bearer ")], [(b"authorization", b"Bearer")], [(b"x-api-key", b" ")]], ids=str
+)
+def test_no_key_opens_nothing_whatever_is_configured(headers: list[tuple[bytes, bytes]]) -> None:
+    tenant = Tenant(name="team", keys_sha256=("ab" * 32,))
+    object.__setattr__(tenant, "keys_sha256", (sha256(b"").hexdigest(),))  # the check at the start refuses it
+    with pytest.raises(RefusedError) as refused:
+        Tenants([tenant]).of(headers)
+    assert refused.value.status == 401
 
 
 @pytest.mark.parametrize(

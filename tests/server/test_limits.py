@@ -139,6 +139,31 @@ def test_a_client_that_reads_nothing_of_its_stream_has_left(bounded: ServerProce
     provider.reset()
 
 
+def test_a_client_that_reads_slowly_gets_everything(bounded: ServerProcess, provider: UpstreamStub) -> None:
+    provider.reset()
+    sent = 8 * [f"data: {2**20 * 'x'}\n\n"]
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    provider.fail(HELD, "raw", pieces=[head, *sent, "data: [DONE]\n\n"])
+    before = bounded.metrics()
+    body = json.dumps(body_of(CHAT, stream=True)).encode()
+    asking = socket.socket()
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # else the kernel takes most of it at once
+    asking.settimeout(10)
+    with asking:
+        asking.connect(("127.0.0.1", bounded.port))
+        asking.sendall(asked(len(body), PATHS[CHAT]) + body)
+        read, begun = 0, time.monotonic()
+        while time.monotonic() < begun + 5 * BODY_S:
+            read += len(asking.recv(4096))
+            time.sleep(0.05)
+        while read < sum(map(len, sent)):
+            piece = asking.recv(2**20)
+            assert piece, read
+            read += len(piece)
+    assert not any('status="499"' in name for name in bounded.counted(before))
+    provider.reset()
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completion", "/v2", "/v1/route/", "/..%2f..%2fetc/passwd", "/v1/messages//"]
 )

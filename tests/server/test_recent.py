@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -82,6 +83,17 @@ def test_one_look_reads_a_few_and_the_newest_first(ring: Recent, engine: Engine)
     assert first.unread == 5
     assert [one["id"] for one in second.decisions] == [one.id for one in made]
     assert second.unread == 0
+
+
+def test_those_that_come_after_the_clock_went_back_are_the_newest(
+    ring: Recent, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "READ_AT_ONCE", KEPT)
+    before = add(ring, engine, ["what is it"] * KEPT)
+    ring.look(ONE.name)
+    monkeypatch.setattr(recent, "time", lambda: time() - 3600)
+    after = add(ring, engine, ["what is it"] * 3)
+    assert [one["id"] for one in ring.look(ONE.name).decisions] == [one.id for one in [*before[3:], *after]]
 
 
 def test_the_last_ones_are_kept_and_all_are_counted(

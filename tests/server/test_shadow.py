@@ -83,3 +83,46 @@ def test_why_the_shadow_cannot_decide_repeats_nothing_of_the_request(
         problem = server.until(lambda: server.get("/ready").body["shadow"]["problem"])
     assert problem == "ipr.allowed: is wrong"
     assert caplog.messages == [f"the shadow bundle cannot decide a request: {problem}"]
+
+
+BY_NAME = [{"exclude": [NAMES[3]]}, {"exclude": [NAMES[3].upper(), NAMES[0]]}, {"allowed": [NAMES[0], NAMES[3]]}]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        *((one, {}) for one in BY_NAME),
+        *(({}, one) for one in BY_NAME),
+        ({}, {"tokens_in": {NAMES[3]: 7, NAMES[0]: 9}}),
+        ({}, {"cached_tokens": {NAMES[3]: 1}}),
+    ],
+    ids=str,
+)
+def test_what_concerns_a_candidate_that_the_shadow_lacks_says_nothing_there(
+    tmp_path: Any, policy: dict[str, Any], said: dict[str, Any]
+) -> None:
+    served, beside = make_bundle(tmp_path / "one", models=4), make_bundle(tmp_path / "two", models=2)
+    config = {"policy": {"rule": "minmax", **policy}, "shadow": {"bundle": str(beside)}}
+    with LocalServer(served, config) as server:
+        assert server.post("/v1/route", {"prompt": PROMPTS[0], "ipr": said}).status == 200
+        counted = server.until(
+            lambda: [name for name, n in server.metrics().items() if name.startswith("ipr_shadow_total") and n]
+        )
+        assert server.get("/ready").body["shadow"]["problem"] is None
+    assert counted in (['ipr_shadow_total{choice="same"}'], ['ipr_shadow_total{choice="other"}'])
+
+
+def test_a_reason_is_told_once_though_other_requests_can_be_decided(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, beside = make_bundle(tmp_path / "one", models=4), make_bundle(tmp_path / "two", models=2)
+    with LocalServer(served, {"policy": {"rule": "minmax"}, "shadow": {"bundle": str(beside)}}) as server:
+        for number in range(6):
+            allowed = {"ipr": {"allowed": [NAMES[3]]}} if number % 2 else {}
+            server.post("/v1/route", {"prompt": PROMPTS[number], **allowed})
+            server.until(
+                lambda number=number: (
+                    sum(n for name, n in server.metrics().items() if name.startswith("ipr_shadow_total")) == number + 1
+                )
+            )
+    assert caplog.messages == ["the shadow bundle cannot decide a request: ipr.allowed: is wrong"]

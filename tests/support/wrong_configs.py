@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 SECRET = "s3cret-canary-4f"
@@ -256,6 +257,11 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     (f"{TENANT}/keys_env", SECRET, "tenants.search.keys_env: expected a list, such as [one, another]"),
     (f"{TENANT}/keys_sha256", [SECRET], "tenants.search.keys_sha256: expected 64 hex digits each"),
+    (
+        f"{TENANT}/keys_sha256",
+        [sha256(b"").hexdigest().upper()],
+        "tenants.search.keys_sha256: is the digest of an empty text",
+    ),
     (f"{TENANT}/keys_sha256", [7 * 10**63], "tenants.search.keys_sha256[0]: expected text; quote it"),
     (
         f"{TENANT}/name",
