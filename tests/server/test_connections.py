@@ -37,7 +37,8 @@ def replies(connection: socket.socket, count: int) -> list[bytes]:
     seen, bodies = b"", []
     while len(bodies) < count:
         head, end, rest = seen.partition(b"\r\n\r\n")
-        length = next((int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: ")), 0)
+        lines = head.split(b"\r\n") if end else []  # a head that is cut may end within its length
+        length = next((int(line[16:]) for line in lines if line.startswith(b"content-length: ")), 0)
         if not end or len(rest) < length:
             piece = connection.recv(65536)
             assert piece, seen
@@ -198,7 +199,7 @@ def test_who_reads_nothing_is_read_no_further(server: ServerProcess) -> None:
     page = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with server.connection() as connection:
         connection.sendall(1000 * page)
-        time.sleep(HEAD_S)
+        time.sleep(HEAD_S / 2)  # who reads nothing for body_s is cut off
         answered = server.counted(before).get('ipr_requests_total{path="/",status="200",tenant=""}', 0.0)
         assert answered < 500  # of some 35 kB each: what is in the buffers of both sides
         assert len(replies(connection, 1000)) == 1000  # and now it reads
@@ -238,7 +239,7 @@ def test_a_trailer_without_an_end_is_given_up(server: ServerProcess) -> None:
 def test_who_asks_on_and_on_has_few_requests_waiting(server: ServerProcess, reads: bool) -> None:
     before, asked = resident(server), 200 * b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
     end = time.monotonic() + 3
-    with server.connection() as connection:
+    with server.connection() as connection, suppress(ConnectionError):  # who reads nothing for body_s is cut off
         connection.setblocking(False)
         while time.monotonic() < end:
             with suppress(BlockingIOError):
