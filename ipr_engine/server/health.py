@@ -68,7 +68,7 @@ class Health:
         return self._until or 0.0
 
     def take(self) -> Turn | None:
-        """Return how a request may ask it now; None where it is passed over. Who may says `succeeded`, `failed` or `left` of it."""
+        """Return how a request may ask it now; None where it is passed over. Who may says what comes of it."""
         if self._until is None:
             return Turn(Way.UP, self._cool_downs, self._clock())
         now = self._clock()
@@ -85,6 +85,7 @@ class Health:
 
     def answers(self, turn: Turn) -> None:
         """Say that the head of an answer is there: what cooled is up, and the next failure makes it cool again."""
+        self.left(turn)  # also where it has cooled anew since: the next probe waits for that alone
         self._heard_at, self._silence = self._clock(), 0.0
         if self._until is not None and turn.cool_downs == self._cool_downs:
             self._failures = max(0, self._cool_down.failures - 1)
@@ -92,6 +93,7 @@ class Health:
 
     def succeeded(self, turn: Turn) -> None:
         """Say that an answer is whole. An attempt from before the last cool-down does not end that one."""
+        self.left(turn)
         if turn.cool_downs == self._cool_downs:
             self._failures, self._is_proven = 0, True
             self._seconds = self._cool_down.seconds
@@ -100,11 +102,15 @@ class Health:
     def failed(self, turn: Turn, retry_after_s: float | None = None) -> None:
         """Count a failure. retry_after_s: how long the upstream itself asks to be left alone."""
         self.left(turn)
-        if turn.cool_downs != self._cool_downs and not retry_after_s:
-            return  # it was asked before the last cool-down, which knows that
+        if turn.cool_downs != self._cool_downs:  # it was asked before the last cool-down, which knows that
+            until = self._clock() + min(retry_after_s or 0.0, self._cool_down.most_seconds)
+            if retry_after_s and until > self.until:
+                self._until = until
+                self._cool_downs += 1
+            return
         self._failures += 1
         again = turn.way is Way.PROBE or self._until is None
-        if again and not self._is_proven and turn.cool_downs == self._cool_downs:
+        if again and not self._is_proven:
             self._seconds = min(2 * self._seconds, self._cool_down.most_seconds)
         often = self._failures >= self._cool_down.failures or self._until is not None
         # its word alone, until it has failed so often that it does not hold

@@ -76,8 +76,7 @@ class Ring:
                 except IndexError:
                     break
                 self._keep(Seen(*seen))
-            # by number: a clock may be set back
-            self._read = sorted(self._read, key=lambda found: found[0])[-KEPT:]
+            self._forget()
             room = KEPT - len(self._read)
             waiting = len(self.unread) if room else 0
             return Looked([figures for _, figures in self._read], min(waiting, room))
@@ -97,6 +96,12 @@ class Ring:
 
     def _keep(self, seen: Seen) -> None:
         self._read.append((seen.number, _figures(seen)))
+        if len(self._read) >= 2 * KEPT:  # swaps add to it, though nobody may ever look
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep the last, by number: a clock may be set back."""
+        self._read = sorted(self._read, key=lambda found: found[0])[-KEPT:]
 
 
 class Recent:

@@ -84,6 +84,29 @@ def test_what_an_older_attempt_is_asked_to_keep_to_is_kept_to(health: Health, cl
     assert health.until == clock.now + 20
 
 
+def test_an_older_attempt_lengthens_a_cool_down_by_what_it_is_asked_alone(clock: Clock) -> None:
+    health = Health(CoolDown(failures=2, seconds=MOST_S, most_seconds=MOST_S), clock)
+    slow = [taken(health) for _ in range(2)]
+    cool(health)
+    clock.now += MOST_S - 0.5
+    health.failed(slow[0], 1.0)
+    assert health.until == clock.now + 1
+    health.failed(slow[1], 0.5)
+    assert health.until == clock.now + 1
+
+
+def test_a_probe_that_is_answered_makes_room_though_others_failed_meanwhile(health: Health, clock: Clock) -> None:
+    cool(health)
+    clock.now += 1
+    probe = taken(health, Way.PROBE)
+    health.failed(health.last())
+    health.answers(probe)
+    health.succeeded(probe)
+    assert health.state == COOLING
+    clock.now = health.until
+    taken(health, Way.PROBE)
+
+
 def test_one_at_a_time_probes_until_the_head_of_an_answer_is_there(health: Health, clock: Clock) -> None:
     cool(health)
     clock.now += 1

@@ -15,7 +15,7 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server import recent
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
-from ipr_engine.server.recent import KEPT, READ_AT_ONCE, Recent
+from ipr_engine.server.recent import KEPT, READ_AT_ONCE, Recent, Ring, Seen
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_metrics import SHARED
 from ipr_engine.serving import AsyncEngine
@@ -119,6 +119,26 @@ def test_a_bundle_that_left_is_held_by_no_decision(ring: Recent, engine: Engine,
     assert [one["at"] for one in found] == sorted(one["at"] for one in found)
     assert [len({one["bundle"] for one in some}) for some in (found[:6], found)] == [1, 2]
     until(lambda: gc.collect() is not None and left() is None)
+
+
+def test_what_swaps_leave_is_bounded_though_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Figures(dict[str, int]):
+        """Figures whose end is seen."""
+
+    alive: weakref.WeakSet[Figures] = weakref.WeakSet()
+
+    def figures(seen: Seen) -> Figures:
+        found = Figures(number=seen.number)
+        alive.add(found)
+        return found
+
+    monkeypatch.setattr(Figures, "__hash__", object.__hash__)
+    monkeypatch.setattr(recent, "_figures", figures)
+    left = Ring()
+    for number in range(5 * KEPT):
+        left.read(Seen(None, "", 0.0, "", None, None, number))  # type: ignore[arg-type]
+    assert len(alive) < 2 * KEPT
+    assert [one["number"] for one in left.look().decisions] == list(range(4 * KEPT, 5 * KEPT))
 
 
 def test_what_is_not_read_in_time_is_forgotten_the_oldest_first(
