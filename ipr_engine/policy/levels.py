@@ -44,22 +44,30 @@ def merged(
     """
     found = dict(exclusions)
     _require_somebody("policy", found, candidates)
-    options: dict[str, Any] = {}
+    levels = list(levels)
     for level in levels:
-        given = {name: value for name, value in level.items() if value is not None}
         for name in MASKS:
-            if name in given:
-                for candidate, why in kept_out(candidates, {name: given.pop(name)}).items():
+            if level.get(name) is not None:
+                for candidate, why in kept_out(candidates, {name: level[name]}).items():
                     found.setdefault(candidate, why)
                 _require_somebody(name, found, candidates)
-        if not given.keys().isdisjoint(AIMS):
-            options = {name: value for name, value in options.items() if name not in AIMS}
-        options |= given
+    options = without_masks(levels)
     names = [candidate.name for candidate in candidates]
     found = {name: found[name] for name in names if name in found}
     if found:
         options["allowed"] = [name for name in names if name not in found]
     return Merged(options, found)
+
+
+def without_masks(levels: Iterable[Options]) -> dict[str, Any]:
+    """Return the options that levels say together, each over those before it, as `merged` does; masks are left out."""
+    options: dict[str, Any] = {}
+    for level in levels:
+        given = {name: value for name, value in level.items() if value is not None and name not in MASKS}
+        if not given.keys().isdisjoint(AIMS):
+            options = {name: value for name, value in options.items() if name not in AIMS}
+        options |= given
+    return options
 
 
 def _require_somebody(argument: str, exclusions: Mapping[str, str], candidates: Sequence[Candidate]) -> None:

@@ -12,15 +12,13 @@ from traceback import format_tb
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
 from ipr_engine.server.exchange import Exchange, Message, Receive, Send
-from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError, refused_as
+from ipr_engine.server.refused import CLIENT_LEFT, ClientGoneError, RefusedError, ReplyCutError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import Told
 
-LEFT = 499
-"""The status by which a request is counted whose client left first."""
 PROBES = ("/health", "/ready")
 _CROSS_SITE = b"cross-site"
 
@@ -68,7 +66,7 @@ class Answering:
             state.decider.afterwards(self._count, told, exchange.status, perf_counter() - begun)
 
     def _count_status(self, told: Told, status: int | None) -> int:
-        counted = status if status is not None and not told.left else LEFT
+        counted = status if status is not None and not told.left else CLIENT_LEFT
         self._state.metrics.requests(told.path, told.tenant, str(counted)).inc()
         return counted
 

@@ -19,7 +19,7 @@ from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.afterwards import Afterwards
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided, Question
-from ipr_engine.server.long_body import beside
+from ipr_engine.server.long_body import read_beside
 from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.prompt_errors import refused_prompt, said_in
 from ipr_engine.server.recent import Recent
@@ -94,7 +94,9 @@ class Decider:
         """
         asked = self.book.kept(question) or await self.book.of(question)
         try:
-            parsed = await beside(parse_request, question.prompt) if question.long else parse_request(question.prompt)
+            parsed = (
+                await read_beside(parse_request, question.prompt) if question.long else parse_request(question.prompt)
+            )
             given, assumed = question.controls.given, 0
             if parsed.uncountable:
                 given, assumed = await self._given(parsed, given, said_in(question))

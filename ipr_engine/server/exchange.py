@@ -11,7 +11,7 @@ import orjson
 
 from ipr_engine.server.given_once import require_once
 from ipr_engine.server.json_text import json_of, json_text
-from ipr_engine.server.long_body import LONG, beside, read_long
+from ipr_engine.server.long_body import LONG_BODY, read_beside, read_long
 from ipr_engine.server.patience import Patience
 from ipr_engine.server.refused import ClientGoneError, RefusedError
 from ipr_engine.server.server_config import ServerLimits
@@ -105,9 +105,9 @@ class Exchange:
             body = await self._body(limits)
         elif len(body) > limits.body_bytes:
             raise _too_large(limits)
-        self.is_long = len(body) >= LONG
+        self.is_long = len(body) >= LONG_BODY
         try:
-            found = await beside(read_long, body) if self.is_long else json_of(body)
+            found = await read_beside(read_long, body) if self.is_long else json_of(body)
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, f"body: expected an object of JSON in UTF-8, {_broken_at(body, error)}") from None
         if not isinstance(found, dict):

@@ -9,7 +9,7 @@ import struct
 import termios
 from collections.abc import Callable
 
-LONG = 65536
+NOT_COPIED = 65536
 """Bytes from which on a second system call costs less than a copy."""
 _QUEUED = struct.Struct("i")
 
@@ -56,7 +56,7 @@ class HeadWithBody:
         if flushing is not None:
             flushing.cancel()
             self._flushing = None
-            if len(data) > LONG:
+            if len(data) > NOT_COPIED:
                 self._transport.write(self._head)
                 self._transport.write(data)
             else:

@@ -15,7 +15,7 @@ from ipr_engine.server.given_once import require_once
 from ipr_engine.server.json_text import json_of
 from ipr_engine.server.refused import RefusedError
 
-LONG = 65_536
+LONG_BODY = 65_536
 """Bytes from which on a body is read in a thread: less takes no longer than the way there and back."""
 MOST_VALUES = 2**18
 """Values of one body. Each takes some 64 bytes of memory, of which two in the body are enough."""
@@ -28,7 +28,7 @@ Made = TypeVar("Made")
 Bytes = npt.NDArray[np.uint8]
 
 
-async def beside(work: Callable[..., Made], *arguments: Any) -> Made:
+async def read_beside(work: Callable[..., Made], *arguments: Any) -> Made:
     """Do what takes long for a long body, after what others have asked for, while the event loop goes on."""
     return await asyncio.get_running_loop().run_in_executor(_LANE, work, *arguments)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from ipr_engine.policy.rules import AIMS
+from ipr_engine.policy.levels import without_masks
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
@@ -24,7 +23,12 @@ async def model_list(config: ServerConfig, decider: Decider, tenant: Tenant) -> 
     made = {"object": "model", "created": 0, "owned_by": "ipr"}
     routed = {name: await _open(decider, tenant, name) for name in config.models}
     listed: list[dict[str, Any]] = [
-        {"id": name, **made, "policy": _one_aim(config.policy, config.models[name], tenant.policy), "candidates": among}
+        {
+            "id": name,
+            **made,
+            "policy": without_masks((config.policy, config.models[name], tenant.policy)),
+            "candidates": among,
+        }
         for name, among in routed.items()
     ]
     # the judge decides as the first of them
@@ -52,13 +56,3 @@ async def model_list(config: ServerConfig, decider: Decider, tenant: Tenant) -> 
 async def _open(decider: Decider, tenant: Tenant, model: str) -> list[str]:
     """Return who may answer a tenant that asks for a model, in whichever format; "" stands for none of the routed."""
     return list((await decider.book.of(Question(None, NO_CONTROLS, tenant, model))).policy.allowed)
-
-
-def _one_aim(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of levels, the last one's aim in place of those before."""
-    found: dict[str, Any] = {}
-    for level in levels:
-        if not set(AIMS).isdisjoint(level):
-            found = {name: value for name, value in found.items() if name not in AIMS}
-        found |= level
-    return found

@@ -20,7 +20,7 @@ PASSED_ON = frozenset(
      b"tracestate"}
 )  # fmt: skip
 """Headers of a client that its upstream gets as they are."""
-LONG = 1 << 20  # a body of which taking apart would keep others waiting
+MOST_AT_ONCE = 1 << 20  # a body of which taking apart would keep others waiting
 _OF_A_KEY = re.compile(r"key|token|secret|auth|pass|sig|cred|code", re.IGNORECASE)
 _SENDABLE = re.compile(r'[!-"$-~]+')
 
@@ -47,7 +47,7 @@ class PassedRequest:
     ) -> PassedRequest:
         """Make that of a request. body: what its JSON says."""
         raw = exchange.text
-        text = RequestText(raw) if len(raw) < LONG else await asyncio.to_thread(RequestText, raw)
+        text = RequestText(raw) if len(raw) < MOST_AT_ONCE else await asyncio.to_thread(RequestText, raw)
         headers = passed_on(exchange.headers)
         key = exchange.named.get(b"idempotency-key")
         idempotency = None if key is None else (tenant.name, key.decode("latin-1"))

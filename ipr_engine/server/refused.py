@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from ipr_engine.errors import DeadlineError, InvalidInputError, IprError, NotServingError, OverloadError, RowError
 from ipr_engine.request.wrong_control import WrongControlError
 
+CLIENT_LEFT = 499
+"""The status by which a request is counted whose client left first; no reply has it."""
 _PLACE = re.compile(r"(?:x-|(?:metadata\.)?ipr\.|metadata\.)?[\w-]*")  # without the part of its value
 
 

@@ -22,7 +22,7 @@ class Tenants:
         """Read the keys that stand in the environment.
 
         Raises:
-            InvalidInputError: a variable is not set, a tenant has no key, or two share one.
+            InvalidInputError: a variable is not set, or two tenants share a key.
         """
         self._known: list[tuple[bytes, Tenant]] = []
         whose: dict[bytes, str] = {}
@@ -31,8 +31,6 @@ class Tenants:
             for name in tenant.keys_env:
                 key = key_in_environment(f"tenants.{tenant.name}.keys_env", name)
                 digests.append(sha256(key.encode()).digest())
-            if not digests:
-                raise InvalidInputError(f"tenants.{tenant.name}: has no key; give keys_sha256 or keys_env")
             for digest in digests:
                 if digest in whose:
                     raise InvalidInputError(

@@ -13,7 +13,7 @@ from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.open_files import LACK, lacks_files
 from ipr_engine.server.passed_request import PassedRequest
-from ipr_engine.server.refused import RefusedError
+from ipr_engine.server.refused import CLIENT_LEFT, RefusedError
 from ipr_engine.server.refused_keys import BUSY, REFUSALS, RefusedKeys
 from ipr_engine.server.reply_reading import (
     end_with_connection,
@@ -28,9 +28,7 @@ from ipr_engine.server.request_formats import MESSAGES
 from ipr_engine.server.request_text import field_text
 from ipr_engine.server.server_config import Endpoint, ServerConfig, Upstream
 
-LEFT = 499
-"""By this status an upstream says that its client left: not this server's."""
-FAILED = frozenset({*BUSY, *REFUSALS, LEFT})
+FAILING = frozenset({*BUSY, *REFUSALS, CLIENT_LEFT})
 """Statuses that, as every one from 500 on, are the upstream's fault or its load, or the server's own key: the next candidate is asked."""
 SAYING_S, MOST_SAID = 1.0, 65536  # of what a failing upstream says
 SSE, JSON, CLOSE = "text/event-stream", "application/json", "close"
@@ -221,9 +219,13 @@ class Upstreams:
                 status = response.status
                 if status in REFUSALS or self.refused_keys.statuses:
                     self.refused_keys.answered(target.candidate, status, target.key_place)
-                if status in FAILED or 500 <= status < 600:
+                if status in FAILING or 500 <= status < 600:
                     # of the server's own key the client gets no text, and no 499, by which one is counted that left
-                    said = None if status in REFUSALS or status == LEFT else await _said(response, passed, self._errors)
+                    said = (
+                        None
+                        if status in REFUSALS or status == CLIENT_LEFT
+                        else await _said(response, passed, self._errors)
+                    )
                     raise UpstreamFailedError(f"status_{status}", retry_after(response.headers), said)
                 if 300 <= status < 400:  # redirects are not followed, and their place is not told
                     raise UpstreamFailedError(f"status_{status}")
@@ -287,7 +289,7 @@ class Upstreams:
             response = await self._client.post(url, **arguments)
         except self._not_connected:
             raise
-        except self._disconnected:  # as a kept connection does that the upstream just closed: once more
+        except self._disconnected:  # without a word, as a kept one does that the upstream just closed: once more
             return await self._client.post(url, **arguments)
         # a 408 written before this request came there, to a connection that was idle for too long
         closes = response.headers.get("connection", "").lower() == CLOSE

@@ -149,4 +149,4 @@ class WorkerProcesses(Multiprocess):
             if worker.process.is_alive():
                 LOGGER.error("worker %s does not stop and is killed", worker.pid)
                 worker.process.kill()
-                worker.process.join()
+                worker.process.join(PAUSE_S)  # one that the kernel holds does not end at once

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.policy.levels import merged
+from ipr_engine.policy.levels import merged, without_masks
 from ipr_engine.policy.masks import MASKS
 from ipr_engine.policy.policy_spec import DEFAULTS
 from ipr_engine.policy.rules import AIMS
@@ -77,6 +77,14 @@ def test_who_is_kept_out_before_stays_out_and_says_why(engine: Engine) -> None:
 def test_a_mask_that_is_wrong_or_leaves_nobody_is_named(engine: Engine, levels, reason) -> None:
     with pytest.raises(InvalidInputError, match=reason):
         merged(levels, engine.bundle.candidates)
+
+
+def test_what_levels_say_without_masks_is_what_they_say_together(engine: Engine) -> None:
+    levels = [{"tau": 0.3, "exclude": ["beta/mid"], "worth": 0.01}, {"tau": None, "exclude": ["alpha/large"]}]
+    found = merged(levels, engine.bundle.candidates).options
+    assert found.pop("allowed") == ["gamma/small", "delta/tiny"]
+    assert without_masks(levels) == found == {"tau": 0.3, "worth": 0.01}
+    assert without_masks([*levels, {"quality_share": 0.9}]) == {"worth": 0.01, "quality_share": 0.9}
 
 
 def test_aims_and_masks_are_options() -> None:

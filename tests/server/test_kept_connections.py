@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -42,12 +42,13 @@ class Talker:
     """A `Talker` is an upstream that writes something 10 ms after each of its replies.
 
     Attributes:
-        carried: for each of its connections, how many requests came on it.
+        carried: for each of its connections, how many requests came on it. talked: it has written that.
     """
 
     def __init__(self, unasked: bytes) -> None:
         self._unasked = unasked
         self.carried: list[int] = []
+        self.talked = Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/"
         Thread(target=self._accept, daemon=True).start()
@@ -70,9 +71,11 @@ class Talker:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while connection.recv(65536):
                 self.carried[number] += 1
+                self.talked.clear()
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nown")
                 time.sleep(0.01)
                 connection.sendall(self._unasked)
+                self.talked.set()
 
 
 async def asked(session: aiohttp.ClientSession, url: str) -> bytes:
@@ -88,10 +91,10 @@ def test_a_connection_on_which_anything_came_is_not_used_again(case: str, busy: 
             for number in range(3):
                 assert (await asked(session, talker.url), IS_KEPT.get()) == (OWN, False)
                 assert talker.carried == [1] * (number + 1)
-                if busy:  # what comes meanwhile is not read
-                    time.sleep(0.05)
-                else:
-                    await asyncio.sleep(0.05)
+                await asyncio.sleep(0)
+                assert talker.talked.wait(10.0)  # what comes meanwhile is not read
+                if not busy:
+                    await asyncio.sleep(0.02)
 
     with Talker(UNASKED[case]) as talker:
         asyncio.run(ask(talker))
@@ -117,7 +120,8 @@ def test_aiohttp_alone_gives_the_reply_to_the_next_request() -> None:
             replies = []
             for _ in range(2):
                 replies.append(await asked(session, talker.url))
-                await asyncio.sleep(0.05)
+                assert await asyncio.to_thread(talker.talked.wait, 10.0)
+                await asyncio.sleep(0.02)
             return replies
 
     with Talker(UNASKED["a whole reply"]) as talker:
@@ -144,9 +148,9 @@ def test_no_client_of_the_gateway_gets_what_came_unasked(
     upstream.reset()
     said = '{"id": "1"}'
     reply = f"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: {len(said)}\r\n\r\n{said}"
-    upstream.fail(EVERY[0], "raw", pieces=[reply, 0.01, UNASKED[case].decode(), 0.3], times=1)
+    upstream.fail(EVERY[0], "raw", pieces=[reply, 0.01, UNASKED[case].decode(), 1.0], times=1)
     assert gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0])).content.decode() == said
-    time.sleep(0.05)
+    time.sleep(0.2)
     before = gateway.metrics()
     next_one = gateway.post(PATHS[CHAT], body_of(CHAT, model=EVERY[0], stream=stream))
     assert next_one.status == 200

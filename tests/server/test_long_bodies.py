@@ -21,7 +21,7 @@ from ipr_engine.request.controls import MOST_ENTRIES, MOST_TEXT
 from ipr_engine.server import ServerConfig, app, long_body
 from ipr_engine.server.json_schema import MOST_PARTS
 from ipr_engine.server.judge_schema import MOST_CHOICES, filled
-from ipr_engine.server.long_body import LONG, MOST_TOOLS, MOST_TURNS, MOST_VALUES, read_long
+from ipr_engine.server.long_body import LONG_BODY, MOST_TOOLS, MOST_TURNS, MOST_VALUES, read_long
 from ipr_engine.server.refused import RefusedError
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -128,7 +128,7 @@ def test_a_long_body_is_decided_as_a_short_one(server: LocalServer, path: str, d
     elif path == "/v1/systemone":
         asked = {"state": [SAID], "questions": {"a": {"type": "choice", "criteria": dict.fromkeys(names)}}}
     written = json.dumps(asked).encode()
-    short, long = (server.send("POST", path, [written.ljust(size)]) for size in (0, LONG))
+    short, long = (server.send("POST", path, [written.ljust(size)]) for size in (0, LONG_BODY))
     assert (short.status, long.status) == (200, 200)
     told, other = short.body, long.body
     for reply in (told, other):
@@ -139,13 +139,13 @@ def test_a_long_body_is_decided_as_a_short_one(server: LocalServer, path: str, d
 
 def test_a_control_that_stands_twice_in_a_long_body_is_refused(server: LocalServer) -> None:
     written = b'{"prompt": "x", "ipr": {"tau": 0.1, "tau": 0.2}}'
-    short, long = (server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG))
+    short, long = (server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG_BODY))
     assert (long.status, long.body) == (400, short.body)
 
 
 @pytest.mark.parametrize("written", [b"{", b'["', b"[]", b'{"prompt": "\xff"}'])
 def test_what_is_no_request_is_told_of_a_long_body_too(server: LocalServer, written: bytes) -> None:
-    told = [server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG)]
+    told = [server.send("POST", "/v1/route", [written.ljust(size)]) for size in (0, LONG_BODY)]
     assert [reply.status for reply in told] == [400, 400]
     # where it is broken depends on what follows
     short, long = (reply.body["error"]["message"].partition(", which")[0] for reply in told)

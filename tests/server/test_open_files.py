@@ -87,6 +87,7 @@ def test_files_that_run_out_are_no_fault_of_an_upstream(tmp_path: Path) -> None:
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
         connection.close()
         assert asked(server).status == 200
+        until(lambda: "open files run out" in server.printed())  # a thread writes it
         assert server.printed().count("open files run out") == 1
         counted = server.metrics()
         attempts = {name: value for name, value in counted.items() if name.startswith("ipr_upstream_attempts")}

@@ -167,7 +167,7 @@ def test_half_an_event_is_not_passed_on(gateway: ServerProcess, upstream: Upstre
 
 
 def test_a_comment_is_not_held_back(gateway: ServerProcess, upstream: UpstreamStub) -> None:
-    upstream.fail(NAME, "raw", pieces=[CHUNKED, chunk(": thinking\n"), 1.0, chunk("data: [DONE]\n\n"), "0\r\n\r\n"])
+    upstream.fail(NAME, "raw", pieces=[CHUNKED, chunk(": thinking\n"), 3.0, chunk("data: [DONE]\n\n"), "0\r\n\r\n"])
     with gateway.streamed(PATHS[CHAT], body_of(CHAT, model=NAME, stream=True)) as answer:
         assert answer.read1() == b": thinking\n"
         assert [one["_ended"] for one in upstream.seen()] == [None]

@@ -98,8 +98,9 @@ class InTerminal(ServerProcess):
         """Send the head of a request; return what sends its body and returns the status of the reply."""
         body = b'{"prompt": "What is 2+2?"}'
         connection = socket.create_connection(("127.0.0.1", self.port), 30)
-        connection.sendall(b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body))
-        time.sleep(0.2)
+        head = b"POST /v1/route HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+        connection.sendall(head % len(body))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # its body is waited for
 
         def rest() -> int:
             with connection:
@@ -114,7 +115,7 @@ def test_a_worker_that_hangs_is_replaced_and_one_that_is_slow_is_not(tmp_path: P
     with Impatient(tmp_path) as server:
         slow, hung = server.workers()
         os.kill(slow, signal.SIGSTOP)
-        time.sleep(HANGS_S / 2)
+        time.sleep(HANGS_S / 4)
         os.kill(slow, signal.SIGCONT)
         until(lambda: server.all_ready(2), 20.0, server.printed)
         time.sleep(2 * HANGS_S)  # what it was silent for adds to nothing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,10 +118,8 @@ def test_counts_begin_with_the_server_whatever_folder_of_metrics_it_inherits(tmp
         with ServerProcess(tmp_path / run, {}, "--workers", workers, environment=environment) as server:
             for _ in range(3):
                 assert server.post("/v1/route", {"prompt": "hi"}).status == 200
-            time.sleep(1.2)  # workers tell the others once a second what they counted
-            counted = server.metrics()
-            assert counted['ipr_requests_total{path="/v1/route",status="200",tenant="anybody"}'] == 3
-            assert decisions(counted) == 3
+            until(lambda: decisions(server.metrics()) == 3)  # workers tell the others once a second what they counted
+            assert server.metrics()['ipr_requests_total{path="/v1/route",status="200",tenant="anybody"}'] == 3
             assert server.get("/ipr/overview").body["several_workers"] == (workers == "2")
     assert list(inherited.iterdir()) == []
 
