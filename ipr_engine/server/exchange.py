@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -89,10 +89,10 @@ class Exchange:
         self._receive = receive
         self._send = send
 
-    def replace_headers(self, headers: Mapping[bytes, bytes]) -> None:
-        """Have these in place of what the client sent under their names, in lower case."""
-        self.headers = [header for header in self.headers if header[0] not in headers] + list(headers.items())
-        self.named |= headers
+    def replace_headers(self, names: Collection[bytes], headers: Mapping[bytes, bytes]) -> None:
+        """Have these in place of what the client sent under some names. All names are in lower case."""
+        self.headers = [header for header in self.headers if header[0] not in names] + list(headers.items())
+        self.named = dict(self.headers[::-1])
 
     async def json(self, limits: ServerLimits) -> dict[str, Any]:
         """Read the body, an object of JSON.
