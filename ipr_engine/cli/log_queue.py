@@ -31,6 +31,7 @@ class LogQueue(QueueHandler):
     def __init__(self, file: int, lost: Callable[[], object] = lambda: None) -> None:
         """Begin to write. file: the descriptor of an open file; nobody else holds a lock of it."""
         super().__init__(Queue(MOST_LINES))
+        self._stuck = 0  # lines that a flush waited for in vain
         self.lost = lost
         _Writer(self, file).start()
 
@@ -46,10 +47,11 @@ class LogQueue(QueueHandler):
             self.lost()
 
     def flush(self) -> None:
-        """Wait until every line is written, but no longer than FLUSH_S."""
+        """Wait until every line is written, but no longer than FLUSH_S; not again for lines of which none was written meanwhile."""
         end = monotonic() + FLUSH_S
-        while self.queue.unfinished_tasks and monotonic() < end:
+        while (waiting := self.queue.unfinished_tasks) and waiting != self._stuck and monotonic() < end:
             sleep(_LOOK_S)
+        self._stuck = self.queue.unfinished_tasks
 
 
 class _Writer(QueueListener):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ipr_engine._extras import need
+from ipr_engine._validate import shown
 from ipr_engine.audit.record_writer import RecordKeywords
 from ipr_engine.encoders.load_options import LoadKeywords
 from ipr_engine.engine import Engine
@@ -105,7 +106,8 @@ def app(
         return routing.Route(path, answering, methods=["POST"])
 
     def read(path: str, handler: Handler, *, open_to_all: bool = True) -> Any:
-        return routing.Route(path, Answering(state, path, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
+        label = path.replace(":path}", "}")
+        return routing.Route(path, Answering(state, label, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
 
     at_once: dict[tuple[str, str], Answering] = {}
     routes = [
@@ -116,6 +118,7 @@ def app(
         read("/", _page()),
         read("/ipr/overview", _overview(overview), open_to_all=False),
         read("/v1/models", _models(state), open_to_all=False),
+        read("/v1/models/{model:path}", _model(state), open_to_all=False),
         read("/health", _health),
         read("/ready", _ready(state)),
         read("/metrics", _metrics(state)),
@@ -182,6 +185,19 @@ def _models(state: ServerState) -> Handler:
         await exchange.json_reply(
             200, {"object": "list", "data": await model_list(state.config, state.decider, tenant)}
         )
+
+    return answer
+
+
+def _model(state: ServerState) -> Handler:
+    async def answer(exchange: Exchange, tenant: Tenant, told: Told) -> None:
+        name = exchange.of_path["model"]
+        for one in await model_list(state.config, state.decider, tenant):
+            if one["id"] == name:
+                await exchange.json_reply(200, one)
+                return
+        wrong = "is not known; GET /v1/models lists those that are"
+        raise RefusedError(404, f"model: {shown(name)} {wrong}", "model", why=f"model: {wrong}")
 
     return answer
 

@@ -38,11 +38,14 @@ def query_of(exchange: Exchange, known: Collection[str] = ("format", "trial")) -
     """
     if not exchange.query:
         return NOTHING
-    found = NOTHING
+    found, seen = NOTHING, set[str]()
     for name, value in parse_qsl(exchange.query.decode("latin-1"), keep_blank_values=True):
         if name not in known:
-            wrong = f"query: expected {' or '.join(known)} alone"
+            wrong = f"query: expected {' or '.join(known)} alone" if known else "query: expected none"
             raise RefusedError(400, f"{wrong}, got {name[:64]!r}", name[:64], why=wrong)
+        if name in seen:
+            raise RefusedError(400, f"{name}: is given twice; give it once", name)
+        seen.add(name)
         if name == "format":
             form = SHORT.get(value) or FORMATS.get(value)
             if form is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -21,6 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 Made = TypeVar("Made")
+_NO_PARTS: Mapping[str, Any] = MappingProxyType({})
 JSON = (b"content-type", b"application/json")
 SHORT_WAY = "ipr_engine.short_way"
 """The extension of a scope in which `ipr serve` puts a `ServedRequest`."""
@@ -51,6 +53,7 @@ class Exchange:
 
     Attributes:
         headers: of the request, names in lower case. named: the first of each name. query: of its URL, as it came.
+        of_path: what stands in the place of names in its path.
         text: the body as it came, once `json` has read it.
         status: of the reply; None before it begins. ended: whether it is written to its end.
         is_long: whether what is done with its body takes long, once that is read.
@@ -65,6 +68,7 @@ class Exchange:
         "headers",
         "is_long",
         "named",
+        "of_path",
         "query",
         "status",
         "text",
@@ -77,6 +81,7 @@ class Exchange:
         self.headers: Headers = list(scope["headers"])
         self.named = dict(self.headers[::-1])
         self.query: bytes = scope.get("query_string", b"")
+        self.of_path: Mapping[str, Any] = scope.get("path_params", _NO_PARTS)
         self.text = b""
         self.status: int | None = None
         self.ended = False
@@ -89,10 +94,10 @@ class Exchange:
         self._receive = receive
         self._send = send
 
-    def replace_headers(self, headers: Mapping[bytes, bytes]) -> None:
-        """Have these in place of what the client sent under their names, in lower case."""
-        self.headers = [header for header in self.headers if header[0] not in headers] + list(headers.items())
-        self.named |= headers
+    def replace_headers(self, names: Collection[bytes], headers: Mapping[bytes, bytes]) -> None:
+        """Have these in place of what the client sent under some names. All names are in lower case."""
+        self.headers = [header for header in self.headers if header[0] not in names] + list(headers.items())
+        self.named = dict(self.headers[::-1])
 
     async def json(self, limits: ServerLimits) -> dict[str, Any]:
         """Read the body, an object of JSON.

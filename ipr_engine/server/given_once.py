@@ -11,6 +11,7 @@ from ipr_engine.server.refused import RefusedError
 
 _KEY = re.compile(r'"ipr"\s*:\s*')
 _MARK = b'"ipr"'  # in a text its quotes are escaped
+_ESCAPED = re.compile(rb"\\u00(?:6[1459dD]|7[024])")  # a letter of "ipr" or "metadata": a name may be written so, too
 _PLACES = (("ipr",), ("metadata", "ipr"))
 
 
@@ -34,19 +35,20 @@ def require_once(body: bytes, found: Mapping[str, Any]) -> None:
     Raises:
         RefusedError: 400, a control stands twice, or what holds controls does.
     """
-    if _MARK in body:
+    escaped = _ESCAPED.search(body) is not None and (_holds(found) or _holds(found.get("metadata")))
+    if escaped or _MARK in body:
         try:
-            _look(body, found)
+            _look(body, found, escaped)
         except RecursionError:  # so deep that it is no control
             return
 
 
-def _look(body: bytes, found: Mapping[str, Any]) -> None:
+def _look(body: bytes, found: Mapping[str, Any], escaped: bool) -> None:
     text = body.decode()
     values = [one.end() for one in _KEY.finditer(text)]
     metadata = found.get("metadata")
     held = [place for place, within in zip(_PLACES, (found, metadata), strict=True) if _holds(within)]
-    if len(values) == 1 == len(held):  # the usual case: the object alone is read again
+    if len(values) == 1 == len(held) and not escaped:  # the usual case: the object alone is read again
         _require(_DECODER.raw_decode(text, values[0])[0], held[0])
         return
     whole = _DECODER.decode(text)
@@ -68,6 +70,8 @@ def _require(value: object, place: tuple[str, ...]) -> None:
     if isinstance(value, _Object):
         for name in value.twice:
             _refuse(".".join((*place, name[:64])))
+        for name, within in value.items():
+            _require(within, (*place, name[:64]))
 
 
 def _refuse(place: str) -> None:

@@ -9,8 +9,10 @@ import orjson
 
 from ipr_engine.server.refused import RefusedError
 
-_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_ESCAPE = re.compile(rb"(" + _HIGH + _LOW + rb")|(" + _HIGH + rb"|" + _LOW + rb")|\\.", re.DOTALL)
+# an escape of half a pair, with the backslashes before it: behind an even number of them it is text
+_HALF = re.compile(rb"(?<!\\)\\+u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_LOW = frozenset(b"cdefCDEF")
+_ESCAPE, _UNKNOWN = 6, b"\\ufffd"
 
 
 def json_of(text: bytes) -> Any:
@@ -24,7 +26,28 @@ def json_of(text: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         if "surrogate" not in error.msg or b"\\u" not in text:
             raise
-        return orjson.loads(_ESCAPE.sub(lambda found: b"\\ufffd" if found[2] else found[0], text))
+        return orjson.loads(_without_halves(text))
+
+
+def _without_halves(text: bytes) -> bytearray:
+    """Return JSON with U+FFFD for each half of a pair that has no other half."""
+    whole = bytearray(text)
+    high = -1  # where one begins that may have its other half behind it
+    for found in _HALF.finditer(text):
+        at = found.end() - _ESCAPE
+        if (at - found.start()) % 2:
+            continue
+        is_low = text[at + 3] in _LOW
+        if is_low and 0 <= high == at - _ESCAPE:
+            high = -1
+            continue
+        for half in (high, at if is_low else -1):
+            if half >= 0:
+                whole[half : half + _ESCAPE] = _UNKNOWN
+        high = -1 if is_low else at
+    if high >= 0:
+        whole[high : high + _ESCAPE] = _UNKNOWN
+    return whole
 
 
 def json_text(value: Any, *, sort_keys: bool = False) -> bytes:

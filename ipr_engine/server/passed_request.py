@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.long_body import read_beside
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.request_text import RequestText
 from ipr_engine.server.server_config import Tenant
@@ -20,7 +20,6 @@ PASSED_ON = frozenset(
      b"tracestate"}
 )  # fmt: skip
 """Headers of a client that its upstream gets as they are."""
-MOST_AT_ONCE = 1 << 20  # a body of which taking apart would keep others waiting
 _OF_A_KEY = re.compile(r"key|token|secret|auth|pass|sig|cred|code", re.IGNORECASE)
 _SENDABLE = re.compile(r'[!-"$-~]+')
 
@@ -47,7 +46,7 @@ class PassedRequest:
     ) -> PassedRequest:
         """Make that of a request. body: what its JSON says."""
         raw = exchange.text
-        text = RequestText(raw) if len(raw) < MOST_AT_ONCE else await asyncio.to_thread(RequestText, raw)
+        text = await read_beside(RequestText, raw) if exchange.is_long else RequestText(raw)
         headers = passed_on(exchange.headers)
         key = exchange.named.get(b"idempotency-key")
         idempotency = None if key is None else (tenant.name, key.decode("latin-1"))

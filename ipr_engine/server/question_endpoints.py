@@ -7,6 +7,7 @@ from typing import Any
 
 from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import EVERY, controls_of
+from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import Chooser, asked_as, require_whole
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import decision_dict
@@ -107,6 +108,7 @@ class QuestionEndpoints:
 
     def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> Question:
         """Return what both ask, without their prompt."""
+        query_of(exchange, ())
         controls = controls_of(exchange, body, tenant.controls, OF_BODY, bare=EVERY)
         controls.require_no_explain()
         require_whole(body)

@@ -27,6 +27,7 @@ PROTOCOLS = {
 }
 """Of OTLP -> the module of its exporter."""
 LOGGER = logging.getLogger(__name__)
+_OF_TRACES = frozenset({b"traceparent", b"tracestate"})
 
 
 class Spans:
@@ -41,6 +42,7 @@ class Spans:
         self._trace = need("opentelemetry.trace", "server.spans", "otel")
         self._propagate = need("opentelemetry.propagate", "server.spans", "otel")
         self._tracer = self._trace.get_tracer("ipr_engine")
+        logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)  # its warnings repeat a wrong tracestate
         self._exporter: Any = None  # where this process sends nothing by itself
 
     def send(self) -> None:
@@ -100,15 +102,18 @@ class Spans:
     @contextlib.contextmanager
     def of(self, exchange: Exchange, told: Told) -> Iterator[None]:
         """Open the span of a request, within its client's trace; what goes on of the request is within this span."""
-        carrier = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers if name[:5] == b"trace"
-        }
+        carrier: dict[str, str] = {}
+        for header, said in exchange.headers:
+            if header in _OF_TRACES:
+                line, key = said.decode("latin-1"), header.decode()
+                carrier[key] = f"{carrier[key]},{line}" if key in carrier else line
         context, kind = self._propagate.extract(carrier), self._trace.SpanKind.SERVER
         silent = {"record_exception": False, "set_status_on_exception": False}  # an error's text may hold a prompt
         with self._tracer.start_as_current_span("ipr.request", context=context, kind=kind, **silent) as span:
             own: dict[str, str] = {}
             self._propagate.inject(own)
-            exchange.replace_headers({name.encode(): value.encode() for name, value in own.items()})
+            if "traceparent" in own:  # the client's tracestate belongs to its own
+                exchange.replace_headers(_OF_TRACES, {name.encode(): value.encode() for name, value in own.items()})
             try:
                 yield
             finally:

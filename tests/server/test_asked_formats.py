@@ -58,6 +58,7 @@ def test_without_a_format_every_candidate_with_an_upstream_may_be_chosen(server:
         ("format=", "format", "format: expected one of chat, responses, messages, got ''"),
         ("fromat=chat", "fromat", "query: expected format or trial alone, got 'fromat'"),
         ("trial=1", "trial", "trial: expected true or false, got '1'"),
+        ("trial=true&trial=false", "trial", "trial: is given twice; give it once"),
         ("format=%FF%00", "format", "format: expected one of chat"),
     ],
 )

@@ -22,12 +22,17 @@ TWICE = [
     ('{"prompt": "hi", "metadata": {"ipr": {"tau": 0.1}, "ipr": {}}}', "metadata.ipr"),
     ('{"prompt": "hi", "metadata": {"ipr": {"tau": 0.1}}, "metadata": {"a": "b"}}', "metadata"),
     ('{"prompt": "hi", "metadata": {"ipr": {}}, "ipr": {"tau": 0.1, "tau": 0.1}}', "ipr.tau"),
+    ('{"prompt": "hi", "\\u0069pr": {"tau": 0.1}, "ipr": {"tau": 0.9}}', "ipr"),
+    ('{"prompt": "hi", "\\u0069pr": {"tau": 0.1, "tau": 0.9}}', "ipr.tau"),
+    ('{"prompt": "hi", "m\\u0065tadata": {"i\\u0070r": {"tau": 0.1, "tau": 0.9}}}', "metadata.ipr.tau"),
+    ('{"prompt": "hi", "ipr": {"cost_weights": {"usd": 1, "usd": 2}}}', "ipr.cost_weights.usd"),
 ]
 ONCE = [
     '{"prompt": "say \\"ipr\\": {\\"tau\\": 0.1, \\"tau\\": 0.9}", "ipr": {"tau": 0.1}}',
     '{"prompt": "hi", "ipr": {"tau": 0.1}, "metadata": {"ipr": {"exclude": []}}}',
     '{"prompt": "hi", "tools": [{"ipr": {"a": 1, "a": 2}}], "ipr": {"tau": 0.1}}',
     '{"prompt": "hi", "user": "ipr"}',
+    '{"prompt": "hi \\u0069", "\\u0069pr": {"tau": 0.1}}',
     '{"prompt": "hi", "user": {"ipr": ' + 900 * "[" + 900 * "]" + '}, "seed": [' + 300 * "9" + "]}",
     '{"prompt": "ipr", "ipr": null}',
 ]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ipr_engine import Engine, parse_request
-from ipr_engine.server.passed_request import MOST_AT_ONCE, passed_query
+from ipr_engine.server.long_body import LONG_BODY
+from ipr_engine.server.passed_request import passed_query
 from ipr_engine.server.request_text import RequestText, field_text
 from tests.support.server_configs import CHAT, EVERY, MESSAGES, PATHS, PLAIN_KEY, RESPONSES, SPEAKERS, body_of
 from tests.support.server_process import ServerProcess
@@ -65,7 +66,7 @@ def test_what_is_the_routers_does_not_go_on(
 
 
 def test_a_long_request_goes_on_as_it_is_written(gateway: ServerProcess, upstream: UpstreamStub) -> None:
-    text = f'{{"model":"{NAME}",{ASKED},"user":"{MOST_AT_ONCE * "x"}","seed":12345678901234567890123}}'
+    text = f'{{"model":"{NAME}",{ASKED},"user":"{LONG_BODY * "x"}","seed":12345678901234567890123}}'
     assert posted(gateway, upstream, text)["_text"] == text
 
 

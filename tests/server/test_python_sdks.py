@@ -167,8 +167,13 @@ def test_responses_call_a_tool_and_read_its_result(of_openai: Any) -> None:
     assert of_openai.responses.create(model="auto", input=turns, tools=[tool]).output_text == "The tool said rain."
 
 
-def test_models_are_listed(of_openai: Any) -> None:
-    assert {"auto", *OPENAI} <= {model.id for model in of_openai.models.list()}
+def test_models_are_listed_and_each_is_told(of_openai: Any) -> None:
+    listed = {model.id: model for model in of_openai.models.list()}
+    assert {"auto", *OPENAI} <= listed.keys()
+    for name, model in listed.items():
+        assert of_openai.models.retrieve(name) == model
+    with pytest.raises(openai.NotFoundError, match="GET /v1/models lists those that are"):
+        of_openai.models.retrieve("no/body")
 
 
 def test_decisions(of_openai: Any, default_engine: Engine) -> None:

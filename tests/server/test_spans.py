@@ -78,6 +78,24 @@ def test_a_span_tells_the_decision_and_no_prompt(finished):
     assert "canary" not in str(dict(told))
 
 
+def test_a_tracestate_is_the_clients_joined_or_left_out_with_its_own_trace(finished, caplog):
+    from ipr_engine.server.exchange import Exchange
+    from ipr_engine.server.patience import Patience
+    from ipr_engine.server.spans import Spans
+    from ipr_engine.server.told import Told
+
+    def passed_on(*headers):
+        exchange = Exchange({"headers": list(headers)}, None, None, Patience(1.0))
+        with Spans().of(exchange, Told("/")):
+            return [(name, value) for name, value in exchange.headers if name == b"tracestate"]
+
+    parent = (b"traceparent", PARENT.encode())
+    assert passed_on(parent, (b"tracestate", b"a=1"), (b"tracestate", b"b=2")) == [(b"tracestate", b"a=1,b=2")]
+    assert passed_on(parent, (b"tracestate", b"canary wrong \xe9")) == []
+    assert passed_on((b"traceparent", b"00-wrong"), (b"tracestate", b"a=1")) == []
+    assert "canary" not in caplog.text
+
+
 def test_no_span_is_opened_unless_asked_for(finished):
     from ipr_engine.server import app
 
