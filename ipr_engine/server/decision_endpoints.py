@@ -17,6 +17,7 @@ from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.judge_schema import JUDGE, filled
+from ipr_engine.server.long_body import read_beside
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
@@ -69,12 +70,14 @@ class DecisionEndpoints:
             wrong = f"response_format: expected a json_schema with an enum of candidates; {only}"
             raise RefusedError(400, wrong, "response_format")
         controls.require_no_explain()
-        choices, fill = filled(schema, names)
+        long = exchange.is_long
+        choices, fill = await read_beside(filled, schema, names) if long else filled(schema, names)
         if body.get("messages") is None:
             raise RefusedError(400, "messages: expected the conversation, got none", "messages")
-        question = Question({"messages": body["messages"]}, controls, tenant, model, long=exchange.is_long)
+        question = Question({"messages": body["messages"]}, controls, tenant, model, long=long)
         decided = await self._chooser.among(question, choices, told, "response_format")
-        content = json_text(fill(asked_as(choices, decided.decision.model), decided.decision.cause)).decode()
+        said = asked_as(choices, decided.decision.model), decided.decision.cause
+        content = json_text(await read_beside(fill, *said) if long else fill(*said)).decode()
         tokens = decided.decision.billed_tokens
         found = {
             "id": f"chatcmpl-{decided.id}",

@@ -64,6 +64,12 @@ FIELDS: list[tuple[Any, Any]] = [
     ({"type": "integer", "minimum": 0.5}, 1),
     ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, 0.5),
     ({"type": "number", "minimum": 0.25}, 0.25),
+    ({"type": "number", "minimum": 0.55, "multipleOf": 0.1}, 0.8),  # of 0.6 and 0.7 a validator that divides says no
+    ({"type": "number", "minimum": 0.55, "maximum": 0.65, "multipleOf": 0.1}, 0.6),
+    ({"type": "number", "exclusiveMaximum": -3e-7, "multipleOf": 1e-7}, -4e-7),
+    ({"type": "integer", "minimum": 1, "multipleOf": 0.4}, 2),
+    ({"type": "string", "minLength": 5.0, "maxLength": 1e300}, "why.."),
+    ({"type": "string", "minLength": -(2**63)}, "why"),
     ({"type": "boolean"}, False),
     ({"type": "null"}, None),
     ({"const": 3}, 3),
@@ -89,6 +95,9 @@ def test_another_field_gets_what_it_allows(field: Any, expected: Any) -> None:
     assert type(found["other"]) is type(expected)
 
 
+DEEP: list[Any] = []
+for _ in range(300):
+    DEEP = [DEEP]
 RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "required": ["next"]}
 REFUSED: list[tuple[Any, str]] = [
     ({"type": "string", "pattern": "^x"}, "other has pattern"),
@@ -106,10 +115,16 @@ REFUSED: list[tuple[Any, str]] = [
     ({"anyOf": [{"$ref": "#/properties/other"}]}, "refers to itself"),
     ({"$defs": {"Node": 1}, **RECURSIVE}, "$ref"),
     ({"anyOf": []}, "no alternative"),
+    ({"anyOf": [False]}, "has not"),
+    ({"$ref": []}, "expected a text as $ref"),
+    ({"$ref": {}}, "expected a text as $ref"),
+    ({"$ref": "#/required/" + "9" * 4000}, "$ref to a part of the schema itself"),
+    ({"$ref": "#/required/" + "9" * 5000}, "expected a $ref of at most 4096 characters"),
+    ({"const": DEEP}, "too deep"),
 ]
 
 
-@pytest.mark.parametrize(("field", "said"), REFUSED, ids=str)
+@pytest.mark.parametrize(("field", "said"), REFUSED, ids=lambda one: str(one)[:64])
 def test_what_is_not_made_up_is_refused_where_it_is_required_alone(field: Any, said: str) -> None:
     with pytest.raises(RefusedError) as caught:
         made(WHO, other=field)
