@@ -184,7 +184,7 @@ class _Log:
             try:
                 self._follow()
             except RecordError as error:
-                return [RecordError(str(error)) for _ in lines]  # one each: they are raised in several threads
+                return [_again(error) for _ in lines]  # one each: they are raised in several threads
             data = b"".join([b"\n" if self._cut else b"", *lines])
             # The system may write less than it is given: the rest follows under the same lock.
             left = memoryview(data)
@@ -216,3 +216,9 @@ class _Log:
 
     def after_fork(self) -> None:
         self._writing = Lock()
+
+
+def _again(error: RecordError) -> RecordError:
+    made = RecordError(str(error))
+    made.__cause__ = error.__cause__
+    return made

@@ -138,7 +138,7 @@ def _check_size(place: str, value: Collection[object]) -> None:
 
 def _refuse(name: str, place: str, accepted: Collection[str]) -> NoReturn:
     if name in EVERY_CONTROL:
-        may = ", ".join(accepted) or "none"
+        may = ", ".join(one for one in accepted if one != EXPLAIN) or "none"  # it is for one path alone
         raise WrongControlError(place, f"may not be set here; what may be: {may}", forbidden=True)
     raise WrongControlError(place, f"is no control; known: {', '.join(accepted) or 'none'}", known=False)
 
@@ -152,6 +152,9 @@ def _of_headers(headers: Iterable[tuple[str, str]], accepted: Collection[str]) -
             continue
         name = _BY_HEADER.get(place)
         if name is None:
+            of_body = place.removeprefix(HEADER).replace("-", "_")
+            if of_body in accepted:
+                raise WrongControlError(place, f"stands in the body alone: ipr.{of_body}", known=False)
             known = ", ".join(one for one, name in _BY_HEADER.items() if name in accepted)
             raise WrongControlError(_printable(place), f"is no control; known: {known or 'none'}", known=False)
         found.append((name, place, _of_text(_FORMS[name], place, text.strip())))

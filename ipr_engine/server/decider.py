@@ -122,7 +122,8 @@ class Decider:
         except RecordError as error:
             problem = _without_path(error)
             if problem != self.record_problem:
-                LOGGER.error("decisions cannot be recorded, and requests are refused: %s", error)
+                said = str(error).removeprefix("to: ")  # an argument of the recorder
+                LOGGER.error("decisions cannot be recorded, and requests are refused: records.path: %s", said)
             self.record_problem = problem
             raise RefusedError(503, "the decision could not be recorded", headers={"retry-after": "1"}) from None
         except IprError as error:

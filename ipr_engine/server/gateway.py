@@ -20,6 +20,7 @@ from ipr_engine.server.health import Turn
 from ipr_engine.server.passed_request import PassedRequest
 from ipr_engine.server.policy_book import require_known
 from ipr_engine.server.refused import ClientGoneError, RefusedError, ReplyCutError
+from ipr_engine.server.refused_keys import REFUSALS
 from ipr_engine.server.request_formats import RESPONSES, RequestFormat
 from ipr_engine.server.server_config import ServerConfig, Tenant
 from ipr_engine.server.stream_tail import StreamTail
@@ -38,6 +39,7 @@ from ipr_engine.server.whole_events import WholeEvents
 FALLBACK = "fallback"
 """The cause of an answer by another candidate than the one chosen."""
 OK, CUT = "ok", "cut"
+KEY_REFUSED = frozenset(f"status_{status}" for status in REFUSALS)
 """What comes of a stream: its end, or a break."""
 NAMED = "named"
 """The cause of an answer by the candidate that the request itself names."""
@@ -182,16 +184,18 @@ class Gateway:
         said = (*controls.policy, *controls.given)
         if said:
             place = controls.where[said[0]]
-            raise WrongControlError(place, f"concerns a choice, and the request names {model}; ask for a routed model")
-        target = self._upstreams.targets[model]
-        if form.name not in target.formats:
-            spoken = " and ".join(target.formats)
-            raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
+            raise WrongControlError(
+                place, f"concerns a choice, and the request names {model}; leave it out, or ask for a routed model"
+            )
         # masks of the server and of the tenant hold; those of a routed name are not asked for
         asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
         if model not in asked.policy.allowed:
             why = asked.exclusions.get(model, "the bundle that serves does not have it")
             raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")
+        target = self._upstreams.targets[model]
+        if form.name not in target.formats:
+            spoken = " and ".join(target.formats)
+            raise RefusedError(400, f"model: {model} speaks {spoken}, not {form.name}; ask for it there", "model")
         return model
 
     async def _in_turn(self, order: Sequence[str], request: PassedRequest) -> Attempts:
@@ -206,7 +210,8 @@ class Gateway:
                 else:
                     target.health.failed(turn, error.retry_after_s)
                 attempts.outcomes.append((target.candidate, error.outcome))
-                attempts.last = error
+                if attempts.last is None or error.outcome not in KEY_REFUSED:  # that one has nothing for the client
+                    attempts.last = error
                 metrics.attempts(target.candidate, error.outcome).inc()
                 continue
             except RefusedError:  # nothing was sent
@@ -288,7 +293,7 @@ class Gateway:
         return OK
 
     async def _nobody(self, exchange: Exchange, attempts: Attempts, decided: Decided | None, told: Told) -> None:
-        """Answer where every candidate failed: what the last one said, where it said something."""
+        """Answer where every candidate failed: what the last one said that did not refuse the server's key."""
         last = attempts.last
         headers = [(b"x-ipr-attempts", header_value(attempts.header).encode())]
         if decided is not None:

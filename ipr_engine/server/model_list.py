@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ipr_engine.policy.levels import without_masks
+from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.decided import Question
 from ipr_engine.server.decider import Decider
@@ -26,7 +27,7 @@ async def model_list(config: ServerConfig, decider: Decider, tenant: Tenant) -> 
         {
             "id": name,
             **made,
-            "policy": without_masks((config.policy, config.models[name], tenant.policy)),
+            "policy": with_aim(without_masks((config.policy, config.models[name], tenant.policy))),
             "candidates": among,
         }
         for name, among in routed.items()

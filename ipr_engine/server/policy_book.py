@@ -181,12 +181,13 @@ def require_known(model: object, known: Collection[str], candidates: Collection[
     """
     if type(model) is str and model in known:
         return model
-    names = list(known)
+    names = [name for name in known if name not in candidates]  # which candidates a key may name, /v1/models tells
+    more = "; GET /v1/models lists all that may be asked for" if len(names) < len(known) else ""
     if not isinstance(model, str) or not model:
-        raise RefusedError(400, f"model: expected one of {', '.join(names)}", "model")
+        raise RefusedError(400, f"model: expected one of {', '.join(names)}{more}", "model")
     if model == JUDGE:
         they_are = "for /v1/chat/completions alone"
     if model == JUDGE or model in candidates:
-        raise RefusedError(404, f"model: {model} is {they_are}; ask for one of {', '.join(names)}", "model")
-    wrong = f"model: {model[:128]!r} is not known; known: {', '.join(names)}"
+        raise RefusedError(404, f"model: {model} is {they_are}; ask for one of {', '.join(names)}{more}", "model")
+    wrong = f"model: {model[:128]!r} is not known; known: {', '.join(names)}{more}"
     raise RefusedError(404, wrong, "model", why="model: is not known")

@@ -15,11 +15,15 @@ WHOLE = "body"
 _PLACE = re.compile(r"prompt((?:\[\d+\]|\['[\w.-]+'\])*)(?=[.:\[])")
 
 
-def refused_prompt(error: InvalidInputError, question: Question, whole: str = WHOLE) -> RefusedError:
+def refused_prompt(error: InvalidInputError, question: Question, whole: str | None = None) -> RefusedError:
     """Return how a request ends whose prompt is wrong: `messages[0].content` in place of `prompt['messages'][0]['content']`.
 
-    whole: what an error is about that names no field.
+    whole: what an error is about that names no field; None: the one field that holds the prompt, or the body.
     """
+    if whole is None:
+        body: Any = question.prompt
+        is_one = bool(question.within) or sum(body.get(name) is not None for name in TURNS) == 1
+        whole = said_in(question) if is_one else WHOLE
     refused, place = refused_as(error), _PLACE.match(str(error))
     if place is None:
         return refused

@@ -41,6 +41,8 @@ PLACES: list[tuple[str, dict[str, Any], str | None, str]] = [
     ("/v1/route", {"input": [{"role": "zymurgy", "content": "x"}]}, "input[0].role", "input[0].role: expected one of"),
     ("/v1/route", {"messages": SAID, "tools": 3}, "tools", "tools: expected a list of tool definitions"),
     ("/v1/route", {"messages": SAID, "max_tokens": -1}, "max_tokens", "max_tokens: expected a whole number"),
+    ("/v1/route", {"prompt": ""}, "prompt", "prompt: expected text, got 0 bytes without one token"),
+    ("/v1/route", {"messages": [{"role": "user", "content": ""}]}, "messages", "messages: expected at least one user message"),
     ("/v1/route", {"messages": SAID, "input": "x"}, None, "body: expected one of messages, input, prompt"),
     ("/v1/route", {"messages": SAID, "ipr": {"billed_tokens": 10**9}}, "messages", "messages: claude-3-5-sonnet-20241022: "),
     ("/v1/chat/completions", {"model": "auto", "messages": []}, "messages", "messages: expected"),
@@ -182,3 +184,18 @@ def test_the_start_counts_whom_each_tenant_reaches_and_warns_of_nobody(server: L
         f"warning: tenant claude-only, model auto: {nobody}",
         f"warning: tenants open, claude-only, model claudes: {nobody}",
     ]
+
+
+def test_who_may_not_be_named_is_told_so_whatever_it_speaks_and_no_error_lists_candidates(server: LocalServer) -> None:
+    reply = server.post(PATHS[MESSAGES], body_of(MESSAGES, model=FIRST), CLAUDES)
+    assert reply.status == 404
+    assert "is not open to this key: family is GPT" in reply.body["error"]["message"]
+    for model in ("zymurgy", "gemini-1.5-pro"):
+        said = server.post(PATHS[CHAT], body_of(CHAT, model=model), CLAUDES).body["error"]["message"]
+        assert FIRST not in said
+        assert said.endswith("auto, claudes; GET /v1/models lists all that may be asked for"), said
+
+
+def test_a_control_of_the_body_alone_is_told_so_as_a_header(server: LocalServer) -> None:
+    reply = server.post("/v1/route", {"prompt": "x"}, {**OPEN, "x-ipr-cost-weights": "usd=1"})
+    assert reply.body["error"]["message"] == "x-ipr-cost-weights: stands in the body alone: ipr.cost_weights"

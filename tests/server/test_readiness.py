@@ -99,6 +99,17 @@ def test_a_record_that_cannot_be_written_is_no_silent_loss(caplog: pytest.LogCap
     assert "requests are refused" in said[0]
 
 
+def test_what_stands_in_the_way_of_a_rotated_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "decisions.jsonl"
+    with LocalServer(None, {"records": {"path": str(log)}}) as server:
+        assert server.post("/v1/route", {"prompt": "What is 2+2?"}).status == 200
+        log.unlink()
+        log.mkdir()
+        assert server.post("/v1/route", {"prompt": "What is 2+2?"}).status == 503
+        assert server.get("/ready").body["records"] == "decisions cannot be recorded: Is a directory"
+    assert f"records.path: cannot append to {log}: Is a directory" in caplog.text
+
+
 def test_a_bundle_that_cannot_be_followed_is_told(tmp_path: Path) -> None:
     from ipr_engine.errors import BundleError
     from ipr_engine.server import app

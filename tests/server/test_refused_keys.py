@@ -61,6 +61,20 @@ def test_a_refused_key_is_told_once_and_its_end(
     assert server.metrics()[f'ipr_upstream_attempts_total{{candidate="{NAME}",outcome="status_{status}"}}'] == 3
 
 
+@pytest.mark.parametrize("refuses", [(NAME,), (OTHER,)], ids=["first", "last"])
+def test_where_all_fail_the_client_gets_what_concerns_it(
+    server: LocalServer, provider: UpstreamStub, refuses: tuple[str, ...]
+) -> None:
+    for name in (NAME, OTHER):
+        if name in refuses:
+            provider.fail(name, "status", status=401)
+        else:
+            provider.fail(name, "status", status=429, headers={"retry-after": "3"}, message="slow down")
+    reply = server.post(PATHS[CHAT], body_of(CHAT, ipr={"tau": 0.0, "allowed": [NAME, OTHER]}))
+    assert (reply.status, reply.headers["retry-after"]) == (429, "3")
+    assert "slow down" in reply.content.decode()
+
+
 def test_who_refuses_some_requests_is_not_told_of_each(caplog: pytest.LogCaptureFixture) -> None:
     now = [1000.0]
     keys = RefusedKeys(lambda: now[0])
