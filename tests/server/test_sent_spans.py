@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,7 @@ from tests.support.span_receiver import SpanReceiver, attributes
 from tests.support.upstream_stub import UpstreamStub
 
 pytest.importorskip("uvicorn", reason=skips.SERVE)
-if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp.proto.http") is None:
-    pytest.skip(skips.OTEL, allow_module_level=True)
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason=skips.OTEL)
 
 CANARY = "canary-4711"
 ASKED = {"prompt": f"What is 17 * 23, {CANARY}?"}

@@ -79,12 +79,11 @@ def test_an_upstream_of_the_shadows_bundle_alone_is_accepted(tmp_path: Path) -> 
         LocalServer(served, upstreams(NAMES[2], shadow={"bundle": str(beside)}))
 
 
-def serving(server: ServerProcess) -> set[str]:
-    """Return the bundles that decide, of requests on connections of their own."""
+def serving(server: ServerProcess) -> set[str | int]:
+    """Return the bundles that decide, of requests on connections of their own; the status where none does."""
     with ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(lambda _: server.post("/v1/route", ASKED), range(12)))
-    assert {reply.status for reply in replies} == {200}
-    return {reply.body["bundle"] for reply in replies}
+    return {reply.body["bundle"] if reply.status == 200 else reply.status for reply in replies}
 
 
 def killed(server: ServerProcess) -> None:
@@ -109,8 +108,7 @@ def test_a_worker_that_cannot_begin_with_current_takes_the_bundle_of_before(tmp_
         (root / "CURRENT").write_text(f"{current}\n")
         killed(server)
         until(lambda: "the bundle of before serves" in server.printed(), 20.0, server.printed)
-        until(lambda: server.all_ready(2), 20.0, server.printed)
-        assert serving(server) == {first.name}
+        until(lambda: server.all_ready(2) and serving(server) == {first.name}, 20.0, server.printed)
         assert server.printed().count("the bundle of before serves") == 1  # it began once
         second = make_bundle(tmp_path, models=5, price_scale=2.0)  # and follows CURRENT, as the others
         until(lambda: serving(server) == {second.name}, 20.0, server.printed)
@@ -128,6 +126,5 @@ def test_a_worker_begins_where_current_does_not_suit_the_config(tmp_path: Path) 
         workers = server.workers()
         until(lambda: server.all_ready(2, 503), 20.0, server.printed)
         activate(root, first.name)
-        until(lambda: server.all_ready(2), 20.0, server.printed)
-        assert serving(server) == {first.name}
+        until(lambda: server.all_ready(2) and serving(server) == {first.name}, 20.0, server.printed)
         assert server.workers() == workers
