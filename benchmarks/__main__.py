@@ -38,7 +38,7 @@ MISSED = 5  # exit code, as of `ipr bench`
 
 
 def main() -> int:
-    """Run the benchmarks named; return the exit code: 0, or 5 where a target of `verify` is missed."""
+    """Run the benchmarks named; return the exit code: 0, or 5 where a target of `verify` or `server` is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     known = NAMES + ASKED_FOR
     parser.add_argument(

@@ -168,3 +168,10 @@ def test_an_error_of_a_part_is_told_by_the_controls_name():
     assert named is not None
     assert named.control == "metadata.ipr.tokens_in['a']"
     assert said.named_by(InvalidInputError("prompt: expected text")) is None
+
+
+def test_what_may_be_set_names_none_that_is_for_one_path_alone() -> None:
+    with pytest.raises(WrongControlError, match="may not be set here; what may be: none"):
+        read_controls([("x-ipr-tau", "0.1")], [], ("explain",))
+    with pytest.raises(WrongControlError, match=r"x-ipr-cost-weights: stands in the body alone: ipr\.cost_weights"):
+        read_controls([("x-ipr-cost-weights", "usd=1")], [])

@@ -199,3 +199,9 @@ def test_who_may_not_be_named_is_told_so_whatever_it_speaks_and_no_error_lists_c
 def test_a_control_of_the_body_alone_is_told_so_as_a_header(server: LocalServer) -> None:
     reply = server.post("/v1/route", {"prompt": "x"}, {**OPEN, "x-ipr-cost-weights": "usd=1"})
     assert reply.body["error"]["message"] == "x-ipr-cost-weights: stands in the body alone: ipr.cost_weights"
+
+
+def test_models_tell_the_aim_that_holds_where_nobody_names_one(server: LocalServer) -> None:
+    listed = {one["id"]: one for one in server.get("/v1/models", OPEN).body["data"]}
+    decided = server.post("/v1/route", {"prompt": "x", "model": "auto"}, OPEN).body
+    assert listed["auto"]["policy"] == {"tau": decided["tau"]} == {"tau": 0.1}
