@@ -11,8 +11,7 @@
 #include "bind_arrays.h"
 #include "bind_encoder.h"
 #include "bind_result.h"
-#include "ipr/router.h"
-#include "py_text.h"
+#include "bind_router.h"
 
 namespace ipr {
 namespace {
@@ -25,11 +24,6 @@ using Int64Array = py::array_t<int64_t, py::array::c_style>;
 
 // A decided row takes about as long as tokenizing this much text: what run_released weighs.
 constexpr size_t kBytesPerRow = 128;
-
-struct PyRouter {
-  py::object plan, encoder;
-  Router router;
-};
 
 std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& encoder,
                                       std::vector<double> context_window, std::vector<double> token_ratio,
@@ -72,36 +66,11 @@ std::optional<FloatArray> own_array(const PyRouter& self, py::ssize_t batch) {
   return FloatArray({batch, static_cast<py::ssize_t>(self.router.plan().models())});
 }
 
-// (DecideResult, billed_tokens, truncated, support or None, own_tokens (models,) float32 as bytes or None) of a batch
-// of one, of `bytes` in all: making an array would take a tenth of the call.
-py::tuple route_alone(const PyRouter& self, const DecidePolicy& policy, const Prompts& prompts,
-                      const RequestLimits& limits, size_t bytes) {
-  int64_t billed = 0;
-  bool truncated = false;
-  float support = 0;
-  const bool has_support = self.router.support().has_value();
-  Results results;
-  py::object result = new_decide_result(1, self.router.plan().models(), results);
-  py::object own = py::none();
-  float* own_data = nullptr;
-  if (self.router.tokenizers()) {
-    own = py::reinterpret_steal<py::object>(
-        PyBytes_FromStringAndSize(nullptr, self.router.plan().models() * static_cast<py::ssize_t>(sizeof(float))));
-    if (!own) throw py::error_already_set();
-    own_data = reinterpret_cast<float*>(PyBytes_AS_STRING(own.ptr()));
-  }
-  run_released(bytes, [&] {
-    self.router.route(policy, prompts, limits, results,
-                      {&billed, &truncated, has_support ? &support : nullptr, own_data});
-  });
-  return py::make_tuple(std::move(result), billed, truncated,
-                        has_support ? py::object(py::float_(support)) : py::none(), std::move(own));
-}
-
 // A plain text.
 py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
   const Utf8 text = utf8_of(prompt, "prompt");
-  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, nullptr}, {nullptr, nullptr, nullptr}, text.bytes);
+  const Prompts prompts{{&text.data, &text.bytes, 1}, nullptr};
+  return route_alone(self, policy, prompts, {nullptr, nullptr, nullptr}, text.bytes).facts();
 }
 
 // A whole request. allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated.
@@ -127,7 +96,7 @@ py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tupl
     limits.allowed = reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(allowed.ptr()));
   }
   const Texts beside{utf8.data(), bytes.data(), static_cast<int64_t>(count)};
-  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, &beside}, limits, total);
+  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, &beside}, limits, total).facts();
 }
 
 // (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None,
