@@ -387,6 +387,52 @@ def plain_request(request: object, type: type[_Made], most_tokens: int, /) -> _M
         type: ParsedRequest. Its fields are set as its own __init__ does.
     """
 
+# ---- bind_plain_policy.cpp
+
+@final
+class PlainPolicy:
+    """One policy, and what is written of it: decides whole requests of text alone, and writes their decisions. Immutable."""
+
+    def __init__(
+        self,
+        policy: DecidePolicy,
+        words: tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...], bytes],
+        rest: bytes,
+        best: int,
+        billed: float,
+        own: float,
+        window: float,
+        most_stated: int,
+        characters: int,
+    ) -> None:
+        """A request above one of the bounds is left to others: it may be kept from candidates that the policy allows.
+
+        Args:
+            words: as of `decision_json`.
+            rest: keys and values from "excluded" on, and the brace behind them.
+            best: position of the candidate that savings are counted against; -1 where they are not known.
+            billed, own: bounds of its tokens by the bundle's tokenizer, and by each candidate's own.
+            window: bound of its tokens and of the answer that it states.
+            most_stated: most output tokens that it may state. characters: most of all its texts.
+        """
+
+    def route(
+        self, router: Router, request: object, prefix: str, number: int
+    ) -> tuple[bytes, tuple[DecideResult, int, bool, float | None, bytes | None], int | None] | None:
+        """The decision's JSON; what `Router.route_one` returns; the output tokens that the request states.
+
+        None where the request is no dict that `plain_request` reads, where it failed or is unsupported, and above a bound.
+
+        Args:
+            router: of the bundle that the policy was compiled for.
+            prefix, number: of the decision's id: letters and digits, and at least 8 hexadecimal digits.
+        Raises:
+            InvalidInputError: no token of the prompt is known, or another argument is not as above.
+        """
+
+def has_header(headers: list[tuple[bytes, bytes]], names: tuple[bytes, ...], prefix: bytes | None, /) -> bool:
+    """Whether a header is of one of these names, or one that begins so; None: that is not looked at."""
+
 # ---- bind_decision_json.cpp
 
 def decision_json(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from http import HTTPStatus
 from time import perf_counter
 from traceback import format_tb
 
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
+from ipr_engine.server.asking_site import check_site
 from ipr_engine.server.exchange import Exchange, Message, Receive, Send
 from ipr_engine.server.refused import CLIENT_LEFT, ClientGoneError, RefusedError, ReplyCutError, refused_as
 from ipr_engine.server.request_formats import RequestFormat
@@ -20,7 +21,6 @@ from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import Told
 
 PROBES = ("/health", "/ready")
-_CROSS_SITE = b"cross-site"
 
 
 class Answering:
@@ -34,19 +34,28 @@ class Answering:
         form: RequestFormat,
         *,
         open_to_all: bool = False,
+        plain: Callable[[Message], Told | None] | None = None,
     ) -> None:
         """Keep who answers.
 
-        path: by which requests are counted. form: how errors look. open_to_all: no key is asked for, and no bound of requests holds.
+        Args:
+            path: by which requests are counted. form: how errors look.
+            open_to_all: no key is asked for, and no bound of requests holds.
+            plain: answers a request in one step, and returns what is told of it, or None where it has left it; None: nobody does.
         """
         self._state = state
         self._path = path
         self._handler = handler
         self._form = form
         self._open = open_to_all
+        self._plain = plain
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         state, begun = self._state, perf_counter()
+        answered = None if self._plain is None else self._plain(scope)
+        if answered is not None:
+            state.decider.afterwards(self._count, answered, HTTPStatus.OK.value, perf_counter() - begun)
+            return
         exchange, told = Exchange(scope, receive, send, state.patience), Told(self._path)
         if self._open:
             try:
@@ -76,15 +85,6 @@ class Answering:
         if state.logs_requests:
             state.log(told, counted, took_s)
 
-    def _check_site(self, exchange: Exchange) -> None:
-        """Refuse what a page of another site sends, and what asks for another host."""
-        hosts, named = self._state.hosts, exchange.named
-        host, origin = named.get(b"host"), named.get(b"origin")
-        if named.get(b"sec-fetch-site") == _CROSS_SITE or (origin and origin.partition(b"://")[2] != host):
-            raise RefusedError(403, "a page of another site may not ask this server")
-        if hosts and _host(host) not in hosts:
-            raise RefusedError(403, "host: is not one that this server answers to; see server.hosts of its config")
-
     async def _answered(self, exchange: Exchange, told: Told, tenant: Tenant | None = None) -> None:
         """Answer, whatever happens. tenant: who asks; None: the key tells."""
         try:
@@ -103,7 +103,7 @@ class Answering:
                 tenant = state.tenants.of(exchange.headers)
                 told.tenant, told.tags = tenant.name, tenant.tags
             if told.path not in PROBES:  # those are asked by address
-                self._check_site(exchange)
+                check_site(exchange.named, state.hosts)
             if state.in_flight > state.most_in_flight and not self._open:
                 raise RefusedError(503, "too many requests at the same time", headers={"retry-after": "1"})
             if not state.begun and not self._open:
@@ -135,13 +135,3 @@ class Answering:
         headers = [(name.encode(), header_value(value).encode()) for name, value in refused.headers.items()]
         found = self._form.error(refused.status, refused.message, refused.param)
         await exchange.json_reply(refused.status, found, headers)
-
-
-@lru_cache(maxsize=128)
-def _host(header: bytes | None) -> bytes:
-    """Return the name of a Host header, without its port."""
-    if header is None:
-        return b""
-    if header.startswith(b"["):
-        return header[1:].partition(b"]")[0]
-    return header.partition(b":")[0].lower()

@@ -27,6 +27,7 @@ from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.model_list import model_list
 from ipr_engine.server.overview import Overview
 from ipr_engine.server.page import page
+from ipr_engine.server.plain_decisions import PlainDecisions
 from ipr_engine.server.question_endpoints import QuestionEndpoints
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import CHAT, FORMATS, MESSAGES, SYSTEMONE, RequestFormat
@@ -34,10 +35,12 @@ from ipr_engine.server.server_config import Records, ServerConfig, Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.told import Told
 from ipr_engine.serving import AsyncEngine
+from ipr_engine.serving.decision_writer import DecisionWriter
 from ipr_engine.serving.queueing import Limits
 from ipr_engine.serving.recorders import AsyncRecorder
 
 Handler = Callable[[Exchange, Tenant, Told], Awaitable[None]]
+ROUTE = "/v1/route"
 VERSION = "/v1"
 """What the paths begin with that SDKs ask for: some of them have it in their base URL, some in their paths."""
 
@@ -101,8 +104,9 @@ def app(
         async with state.running():
             yield
 
-    def posted(path: str, handler: Handler, form: RequestFormat = CHAT) -> Any:
-        answering = at_once["POST", path] = Answering(state, path, handler, form)
+    def posted(path: str, handler: Handler, form: RequestFormat = CHAT, plain: PlainDecisions | None = None) -> Any:
+        in_one = None if plain is None else plain.answer
+        answering = at_once["POST", path] = Answering(state, path, handler, form, plain=in_one)
         return routing.Route(path, answering, methods=["POST"])
 
     def read(path: str, handler: Handler, *, open_to_all: bool = True) -> Any:
@@ -110,8 +114,13 @@ def app(
         return routing.Route(path, Answering(state, label, handler, CHAT, open_to_all=open_to_all), methods=["GET"])
 
     at_once: dict[tuple[str, str], Answering] = {}
+    plain = (
+        PlainDecisions(state, ROUTE, DecisionWriter(serving.service))
+        if recorder is None and state.spans is None
+        else None
+    )
     routes = [
-        posted("/v1/route", decisions.route),
+        posted(ROUTE, decisions.route, plain=plain),
         posted("/v1/decisions", questions.decisions),
         posted(SYSTEMONE.path, questions.systemone, SYSTEMONE),
         *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),

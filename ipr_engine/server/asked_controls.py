@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from ipr_engine._C import has_header
 from ipr_engine.request.controls import EVERY_CONTROL, EXPLAIN, HEADER, NO_CONTROLS, Controls, read_controls
 from ipr_engine.request.wrong_control import WrongControlError
-from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.exchange import Headers
 
 _HEADER = HEADER.encode()
 TAU = frozenset({"tau"})
@@ -15,8 +16,13 @@ TAU = frozenset({"tau"})
 EVERY = frozenset(EVERY_CONTROL)
 
 
+def has_control(headers: Headers) -> bool:
+    """Return whether a header is that of a control, known or not."""
+    return has_header(headers, (), _HEADER)
+
+
 def controls_of(
-    exchange: Exchange,
+    headers: Headers,
     body: dict[str, Any],
     permitted: Collection[str] | None = None,
     own: Sequence[str] = (),
@@ -25,7 +31,7 @@ def controls_of(
     """Return the controls of a request.
 
     Args:
-        exchange: whose headers tell some.
+        headers: of the request, names in lower case; they tell some.
         body: `ipr` and `metadata.ipr` are removed, and of its own fields those of `own`.
         permitted: options of a policy and of a prompt that may be set; None: all.
         bare: controls that are refused where they stand beside the request's fields, since nobody would heed them.
@@ -33,12 +39,8 @@ def controls_of(
         WrongControlError: as `read_controls`.
     """
     said = []
-    if _HEADER in b"\n".join(exchange.named):
-        said = [
-            (name.decode("latin-1"), text.decode("latin-1"))
-            for name, text in exchange.headers
-            if name.startswith(_HEADER)
-        ]
+    if has_control(headers):
+        said = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in headers if name.startswith(_HEADER)]
     objects = _objects(body, own)
     for name, value in body.items():
         if name in bare and value is not None:

@@ -45,6 +45,7 @@ class Decider:
     """A `Decider` answers questions with one engine.
 
     Attributes:
+        prefix, numbers: of the ids of decisions; see `id_of`.
         engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
         record_problem: why the last decision could not be recorded, without the file's path; None where it could.
     """
@@ -72,7 +73,7 @@ class Decider:
         self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
         self._beside = beside
         self._maker = maker
-        self._prefix, self._numbers = os.urandom(8).hex(), count()
+        self.prefix, self.numbers = os.urandom(8).hex(), count()
         self._assumed = config.server.assumed_tokens
         self._budget_us = config.server.service.get("budget_us")
         self._keeps_prompts = config.records is not None and config.records.keep_prompts
@@ -103,7 +104,7 @@ class Decider:
             # a text alone is decided in one C++ call
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
-            id = f"{self._prefix}{next(self._numbers):08x}"
+            id = self.new_id()
             decided_on = question.prompt if self._keeps_prompts else prompt
             try:
                 decision = await self._routed(decided_on, asked, given, id)
@@ -135,8 +136,16 @@ class Decider:
                 asked = replace(asked, best=None)
         decided = Decided.of(id, question, asked, decision, assumed)
         if counts:
-            self.afterwards(self._made, decided, prompt, given, answers)
+            self.afterwards(self.count, decided, prompt, given, answers)
         return decided
+
+    def new_id(self) -> str:
+        """Return the id of a decision."""
+        return self.id_of(next(self.numbers))
+
+    def id_of(self, number: int) -> str:
+        """Return the id of the decision of a number."""
+        return f"{self.prefix}{number:08x}"
 
     def answered(self, decided: Decided, candidate: str, cause: str) -> None:
         """Count, after the reply, who answers and what that costs and saves; keep it for the page."""
@@ -146,7 +155,8 @@ class Decider:
         """Keep for the page, after the reply, that nobody answered, or that `served` refused the request."""
         self.afterwards(self.recent.add, decided, served, None)
 
-    def _made(self, decided: Decided, prompt: Any, given: RequestOptions, answers: bool) -> None:
+    def count(self, decided: Decided, prompt: Any, given: RequestOptions, answers: bool) -> None:
+        """Count a decision, after the reply; the arguments are those of `decide`, and what was decided on."""
         if decided.question.form is not None:
             for name in decided.asked.masked:
                 self.metrics.masked(name, decided.question.form.name).inc()

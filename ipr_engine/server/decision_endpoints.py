@@ -36,7 +36,7 @@ class DecisionEndpoints:
         """Answer `POST /v1/route`: the decision for a whole request, who is next, and why where `explain` is asked for."""
         query = query_of(exchange)
         body = await exchange.json(self._chooser.limits)
-        controls = controls_of(exchange, body, tenant.controls, bare=EVERY)
+        controls = controls_of(exchange.headers, body, tenant.controls, bare=EVERY)
         model = told.asked = self._chooser.alias(body)
         if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
@@ -50,7 +50,7 @@ class DecisionEndpoints:
 
     async def judge(self, exchange: Exchange, tenant: Tenant, told: Told, body: dict[str, Any]) -> None:
         """Answer a chat completion whose json_schema has an enum of candidates: the enum is filled by the decision."""
-        controls = controls_of(exchange, body, tenant.controls, bare=EVERY)
+        controls = controls_of(exchange.headers, body, tenant.controls, bare=EVERY)
         config, names = self._chooser.config, self._chooser.names
         told.asked = require_known(body.get("model"), (JUDGE, *config.models), names, NOT_ROUTED)
         model = self._chooser.default if told.asked == JUDGE else told.asked

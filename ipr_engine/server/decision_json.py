@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from ipr_engine.decision.written_policy import rest_of
+from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.decided import Decided
 
 
@@ -24,12 +25,17 @@ def decision_json(decided: Decided) -> bytes:
     if own is None:
         whole: bytes = orjson.dumps(decision_dict(decided))
         return whole
+    rest, id, saved = rest_of_asked(asked), orjson.dumps(decided.id), orjson.dumps(decided.saved)
+    return b'{"id":%b,%b,"saved_usd":%b,"assumed_tokens":%d,%b' % (id, own, saved, decided.assumed, rest)
+
+
+def rest_of_asked(asked: AskedPolicy) -> bytes:
+    """Return what replies say of a policy where a request keeps out nobody, and no drift is known: keys and values, and the last brace."""
     written = asked.written
     if not written:
         rest = {**rest_of(asked.policy), "excluded": {**asked.policy.exclusions, **asked.exclusions}}
         written.append(orjson.dumps(rest)[1:])
-    id, saved = orjson.dumps(decided.id), orjson.dumps(decided.saved)
-    return b'{"id":%b,%b,"saved_usd":%b,"assumed_tokens":%d,%b' % (id, own, saved, decided.assumed, written[0])
+    return written[0]
 
 
 def _of_server(decided: Decided) -> dict[str, Any]:

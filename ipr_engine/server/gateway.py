@@ -87,7 +87,7 @@ class Gateway:
             RefusedError: it is wrong, or nobody could answer. ClientGoneError: the client left first.
         """
         config = self._config
-        controls = controls_of(exchange, body, tenant.controls)
+        controls = controls_of(exchange.headers, body, tenant.controls)
         controls.require_no_explain()
         names = self._decider.engine.bundle.names
         model = told.asked = require_known(body.get("model"), self._known, names, "a candidate without an upstream")

@@ -109,7 +109,7 @@ class QuestionEndpoints:
     def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> Question:
         """Return what both ask, without their prompt."""
         query_of(exchange, ())
-        controls = controls_of(exchange, body, tenant.controls, OF_BODY, bare=EVERY)
+        controls = controls_of(exchange.headers, body, tenant.controls, OF_BODY, bare=EVERY)
         controls.require_no_explain()
         require_whole(body)
         model = told.asked = self._chooser.alias(body)

@@ -39,6 +39,11 @@ class ShortWay:
         self._connection.read_on()  # a long body paused it, and nobody would see the client leave
         return body
 
+    def seen(self) -> bytes | None:
+        """Return the body, where it has come whole, and leave it."""
+        cycle = self._cycle
+        return None if cycle.more_body or cycle.disconnected else bytes(cycle.body)
+
     @property
     def is_full(self) -> bool:
         """Return whether the client has not read what was written before."""

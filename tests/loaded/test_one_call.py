@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError, RowError, parse_request
 from ipr_engine._C import available_isas
-from ipr_engine.bundle import Bundle, BundleParts, write_bundle
 from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decision import Explanation
 from ipr_engine.errors import IprError
@@ -22,11 +21,9 @@ from ipr_engine.request.row_inputs import request_limits
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import make_bundle
 from tests.support.decide_requests import bytes_of
-from tests.support.tokenized_bundles import tokenized_parts
+from tests.support.tokenized_bundles import limited
 from tests.support.two_tier_bundles import join, make_tiers
 
-WINDOWS = [900, None, 400, 4000, 120]
-MOST = (None, 300, 40, None, 2000)
 SCRIPTS = (
     "what is the story, and why?",
     "Почему небо голубое? ",
@@ -41,15 +38,6 @@ SCRIPTS = (
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "title": "Сумма"}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"enum": ["a", "ß"]}}}
 USER = {"role": "user", "content": "what is the story"}
-
-
-def limited(folder, **shape):
-    """Candidates count by tokenizers of their own, have windows, most output tokens, and features or none."""
-    parts = tokenized_parts(folder, context_windows=WINDOWS, **shape)
-    parts["candidates"] = [
-        replace(candidate, max_output_tokens=most) for candidate, most in zip(parts["candidates"], MOST, strict=True)
-    ]
-    return Bundle.load(write_bundle(folder / "limited", BundleParts(**parts)))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -13,13 +13,49 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 @dataclass
 class AsgiReply:
-    """An `AsgiReply` is what an application sent: begun is how often it began a reply, ended whether it ended one."""
+    """An `AsgiReply` is what an application sent: begun is how often it began a reply, ended whether it ended one.
+
+    plainly: whether it was answered in one step, by the short way of `ipr serve`.
+    """
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     content: bytes = b""
     begun: int = 0
     ended: bool = False
+    plainly: bool = False
+
+
+class ShortCall:
+    """A `ShortCall` is one request by the short way of `ipr serve`, whose body has come whole."""
+
+    is_full = False
+    unread = 0
+
+    def __init__(self, body: bytes, reply: AsgiReply) -> None:
+        self._body = body
+        self._reply = reply
+        self._taken = False
+
+    def seen(self) -> bytes:
+        return self._body
+
+    def body(self) -> bytes:
+        self._taken = True
+        return self._body
+
+    def reply(self, status: int, headers: Headers, body: bytes) -> bool:
+        reply = self._reply
+        reply.begun, reply.ended, reply.plainly = reply.begun + 1, True, status == 200 and not self._taken
+        reply.status, reply.content = status, body
+        reply.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        return True
+
+    async def drained(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def watch(self, leaves: Callable[[], None] | None) -> None: ...
 
 
 class AsgiApp:
@@ -46,9 +82,23 @@ class AsgiApp:
         await self._life
 
     async def call(
-        self, method: str, path: str, headers: Headers, pieces: Iterable[bytes], *, leaves: bool, waits: bool = True
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        pieces: Iterable[bytes],
+        *,
+        leaves: bool = False,
+        waits: bool = True,
+        shortly: bool = False,
     ) -> AsgiReply:
-        """Call once. pieces: of the body. leaves: the client leaves before the last one. waits: it waits for its reply."""
+        """Call once.
+
+        Args:
+            pieces: of the body. leaves: the client leaves before the last one. waits: it waits for its reply.
+            shortly: by the short way of `ipr serve`.
+        """
+        pieces = list(pieces)
         messages: list[dict[str, Any]] = [
             {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
         ]
@@ -76,7 +126,7 @@ class AsgiApp:
                 reply.ended = not message.get("more_body", False)
 
         path, _, query = path.partition("?")
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
@@ -90,5 +140,7 @@ class AsgiApp:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }
+        if shortly:
+            scope["extensions"] = {"ipr_engine.short_way": ShortCall(b"".join(pieces), reply)}
         await self._app(scope, receive, send)
         return reply
