@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from traceback import format_tb
 from typing import Any
+
+from ipr_engine._faults import fault
 
 
 class Afterwards:
@@ -29,6 +30,5 @@ class Afterwards:
         for work, arguments in waiting:
             try:
                 work(*arguments)
-            except Exception as error:  # its text may hold a prompt: its kind and place are told alone
-                place = "".join(format_tb(error.__traceback__))
-                logging.getLogger(__name__).error("counting failed: %s\n%s", type(error).__name__, place)
+            except Exception as error:  # what else waits is done
+                logging.getLogger(__name__).error("counting failed: %s", fault(error))

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
-from traceback import format_tb
 
+from ipr_engine._faults import fault
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
 from ipr_engine.server.asking_site import check_site
@@ -122,9 +122,7 @@ class Answering:
         except IprError as error:
             return refused_as(error)
         except Exception as error:
-            # the error's own text may hold a prompt: its kind and place are told alone
-            place = "".join(format_tb(error.__traceback__))
-            logging.getLogger(__name__).error("%s failed: %s\n%s", told.path, type(error).__name__, place)
+            logging.getLogger(__name__).error("%s failed: %s", told.path, fault(error))
             return RefusedError(500, f"the server failed: {type(error).__name__}; its log tells where")
         return None
 
