@@ -30,7 +30,7 @@ from ..server.processes import NGINX, ROOT, asgi, emptied, free_port, ipr_serve,
 from .bounds import Figure, of_turns, server_bounds, verdict_at_most
 
 TURNS = 15
-SHORT_TURNS = 60  # of the decision endpoint: the machine drifts by more than a decision takes
+SHORT_TURNS = 120  # of the decision endpoint: the machine drifts by more than a decision takes
 REQUESTS = 500  # of such a turn, one after another
 RATE = 200.0  # requests a second through the gateway
 PACED = 400  # of a turn at that rate

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ipr_engine._faults import fault
 from ipr_engine._validate import list_of_names, matched
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.reply_headers import header_value, reply_headers
@@ -224,13 +225,17 @@ class Seat:
     def failed(self, error: BaseException) -> None:
         """Count and log a request that got no decision."""
         self.count("undecided", type(error).__name__)
-        expected = isinstance(error, (IprError, OSError)) or not isinstance(error, Exception)
-        _log.warning("no decision: %s", told(error), exc_info=None if expected else error)
+        _log.warning("no decision: %s", told(error) if _is_foreseen(error) else fault(error))
+
+
+def _is_foreseen(error: BaseException) -> bool:
+    """Return whether an error is one whose text holds nothing of a prompt."""
+    return isinstance(error, (IprError, OSError)) or not isinstance(error, Exception)
 
 
 def told(error: BaseException) -> str:
-    """Return an error in one line that a header can hold."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Return an error in one line that a header can hold; of one that nobody foresaw its kind alone."""
+    text = (" ".join(str(error).split()) if _is_foreseen(error) else "") or type(error).__name__
     return header_value(text)[:LONGEST_HEADER]
 
 

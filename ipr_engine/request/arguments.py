@@ -34,9 +34,8 @@ def whole_counts(billed_tokens: object, batch: int) -> npt.NDArray[np.int64]:
     given = _array("billed_tokens", billed_tokens)
     whole = given.dtype.kind in "iu" and given.shape in ((), (batch,)) and not _holds_bool(billed_tokens)
     if not whole or (given < 0).any() or (given > MOST_TOKENS).any():
-        raise InvalidInputError(
-            f"billed_tokens: expected ({batch},) whole numbers >= 0, or one for all, got {_described(billed_tokens, given)}"
-        )
+        expected = "a whole number >= 0" if batch == 1 else f"({batch},) whole numbers >= 0, or one for all"
+        raise InvalidInputError(f"billed_tokens: expected {expected}, got {_described(billed_tokens, given)}")
     return np.ascontiguousarray(np.broadcast_to(given, (batch,)), np.int64)
 
 
@@ -48,9 +47,9 @@ def per_model(name: str, values: npt.ArrayLike, batch: int, models: int, *, also
     given = _array(name, values)
     known = given.dtype.kind in "iuf" and not _holds_bool(values)
     if not known or given.shape not in ((), (models,), (batch, models)):
-        raise InvalidInputError(
-            f"{name}: expected {also}a number, ({models},) or ({batch}, {models}) numbers, got {_described(values, given)}"
-        )
+        rows = "" if batch == 1 else f", or ({batch}, {models}), a row a prompt"
+        expected = f"{also}a number, or {models} numbers, one a candidate{rows}"
+        raise InvalidInputError(f"{name}: expected {expected}, got {_described(values, given)}")
     with np.errstate(over="ignore"):  # over float32 is infinite, which the row's status tells
         return np.ascontiguousarray(np.broadcast_to(given, (models,)) if given.ndim == 0 else given, np.float32)
 
@@ -72,6 +71,9 @@ def _holds_bool(values: Any) -> bool:
 
 
 def _described(values: object, array: npt.NDArray[Any]) -> str:
+    if array.ndim == 1 and isinstance(values, (list, tuple)):
+        known = array.dtype.kind in "iuf" and not _holds_bool(values)
+        return f"a list of {len(array)}" if known else f"a list of {len(array)}, not all of them numbers"
     return shown_safely(values) if array.ndim == 0 else f"{array.dtype} {array.shape}"
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ipr_engine.server.told_failure import tell_failure
+from ipr_engine._faults import fault
 
 
 class Afterwards:
@@ -30,5 +30,5 @@ class Afterwards:
         for work, arguments in waiting:
             try:
                 work(*arguments)
-            except Exception as error:
-                tell_failure(logging.getLogger(__name__), "counting", error)
+            except Exception as error:  # what else waits is done
+                logging.getLogger(__name__).error("counting failed: %s", fault(error))

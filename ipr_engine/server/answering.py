@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
 
+from ipr_engine._faults import fault
 from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.errors import IprError
 from ipr_engine.server.asking_site import check_site
@@ -18,7 +19,6 @@ from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import Told
-from ipr_engine.server.told_failure import tell_failure
 
 PROBES = ("/health", "/ready")
 
@@ -122,7 +122,7 @@ class Answering:
         except IprError as error:
             return refused_as(error)
         except Exception as error:
-            tell_failure(logging.getLogger(__name__), told.path, error)
+            logging.getLogger(__name__).error("%s failed: %s", told.path, fault(error))
             return RefusedError(500, f"the server failed: {type(error).__name__}; its log tells where")
         return None
 

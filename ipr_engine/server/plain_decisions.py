@@ -11,6 +11,7 @@ import logging
 import orjson
 
 from ipr_engine._C import PlainPolicy, clock_ns, has_header
+from ipr_engine._faults import fault
 from ipr_engine._validate import MOST_TOKENS
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.decision.written_policy import WrittenPolicy
@@ -29,7 +30,6 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_state import ServerState
 from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import Told
-from ipr_engine.server.told_failure import tell_failure
 from ipr_engine.serving.decision_writer import DecisionWriter, Written
 
 _SAID = frozenset((*EVERY, "ipr", "metadata"))
@@ -102,7 +102,7 @@ class PlainDecisions:
         except (RefusedError, IprError, orjson.JSONDecodeError):
             return None
         except Exception as error:
-            tell_failure(LOGGER, f"{self._path}, answered in one step,", error)
+            LOGGER.error("%s, answered in one step, failed: %s", self._path, fault(error))
             return None
         if written is None:
             self._known.pop(key, None)  # the policy of another time, perhaps

@@ -10,6 +10,7 @@ from threading import Condition, Event, RLock, Thread, current_thread
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
 from ipr_engine._C import clock_ns
+from ipr_engine._faults import fault
 from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import NotServingError, OverloadError, RowError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
@@ -238,7 +239,7 @@ class Scheduler:
                 window = batch  # who is concerned if something fails from here on
                 self.finish(self._work.run(loaded, batch))
         except Exception as error:  # a fault of our own: these callers learn of it, and the worker goes on
-            LOGGER.exception("the worker failed on %d requests", len(window))
+            LOGGER.error("the worker failed on %d requests: %s", len(window), fault(error))
             self.finish([(request, error) for request in window])
         finally:
             self.in_forward = 0

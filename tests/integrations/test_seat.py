@@ -167,6 +167,14 @@ def test_an_error_fits_a_header():
     assert told(asyncio.CancelledError()) == "CancelledError"
 
 
+def test_of_an_error_that_nobody_foresaw_no_text_is_told(seat, caplog):
+    error = KeyError("a prompt, perhaps")
+    seat.failed(error)
+    assert told(error) == "KeyError"
+    assert "no decision: KeyError" in caplog.text
+    assert "perhaps" not in caplog.text
+
+
 def test_seats_of_one_path_share_an_engine(bundle_folder):
     one, other = (Seat(None, {}, bundle=bundle_folder) for _ in range(2))
     assert one.engine is other.engine

@@ -232,14 +232,21 @@ def test_a_thread_gets_its_own_error_and_overload_is_told_at_once(bundles):
         serving.route("why", tau=0.2)
 
 
+def failing(*_: object) -> None:
+    text = "a prompt"
+    raise KeyError(text + ", perhaps")
+
+
 def test_a_fault_of_the_workers_own_fails_what_it_looked_at_and_is_logged(bundles, monkeypatch, caplog):
     engine, _ = queued_engine(bundles[0])
     with BatchingEngine(engine) as serving:
         with monkeypatch.context() as patch:
-            patch.setattr("ipr_engine.serving.forward.compose", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
+            patch.setattr("ipr_engine.serving.forward.compose", failing)
+            with pytest.raises(KeyError):
                 serving.route("why", tau=0.2)
-        assert "the worker failed on 1 requests" in caplog.text
+        assert "the worker failed on 1 requests: KeyError" in caplog.text
+        assert "in failing" in caplog.text
+        assert "a prompt, perhaps" not in caplog.text
         assert serving.counters().events["failed"] == 1
         assert serving.route("why", tau=0.2).status == "ok"
 
