@@ -431,7 +431,7 @@ class PlainPolicy:
         """
 
 def has_header(headers: list[tuple[bytes, bytes]], names: tuple[bytes, ...], prefix: bytes | None, /) -> bool:
-    """Whether a header is of one of these names, or one that begins so; None: that is not looked at."""
+    """Whether a header is of one of these names, or one that begins so; None: that is not looked at. A pair may be a list."""
 
 # ---- bind_decision_json.cpp
 

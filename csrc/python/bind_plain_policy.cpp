@@ -89,7 +89,7 @@ class PlainPolicy {
                        total);
   }
 
-  // As ResultRow.may_keep_out has it; tests/decision/test_plain_policy.py holds the two together.
+  // As ResultRow.may_keep_out has it; tests/server/test_plain_policy.py holds the two together.
   bool may_keep_out(const RoutedAlone& made, int64_t stated) const {
     const char* const own = made.own_data();
     if (!own) return stated >= 0 || !(static_cast<double>(made.billed) < bounds_.billed);
@@ -137,10 +137,11 @@ PyObject* has_header(PyObject*, PyObject* const* args, Py_ssize_t count) {
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[1]); ++i)
     if (!PyBytes_Check(PyTuple_GET_ITEM(args[1], i))) return wrong();
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(args[0]); ++i) {
-    PyObject* const header = PyList_GET_ITEM(args[0], i);
-    if (!PyTuple_Check(header) || PyTuple_GET_SIZE(header) != 2 || !PyBytes_Check(PyTuple_GET_ITEM(header, 0)))
+    PyObject* const header = PyList_GET_ITEM(args[0], i);  // a tuple, or of some servers a list
+    if (!(PyTuple_Check(header) || PyList_Check(header)) || PySequence_Fast_GET_SIZE(header) != 2 ||
+        !PyBytes_Check(PySequence_Fast_GET_ITEM(header, 0)))
       return wrong();
-    const std::string_view name = view(PyTuple_GET_ITEM(header, 0));
+    const std::string_view name = view(PySequence_Fast_GET_ITEM(header, 0));
     if (args[2] != Py_None && name.substr(0, view(args[2]).size()) == view(args[2])) Py_RETURN_TRUE;
     for (Py_ssize_t j = 0; j < PyTuple_GET_SIZE(args[1]); ++j)
       if (name == view(PyTuple_GET_ITEM(args[1], j))) Py_RETURN_TRUE;

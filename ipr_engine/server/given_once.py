@@ -10,8 +10,7 @@ from typing import Any
 from ipr_engine.server.refused import RefusedError
 
 _KEY = re.compile(r'"ipr"\s*:\s*')
-MARK = b'"ipr"'
-"""What a body holds that has controls under this name, spelled without escapes: in a text its quotes are escaped."""
+_MARK = b'"ipr"'  # in a text its quotes are escaped
 _ESCAPED = re.compile(rb"\\u00(?:6[1459dD]|7[024])")  # a letter of "ipr" or "metadata": a name may be written so, too
 _PLACES = (("ipr",), ("metadata", "ipr"))
 
@@ -37,7 +36,7 @@ def require_once(body: bytes, found: Mapping[str, Any]) -> None:
         RefusedError: 400, a control stands twice, or what holds controls does.
     """
     escaped = _ESCAPED.search(body) is not None and (_holds(found) or _holds(found.get("metadata")))
-    if escaped or MARK in body:
+    if escaped or _MARK in body:
         try:
             _look(body, found, escaped)
         except RecursionError:  # so deep that it is no control

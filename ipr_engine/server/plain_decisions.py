@@ -6,9 +6,12 @@ once the reply has left. Every other request, and every one that is refused, goe
 
 from __future__ import annotations
 
+import logging
+
 import orjson
 
 from ipr_engine._C import PlainPolicy, clock_ns, has_header
+from ipr_engine._faults import fault
 from ipr_engine._validate import MOST_TOKENS
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.decision.written_policy import WrittenPolicy
@@ -21,7 +24,7 @@ from ipr_engine.server.asking_site import SITE, check_site
 from ipr_engine.server.decided import Decided, Question
 from ipr_engine.server.decision_json import rest_of_asked
 from ipr_engine.server.exchange import JSON, SHORT_WAY, Message
-from ipr_engine.server.given_once import MARK, require_once
+from ipr_engine.server.given_once import require_once
 from ipr_engine.server.long_body import LONG_BODY
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_state import ServerState
@@ -32,6 +35,7 @@ from ipr_engine.serving.decision_writer import DecisionWriter, Written
 _SAID = frozenset((*EVERY, "ipr", "metadata"))
 """Fields in which a request may say something of its own decision."""
 _HEADERS = [JSON]
+LOGGER = logging.getLogger(__name__)
 
 
 class PlainDecisions:
@@ -48,6 +52,8 @@ class PlainDecisions:
         self._models = config.models
         self._default = next(iter(config.models))
         self._keys = bool(config.tenants)
+        self._most_known = config.server.limits.policies
+        self._serves = ""  # the hash of the bundle that `_known` is of
         self._known: dict[tuple[str, str], tuple[AskedPolicy, PlainPolicy]] = {}  # (tenant, model) -> without controls
 
     def answer(self, scope: Message) -> Told | None:
@@ -56,8 +62,8 @@ class PlainDecisions:
         way = extensions.get(SHORT_WAY) if extensions else None
         if way is None or scope["query_string"] or state.in_flight >= state.most_in_flight or way.is_full:
             return None
-        body = way.seen()
-        if body is None or len(body) > self._most_bytes:
+        body = way.seen(self._most_bytes)
+        if body is None:
             return None
         headers, tenant = scope["headers"], ANYBODY
         try:
@@ -71,7 +77,7 @@ class PlainDecisions:
             if type(request) is not dict:
                 return None
             controls = NO_CONTROLS
-            if MARK in body or has_control(headers) or not _SAID.isdisjoint(request):
+            if has_control(headers) or not _SAID.isdisjoint(request):
                 require_once(body, request)
                 controls = controls_of(headers, request, tenant.controls, bare=EVERY)
                 if controls.given or controls.explain:
@@ -83,6 +89,10 @@ class PlainDecisions:
                 return None
             question = Question(request, controls, tenant, model)
             key = tenant.name, model
+            serves = decider.engine.bundle.hash
+            if self._serves != serves:  # what is known of another would be compiled anew, here
+                self._serves = serves
+                self._known.clear()
             known = (self._known.get(key) if controls is NO_CONTROLS else None) or self._look(question)
             if known is None:
                 return None
@@ -91,8 +101,11 @@ class PlainDecisions:
             written = self._writer.write(request, asked.policy, plain, decider.prefix, number)
         except (RefusedError, IprError, orjson.JSONDecodeError):
             return None
+        except Exception as error:
+            LOGGER.error("%s, answered in one step, failed: %s", self._path, fault(error))
+            return None
         if written is None:
-            self._known.pop(key, None)  # another bundle serves, perhaps
+            self._known.pop(key, None)  # the policy of another time, perhaps
             return None
         took_ns = clock_ns() - begun
         left = not way.reply(200, _HEADERS, written.json)
@@ -120,6 +133,8 @@ class PlainDecisions:
         if plain is None:
             return None
         if question.controls is NO_CONTROLS:
+            if len(self._known) >= self._most_known:
+                self._known.clear()
             self._known[question.tenant.name, question.model] = asked, plain
         return asked, plain
 

@@ -39,10 +39,10 @@ class ShortWay:
         self._connection.read_on()  # a long body paused it, and nobody would see the client leave
         return body
 
-    def seen(self) -> bytes | None:
-        """Return the body, where it has come whole, and leave it."""
+    def seen(self, most: int) -> bytes | None:
+        """Return the body, where it has come whole and has so many bytes at most, and leave it."""
         cycle = self._cycle
-        return None if cycle.more_body or cycle.disconnected else bytes(cycle.body)
+        return None if cycle.more_body or cycle.disconnected or len(cycle.body) > most else bytes(cycle.body)
 
     @property
     def is_full(self) -> bool:
@@ -75,6 +75,7 @@ class ShortWay:
             lines.append(body)
         self._connection.transport.write_whole(b"".join(lines))
         cycle.response_complete = True
+        cycle.body = bytearray()  # where it was seen alone it would stay until the next request
         cycle.message_event.set()
         if not cycle.keep_alive:
             self._connection.transport.close()

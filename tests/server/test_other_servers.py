@@ -49,7 +49,16 @@ def application() -> Any:
     return app()
 
 
-@pytest.mark.parametrize("more", [{}, {"extensions": None}, {"extensions": {}}, {"headers": headers()}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"extensions": None},
+        {"extensions": {}},
+        {"headers": headers()},
+        {"headers": [[b"host", b"localhost"]]},
+    ],
+)
 def test_what_may_be_left_out_may_be_left_out(application: Any, more: dict[str, Any]) -> None:
     sent = []
 

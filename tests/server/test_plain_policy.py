@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError
 from ipr_engine._C import PlainPolicy, has_header
+from ipr_engine.decision.written_policy import WrittenPolicy
 from ipr_engine.policy.best_position import best_position
 from ipr_engine.request.controls import NO_CONTROLS
 from tests.support import skips
 from tests.support.bundles import make_bundle
 from tests.support.decide_requests import bytes_of
 from tests.support.tokenized_bundles import MOST, PROFILES, WINDOWS, limited
+from tests.support.two_tier_bundles import join, make_tiers
 from tests.support.weighed_bundles import WEIGHTS, figures_of, weighed_bundle
 
 pytest.importorskip("orjson", reason=skips.SERVE)
@@ -135,12 +138,40 @@ def test_each_bound_is_as_the_decision_tells_it(engines: dict[str, Engine]) -> N
         assert ways == WAYS[name], name
 
 
+@pytest.mark.parametrize("name", ["own tokenizers, no bound", "none, no windows"])
+def test_a_request_at_a_bound_is_as_the_decision_says_of_it(engines: dict[str, Engine], name: str) -> None:
+    engine, request = engines[name], {"prompt": "why " * 30}
+    policy = engine.policy(tau=0.3)
+    words = WrittenPolicy.of(policy, engine.bundle).words
+
+    def is_plain(stated: int | None, billed: float = math.inf, own: float = math.inf, window: float = math.inf) -> bool:
+        plain = PlainPolicy(policy.compiled, words, b"}", 0, billed, own, window, 1000, CHARACTERS)
+        made = plain.route(engine.loaded.router, {**request, "max_tokens": stated}, "a", 0)
+        return made is not None
+
+    row = engine.route(request, policy)
+    if row.own_tokens is None:
+        assert not is_plain(None, billed=row.billed_tokens)
+        assert is_plain(None, billed=row.billed_tokens + 1)
+        return
+    most = float(row.own_tokens.max())
+    assert not is_plain(None, own=most)
+    assert is_plain(None, own=most + 1)
+    assert is_plain(40, window=most + 40)
+    assert not is_plain(40, window=most + 39)
+
+
 def test_what_more_than_the_policy_decides_is_left(engines: dict[str, Engine], tmp_path: Path) -> None:
     engine = Engine(weighed_bundle(tmp_path / "weighed"))
     weighed = asked_of(engine, tau=0.3, cost_weights=WEIGHTS, performance=figures_of(engine.bundle.names))
     assert plain_policy(weighed, engine.bundle, CHARACTERS) is None
+    two = Engine(join(tmp_path / "tiers", make_tiers(tmp_path / "tiers", models=4), gap=0.05))
+    assert plain_policy(asked_of(two, tau=0.3), two.bundle, CHARACTERS) is None
+    assert plain_policy(asked_of(two, tau=0.3, escalate_below=0.0), two.bundle, CHARACTERS) is not None
     engine = engines["none, no windows"]
     asked = asked_of(engine, tau=0.3)
+    held = replace(asked, policy=replace(asked.policy, reserve=asked.policy.allowed[:1]))
+    assert plain_policy(held, engine.bundle, CHARACTERS) is None
     request, plain = {"prompt": "why?"}, plain_of(engine, asked)
     assert written_of(engine.loaded, request, asked.policy, plain, PREFIX, NUMBER) is not None
     for other in ("why?", [{"role": "user", "content": "why?"}], {"prompt": "w" * (CHARACTERS + 1)}, {"prompt": 7}, {}):
@@ -194,7 +225,8 @@ def test_headers_are_found_by_name_and_by_what_they_begin_with() -> None:
     ):
         assert has_header(headers, names, prefix) is found
     assert has_header([], (b"host",), b"") is False
-    for wrong in (((b"host", b"x"),), [b"host"], [(b"host",)], [("host", b"x")]):
+    assert has_header([[b"accept", b"x"], [b"x-ipr-tau", b"0.3"]], (), b"x-ipr-") is True  # type: ignore[list-item]
+    for wrong in (((b"host", b"x"),), [b"host"], [(b"host",)], [[b"host"]], [("host", b"x")]):
         with pytest.raises(TypeError):
             has_header(wrong, (b"host",), b"x")  # type: ignore[arg-type]
     assert has_header(headers, (b"accept",), None) is True
