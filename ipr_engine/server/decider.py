@@ -47,6 +47,7 @@ class Decider:
     Attributes:
         prefix, numbers: of the ids of decisions; see `id_of`.
         engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
+        compares: whether somebody is told of decisions beside.
         record_problem: why the last decision could not be recorded, without the file's path; None where it could.
     """
 
@@ -71,6 +72,7 @@ class Decider:
         self.metrics = metrics
         self.afterwards = Afterwards()
         self.recent = Recent(engine, (ANYBODY.name, *(tenant.name for tenant in config.tenants)))
+        self.compares = beside is not None
         self._beside = beside
         self._maker = maker
         self.prefix, self.numbers = os.urandom(8).hex(), count()

@@ -88,12 +88,13 @@ class PlainDecisions:
             elif type(model) is not str or model not in self._models:
                 return None
             question = Question(request, controls, tenant, model)
-            key = tenant.name, model
             serves = decider.engine.bundle.hash
             if self._serves != serves:  # what is known of another would be compiled anew, here
                 self._serves = serves
                 self._known.clear()
-            known = (self._known.get(key) if controls is NO_CONTROLS else None) or self._look(question)
+            known = self._known.get((tenant.name, model)) if controls is NO_CONTROLS else None
+            if known is None:
+                known = self._look(question)
             if known is None:
                 return None
             asked, plain = known
@@ -105,7 +106,6 @@ class PlainDecisions:
             LOGGER.error("%s, answered in one step, failed: %s", self._path, fault(error))
             return None
         if written is None:
-            self._known.pop(key, None)  # the policy of another time, perhaps
             return None
         took_ns = clock_ns() - begun
         left = not way.reply(200, _HEADERS, written.json)
@@ -120,7 +120,8 @@ class PlainDecisions:
         decider = self._decider
         decision = self._writer.count(written, took_ns)
         told.decided = Decided.of(decider.id_of(number), question, asked, decision, 0)
-        decider.count(told.decided, parse_request(question.prompt), {}, answers=True)
+        decider.book.kept(question)  # as lately used as by the other way
+        decider.count(told.decided, parse_request(question.prompt) if decider.compares else None, {}, answers=True)
 
     def _look(self, question: Question) -> tuple[AskedPolicy, PlainPolicy] | None:
         """Return the policy of a request, and how it decides plain ones; None where it does not, or is not kept."""
