@@ -127,10 +127,8 @@ class Recent:
         if self._engine.bundle is not self._bundle:
             self._bundle = self._engine.bundle
             self._read_left()
-        saved = decided.saved
-        if served is not None and served != decided.decision.model:
-            saved = decided.saved_usd(decided.decision.bundle.names.index(served))
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, saved, next(self._numbers)))
+        number = next(self._numbers)
+        ring.add((decided.decision, decided.id, time(), decided.question.model, served, decided.saved, number))
         if served is not None and cause is not None:
             ring.routed[served, cause] += 1
 
@@ -174,9 +172,8 @@ def _read_in_time(left: list[tuple[Ring, Seen]]) -> None:
 
 
 def _figures(seen: Seen) -> dict[str, Any]:
-    """Return a decision as the page reads it, with the taus at which its choice changes."""
+    """Return a decision as the page reads it, with the taus at which its choice changes: all of who was chosen, whoever answered."""
     decision = seen.decision
-    index = decision.index if seen.served is None else decision.bundle.names.index(seen.served)
     return {
         "id": seen.id,
         "at": seen.at,
@@ -185,8 +182,8 @@ def _figures(seen: Seen) -> dict[str, Any]:
         "served": seen.served,
         "cause": decision.cause,
         "tau": decision.policy.tau,
-        "quality": _finite(float(decision.qualities[index])),
-        "cost_usd": _finite(decision.usd_of(index)),
+        "quality": _finite(decision.quality),
+        "cost_usd": _finite(decision.cost_usd),
         "saved_usd": seen.saved_usd,
         "bundle": decision.bundle_hash,
         "steps": [list(step) for step in decision.frontier],

@@ -135,7 +135,7 @@ def test_what_was_refused_is_told_apart_from_what_failed(
 
             assert server.post("/v1/chat/completions", asking("one")).status == 200
             told = shown()
-            assert told["Refused requests"] == ["0", "none was wrong"]
+            assert told["Refused requests"] == ["0", "of 1 reply"]
             assert told["Failed replies"] == ["0", "of 1 reply"]
             assert browser.text("#totalnote") == ""
             for wrong, status in (({"ipr": {"tau": 2}}, 400), ({"model": "nobody"}, 404), ({"ipr": {"tau": 3}}, 400)):

@@ -43,7 +43,8 @@ def test_the_slider_moved_by_keys_tells_what_the_engine_would_choose(
     assert f"{changed} of {len(PROMPTS)} decisions would change" in browser.text("#change")
     lines = browser.read("[...document.querySelectorAll('#strips .to')].map(one => one.innerText)")
     for line, a, b in zip(lines, reversed(was), reversed(then), strict=True):
-        assert line.split("\n")[0].split() == ([a.model] if a.model == b.model else [a.model, "→", b.model])
+        assert line.split("\n")[0].split() == [a.model, *([] if a.model == b.model else ["at", f"{tau:.2f}:", b.model])]
+        assert f"predicted at {tau:.2f}: {b.quality:.3f}, $" in line
 
 
 def test_what_comes_in_meanwhile_leaves_the_slider_and_the_scroll_where_they_are(
