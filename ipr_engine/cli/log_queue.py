@@ -6,10 +6,10 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import suppress
-from logging import LogRecord
+from logging import Formatter, LogRecord
 from logging.handlers import QueueHandler, QueueListener
 from queue import Full, Queue
-from time import monotonic, sleep
+from time import gmtime, monotonic, sleep
 from typing import Any
 
 MOST_LINES = 4096
@@ -52,6 +52,19 @@ class LogQueue(QueueHandler):
         while (waiting := self.queue.unfinished_tasks) and waiting != self._stuck and monotonic() < end:
             sleep(_LOOK_S)
         self._stuck = self.queue.unfinished_tasks
+
+
+class LogFormat(Formatter):
+    """A `LogFormat` puts time and level before a line, but for those that say when they are of themselves."""
+
+    def __init__(self, bare: str) -> None:
+        """Make the form. bare: the name of the logger whose lines stay as they are."""
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = gmtime
+        self._bare = bare
+
+    def format(self, record: LogRecord) -> str:
+        return record.getMessage() if record.name == self._bare else super().format(record)
 
 
 class _Writer(QueueListener):

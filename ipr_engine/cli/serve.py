@@ -19,7 +19,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ipr_engine._extras import need
-from ipr_engine.cli.log_queue import LogQueue
+from ipr_engine.cli.log_queue import LogFormat, LogQueue
 from ipr_engine.cli.options import add_bundle_options, add_policy_options, given_options, load_keywords
 from ipr_engine.cli.serve_places import files_of_keys, flag_of, named_as_bundle, named_by_files, named_by_flags
 from ipr_engine.cli.stopping import Stopping
@@ -184,14 +184,18 @@ def _application(bundle: str | None, options: dict[str, Any], config: ServerConf
 
 def _log_beside() -> LogQueue | None:
     """Write the log of this process to stderr, in a thread; None where a log is set up already, or stderr is no file."""
+    from ipr_engine.server.server_state import REQUEST_LOG
+
     log = logging.getLogger()
     if log.handlers:
         return None
     try:
         made = LogQueue(sys.stderr.fileno())
     except (AttributeError, OSError):  # it is closed, or stands for one
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        logging.basicConfig(level=logging.INFO)
+        log.handlers[0].setFormatter(LogFormat(REQUEST_LOG))
         return None
+    made.setFormatter(LogFormat(REQUEST_LOG))
     log.addHandler(made)
     log.setLevel(logging.INFO)
     return made

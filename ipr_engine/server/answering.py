@@ -21,6 +21,7 @@ from ipr_engine.server.tenants import ANYBODY
 from ipr_engine.server.told import Told
 
 PROBES = ("/health", "/ready")
+OVERVIEW = "/ipr/overview"  # an open page asks every three seconds: no line of the log tells of it where it is answered
 
 
 class Answering:
@@ -82,7 +83,7 @@ class Answering:
     def _count(self, told: Told, status: int | None, took_s: float) -> None:
         state, counted = self._state, self._count_status(told, status)
         state.metrics.request_s(told.path).observe(took_s)
-        if state.logs_requests:
+        if state.logs_requests and not (told.path == OVERVIEW and counted == HTTPStatus.OK):
             state.log(told, counted, took_s)
 
     async def _answered(self, exchange: Exchange, told: Told, tenant: Tenant | None = None) -> None:

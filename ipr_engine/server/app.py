@@ -16,11 +16,11 @@ from ipr_engine.audit.record_writer import RecordKeywords
 from ipr_engine.encoders.load_options import LoadKeywords
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.server.answering import Answering
+from ipr_engine.server.answering import OVERVIEW, Answering
 from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import Chooser
 from ipr_engine.server.config_checks import as_record_errors, as_service_errors, check_form, placed
-from ipr_engine.server.decision_endpoints import DecisionEndpoints
+from ipr_engine.server.decision_endpoints import NO_UPSTREAMS, DecisionEndpoints
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.judge_schema import JUDGE
@@ -125,7 +125,7 @@ def app(
         posted(SYSTEMONE.path, questions.systemone, SYSTEMONE),
         *(posted(form.path, _passed_on(config, decisions, gateway, form), form) for form in FORMATS.values()),
         read("/", _page()),
-        read("/ipr/overview", _overview(overview), open_to_all=False),
+        read(OVERVIEW, _overview(overview), open_to_all=False),
         read("/v1/models", _models(state), open_to_all=False),
         read("/v1/models/{model:path}", _model(state), open_to_all=False),
         read("/health", _health),
@@ -169,9 +169,7 @@ def _passed_on(
         if form is CHAT and (gateway is None or body.get("model") == JUDGE):
             await decisions.judge(exchange, tenant, told, body)
         elif gateway is None:
-            raise RefusedError(
-                404, "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
-            )
+            raise RefusedError(404, NO_UPSTREAMS)
         else:
             await gateway.answer(exchange, tenant, form, told, body)
 

@@ -23,6 +23,7 @@ from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.told import Told
 
+NO_UPSTREAMS = "this server has no upstreams and only decides: ask /v1/route, or start it with --upstreams"
 _TURNS = frozenset(TURNS)
 
 
@@ -63,6 +64,8 @@ class DecisionEndpoints:
             if isinstance(form, dict) and isinstance(form.get("json_schema"), dict)
             else None
         )
+        if form is None and not config.upstreams and told.asked != JUDGE:  # a chat, as any client sends it
+            raise RefusedError(404, NO_UPSTREAMS)
         if not isinstance(schema, dict):
             only = "without upstreams only decisions are made here"
             if config.upstreams:

@@ -7,9 +7,8 @@ import signal
 import socket
 from typing import Any
 
-import uvicorn
-
 from ipr_engine.server.http_connection import HttpConfig, HttpConnection
+from ipr_engine.server.stopping_server import StoppingServer
 from ipr_engine.server.worker_processes import WorkerProcesses
 
 STOP_S = 30  # a worker that stops may finish what it answers for so long
@@ -43,7 +42,7 @@ def serve(application: Any, listening: socket.socket, workers: int = 1) -> None:
     if workers > 1:
         WorkerProcesses(config, [listening]).run()
         return
-    server = uvicorn.Server(config)
+    server = StoppingServer(config)
 
     def stop(number: int, frame: object) -> None:
         server.should_exit = True

@@ -78,6 +78,8 @@ def _why_wrong(error: WrongControlError) -> str:
         what = "may not be set by this key"
     elif error.why.startswith("nobody is left"):
         what = "leaves nobody who could answer"
+    elif error.why.startswith("concerns a choice"):
+        what = "stands beside a candidate that is named"
     else:
         what = "is wrong"
     return f"{' and '.join(place.group() for place in places if place)}: {what}"

@@ -271,6 +271,8 @@ class ServerState:
         problem = self._problem if self.begun else NOT_BEGUN
         if problem is not None:
             found["problem"] = problem
+        if self._watch is not None and self._watch.last_error is not None:
+            found["swap"] = f"CURRENT is not served: {type(self._watch.last_error).__name__}; the log tells why"
         if self.decider.record_problem is not None:
             found["records"] = self.decider.record_problem
         if self.upstreams is not None:

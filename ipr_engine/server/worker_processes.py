@@ -15,6 +15,8 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from ipr_engine.server.stopping_server import StoppingServer
+
 HANGS_S = 30.0
 """A worker whose event loop did nothing for so long hangs. The slowest decision that a body's limit allows takes less."""
 STARTS_S = 600.0
@@ -31,7 +33,7 @@ OF_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 LOGGER = logging.getLogger(__name__)
 
 
-class BeatingServer(uvicorn.Server):
+class BeatingServer(StoppingServer):
     """A `BeatingServer` tells every second that its event loop goes round."""
 
     def __init__(self, config: uvicorn.Config, beats: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from threading import Thread
 import pytest
 
 from ipr_engine.cli import log_queue
-from ipr_engine.cli.log_queue import MOST_LINES, LogQueue
+from ipr_engine.cli.log_queue import MOST_LINES, LogFormat, LogQueue
 from tests.support.places import ROOT
 
 LONG = 500
@@ -88,6 +89,23 @@ def test_an_error_is_told_with_its_traceback(lines: Lines) -> None:
         lines.logger.exception("it failed")
     written = lines.all()
     assert (written[0], written[-1]) == ("it failed", "ValueError: why \\udc80")
+
+
+def test_each_line_has_its_time_and_level_but_those_that_tell_it_themselves(lines: Lines) -> None:
+    lines.queue.setFormatter(LogFormat("requests"))
+    requests = logging.Logger("requests")
+    requests.addHandler(lines.queue)
+    requests.info('{"at":1}')
+    lines.logger.warning("%d left", 7)
+    try:
+        raise KeyError("why")
+    except KeyError:
+        lines.logger.exception("failed")
+    first, second, third, *trace = lines.all()
+    assert first == '{"at":1}'
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING 7 left", second)
+    assert third.endswith("Z ERROR failed")
+    assert trace[-1] == "KeyError: 'why'"
 
 
 def test_flush_waits_until_all_is_written_but_not_for_ever(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -70,4 +71,11 @@ def test_the_last_lines_are_written_at_the_end(tmp_path: Path, workers: int) -> 
     with ServerProcess(tmp_path, {"server": {"log_requests": True}}, "--workers", str(workers)) as server:
         for _ in range(20):
             server.post("/v1/route", {"prompt": "x"})
-    assert server.printed().count('"path":"/v1/route"') == 20
+        assert server.get("/ipr/overview").status == 200
+    lines = server.printed().splitlines()
+    assert len([line for line in lines if '"path":"/v1/route"' in line]) == 20
+    assert "/ipr/overview" not in server.printed()
+    stopping = [line for line in lines if "stopping: no more requests are taken" in line]
+    assert len(stopping) == workers
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO stopping", line) for line in stopping)
+    assert [json.loads(line)["status"] for line in lines if line.startswith("{")] == 20 * [200]

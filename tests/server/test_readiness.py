@@ -76,7 +76,7 @@ def test_a_name_that_is_not_its_own_is_refused(host: bytes | None, status: int) 
     assert asyncio.run(told(made, headers=headers)).status == status
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/chat/completions"])
 def test_without_upstreams_a_server_decides_alone(path: str) -> None:
     reply = asyncio.run(told(application(), path, json.dumps(body_of(MESSAGES)).encode()))
     assert reply.status == 404

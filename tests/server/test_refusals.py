@@ -89,6 +89,13 @@ CASES: list[tuple[str, Any, dict[str, str], int, str]] = [
     ("/v1/chat/completions", body_of(CHAT, model=CANARY), {}, 404, "model: is not known"),
     ("/v1/chat/completions", body_of(CHAT, model=MUTE), {}, 404, f"model: {MUTE} is a candidate without an upstream"),
     ("/v1/chat/completions", body_of(CHAT, model="ipr-judge"), {}, 400, JUDGED),
+    (
+        "/v1/chat/completions",
+        body_of(CHAT, model=FIRST),
+        {"x-ipr-tau": "0.1"},
+        400,
+        "x-ipr-tau: stands beside a candidate that is named",
+    ),
     ("/v1/chat/completions", {"model": "auto"}, {}, 400, "messages: expected the conversation, got none"),
     ("/v1/messages", body_of(MESSAGES), {}, 400, "no upstream of this server speaks anthropic-messages"),
     ("/v1/chat/completions", body_of(CHAT), {}, 502, f"no upstream answered: {FIRST}=connect"),

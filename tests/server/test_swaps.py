@@ -117,9 +117,11 @@ def test_a_damaged_current_changes_nothing_and_is_counted(followed: ServerProces
         current.write_text("0" * 64 + "\n")
         until(lambda: followed.counted(before).get("ipr_swap_failures_total"))
         assert followed.get("/ready").body == {**followed.get("/ready").body, "ready": True, "bundle": serving}
+        assert followed.get("/ready").body["swap"].startswith("CURRENT is not served: Bundle")
         assert followed.post(PATHS[CHAT], body_of(CHAT)).status == 200
     finally:
         current.write_bytes(kept)
+    until(lambda: "swap" not in followed.get("/ready").body)
 
 
 def test_records_replay(
