@@ -9,9 +9,11 @@ import socket
 import sys
 from typing import Any
 
-from ipr_engine.server import app
+from ipr_engine.cli.serve import LOOPBACK
+from ipr_engine.server import ServerConfig, app
 from ipr_engine.server.exchange import JSON, SHORT_WAY
 from ipr_engine.server.http_server import serve
+from ipr_engine.server.server_config import ServerOptions
 
 EMPTY = "/empty"
 
@@ -29,7 +31,7 @@ class Empty:
 
 def emptied() -> Any:
     """Make the application. The empty route is found as `/v1/route` is."""
-    made = app()
+    made = app(None, ServerConfig(server=ServerOptions(hosts=LOOPBACK)))  # as `ipr serve` on loopback
     made.state.ipr.owns_process = True
     made.at_once["POST", EMPTY] = Empty()
     return made
