@@ -109,6 +109,7 @@ class PlainDecisions:
             return None
         took_ns = clock_ns() - begun
         left = not way.reply(200, _HEADERS, written.json)
+        del scope["extensions"][SHORT_WAY]  # the way holds the scope: they would stay until garbage is collected
         told = Told(self._path)
         told.tenant, told.tags, told.asked, told.left = tenant.name, tenant.tags, model, left
         decider.afterwards(self._count, told, number, question, asked, written, took_ns)

@@ -43,6 +43,7 @@ class PolicyBook:
         self._config = config
         self._last = last
         self._kept: OrderedDict[tuple[object, ...], AskedPolicy] = OrderedDict()
+        self._swaps = engine.swaps
 
     def format_exclusions(self, form: RequestFormat | None, bundle: BundleSpec) -> dict[str, str]:
         """Return candidate -> why it cannot answer a request of this format (None: of any)."""
@@ -61,6 +62,10 @@ class PolicyBook:
 
     def kept(self, question: Question) -> AskedPolicy | None:
         """Return the policy of a request, where it is kept."""
+        # a bundle that serves again has a drift flag of its own: its policies are others
+        if self._engine.swaps != self._swaps:
+            self._swaps = self._engine.swaps
+            self._kept.clear()
         key = self._engine.bundle.hash, self._means(question)[0]
         found = self._kept.get(key)
         if found is not None:

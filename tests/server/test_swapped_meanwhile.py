@@ -81,3 +81,22 @@ def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path
     assert asyncio.run(book.of(asked)).policy.bundle_hash == second.name
     engine.swap(first)
     assert asyncio.run(book.of(asked)).policy.bundle_hash == first.name
+
+
+def test_a_bundle_that_serves_again_is_decided_by_policies_of_its_own(tmp_path: Path) -> None:
+    """By those of before no reply would be written the short way, until others have pushed them out."""
+    from ipr_engine.request.controls import NO_CONTROLS
+    from ipr_engine.server.decided import Question
+    from ipr_engine.server.policy_book import PolicyBook
+    from ipr_engine.server.server_config import make_config
+    from ipr_engine.server.tenants import ANYBODY
+
+    first, second = make_siblings(tmp_path, 2)
+    engine = Engine.load(first)
+    book, asked = PolicyBook(engine, make_config(CONFIG)), Question(None, NO_CONTROLS, ANYBODY, "auto")
+    for bundle in (second, first, second):
+        before = asyncio.run(book.of(asked))
+        assert book.kept(asked) is before
+        assert engine.loaded.resolve(before.policy) is before.policy
+        engine.swap(bundle)
+        assert book.kept(asked) is None

@@ -143,4 +143,6 @@ class AsgiApp:
         if shortly:
             scope["extensions"] = {"ipr_engine.short_way": ShortCall(b"".join(pieces), reply)}
         await self._app(scope, receive, send)
+        if shortly:
+            assert scope["extensions"] == {}, "the way and its scope hold each other"
         return reply
