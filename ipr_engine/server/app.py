@@ -21,7 +21,7 @@ from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import Chooser
 from ipr_engine.server.config_checks import as_record_errors, as_service_errors, check_form, placed
 from ipr_engine.server.decision_endpoints import NO_UPSTREAMS, DecisionEndpoints
-from ipr_engine.server.exchange import Exchange
+from ipr_engine.server.exchange import SHORT_WAY, Exchange
 from ipr_engine.server.gateway import Gateway
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.model_list import model_list
@@ -254,6 +254,9 @@ def _unknown(state: ServerState, known: Collection[str]) -> Callable[[Any, Any],
     responses = need("starlette.responses", "a server", "serve")
 
     async def answer(request: Any, error: Any) -> Any:
+        request.scope.get("extensions", {}).pop(
+            SHORT_WAY, None
+        )  # the scope would hold the connection, and the connection the scope
         status = error.status_code
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         meant, why = _meant(path, known)

@@ -141,6 +141,11 @@ class Decider:
             self.afterwards(self.count, decided, prompt, given, answers)
         return decided
 
+    @property
+    def swaps(self) -> int:
+        """Return how often another bundle was put in place."""
+        return self._maker.swaps
+
     def new_id(self) -> str:
         """Return the id of a decision."""
         return self.id_of(next(self.numbers))

@@ -53,7 +53,7 @@ class PlainDecisions:
         self._default = next(iter(config.models))
         self._keys = bool(config.tenants)
         self._most_known = config.server.limits.policies
-        self._serves = ""  # the hash of the bundle that `_known` is of
+        self._swaps = state.decider.swaps  # those after which `_known` was found
         self._known: dict[tuple[str, str], tuple[AskedPolicy, PlainPolicy]] = {}  # (tenant, model) -> without controls
 
     def answer(self, scope: Message) -> Told | None:
@@ -88,9 +88,9 @@ class PlainDecisions:
             elif type(model) is not str or model not in self._models:
                 return None
             question = Question(request, controls, tenant, model)
-            serves = decider.engine.bundle.hash
-            if self._serves != serves:  # what is known of another would be compiled anew, here
-                self._serves = serves
+            swaps = decider.swaps
+            if self._swaps != swaps:  # what is known of another bundle would be compiled anew, here
+                self._swaps = swaps
                 self._known.clear()
             known = self._known.get((tenant.name, model)) if controls is NO_CONTROLS else None
             if known is None:

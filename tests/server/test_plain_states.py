@@ -53,6 +53,22 @@ def test_a_swap_in_the_middle_mixes_no_bundles_up(tmp_path: Path) -> None:
     asyncio.run(ask())
 
 
+def test_a_bundle_that_serves_again_is_asked_the_short_way_again(tmp_path: Path) -> None:
+    first, second = make_siblings(tmp_path, 2)
+
+    async def ask() -> None:
+        engine = Engine.load(first)
+        made = app(engine, make_config({"policy": {"tau": 0.4}}))
+        async with AsgiApp(made) as application:
+            both, body = BothWays(await ready(application)), as_json(PLAIN)
+            assert (await both.ask(body)).plainly
+            engine.swap(second)  # nobody asks meanwhile
+            engine.swap(first)
+            assert (await both.ask(body)).plainly  # the other way compiled it before
+
+    asyncio.run(ask())
+
+
 def test_a_policy_that_does_not_suit_the_next_bundle_is_not_tried_with_every_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
