@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from ipr_engine import Bundle, Engine
+from ipr_engine.bundle import with_calibrations
 from ipr_engine.policy.in_use import PoliciesInUse
 from ipr_engine.serving.decision_writer import DecisionWriter
 from tests.support import skips
 from tests.support.asgi_calls import AsgiApp, ShortCall
 from tests.support.both_ways import HOST, ROUTE, BothWays, as_json, ready, told
 from tests.support.bundles import make_bundle, make_siblings
+from tests.support.calibration_maps import make_map
 from tests.support.serving_encoders import queued_engine
 
 pytest.importorskip("orjson", reason=skips.SERVE)
@@ -54,7 +56,9 @@ def test_a_swap_in_the_middle_mixes_no_bundles_up(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_serves_again_is_asked_the_short_way_again(tmp_path: Path) -> None:
-    first, second = make_siblings(tmp_path, 2)
+    (first,) = make_siblings(tmp_path, 1)
+    bundle = Engine.load(first).bundle
+    calibrated = with_calibrations(bundle, [make_map(bundle)], activate=False)
 
     async def ask() -> None:
         engine = Engine.load(first)
@@ -62,8 +66,8 @@ def test_a_bundle_that_serves_again_is_asked_the_short_way_again(tmp_path: Path)
         async with AsgiApp(made) as application:
             both, body = BothWays(await ready(application)), as_json(PLAIN)
             assert (await both.ask(body)).plainly
-            engine.swap(second)  # nobody asks meanwhile
-            engine.swap(first)
+            engine.swap(calibrated)  # nobody asks meanwhile
+            engine.swap(first)  # what it is calibrated by is another, so its drift flag is
             assert (await both.ask(body)).plainly  # the other way compiled it before
 
     asyncio.run(ask())
