@@ -165,6 +165,8 @@ class ServerState:
             stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.decider.close)
             beside = [asyncio.ensure_future(self._warm_up()), asyncio.ensure_future(self._share())]
+            if self.parent is not None:  # one of several workers takes requests once it is warm: others may be
+                await asyncio.wait(beside[:1])
             try:
                 yield
             finally:

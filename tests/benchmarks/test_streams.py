@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.places import ROOT
 from tests.support.server_configs import CHAT, PATHS, body_of
 from tests.support.skips import SERVE
@@ -45,5 +45,5 @@ def test_every_stream_that_is_asked_for_is_told(read):
         upstream.fail("one", "cut", times=2)
         found = read.streams(url, body, h2load.Load(7, 3, 50.0))
     assert sorted((one.status, one.end) for one in found) == [(200, "broken")] * 2 + [(200, "whole")] * 5
-    nobody = read.streams(f"http://127.0.0.1:{free_port()}", body, h2load.Load(1))
-    assert [(one.status, one.end) for one in nobody] == [(0, "broken")]
+    refused = read.streams(nobody(), body, h2load.Load(1))
+    assert [(one.status, one.end) for one in refused] == [(0, "broken")]

@@ -9,7 +9,7 @@ import pytest
 
 from ipr_engine import Engine
 from tests.support.chromium import PROGRAM, Chromium
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.page_readings import LEFT_OUT, LIVE, PROMPTS, TAU, WIDE, asking
 from tests.support.server_configs import CALLED, CHAT, KEYS, PATHS, SPEAKERS, TEAM_KEY, body_of, gateway_config
 from tests.support.server_process import ServerProcess
@@ -29,7 +29,7 @@ def provider() -> Iterator[UpstreamStub]:
 def gateway(provider: UpstreamStub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A gateway of the default bundle; calls send the key of the tenant `team`."""
     folder = tmp_path_factory.mktemp("gateway")
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     authorization = {"authorization": f"Bearer {TEAM_KEY}"}
     with ServerProcess(folder, config, environment=KEYS, headers=authorization) as server:
         yield server

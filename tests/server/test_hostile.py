@@ -17,7 +17,7 @@ import pytest
 from tests.support import skips
 from tests.support.asgi_calls import AsgiApp, AsgiReply
 from tests.support.hostile_requests import CANARY, REAL, Hostile, HostileRequests
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.memory import resident_bytes
 from tests.support.server_configs import KEYS, MESSAGES, PATHS, TEAM_KEY, gateway_config
 from tests.support.upstream_stub import UpstreamStub
@@ -40,7 +40,7 @@ def application(
     for name, key in KEYS.items():
         monkeypatch.setenv(name, key)
     provider.reset()
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     config["server"]["limits"] |= {"body_bytes": 1 << 20}
     config["server"]["log_requests"] = request.param
     yield app(None, make_config(config))

@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.server_configs import CHAT, EVERY, KEYS, PATHS, TEAM_KEY, body_of, gateway_config
 from tests.support.server_process import ServerProcess
 from tests.support.skips import SERVE
@@ -132,7 +132,7 @@ def test_aiohttp_alone_gives_the_reply_to_the_next_request() -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, UpstreamStub]]:
     """A gateway and its provider, whose connections nobody else uses."""
     with UpstreamStub() as stub:
-        config = gateway_config(stub.url, f"http://127.0.0.1:{free_port()}")
+        config = gateway_config(stub.url, nobody())
         authorization = {"authorization": f"Bearer {TEAM_KEY}"}
         folder = tmp_path_factory.mktemp("alone")
         with ServerProcess(folder, config, environment=KEYS, headers=authorization) as server:

@@ -21,7 +21,7 @@ from tests.support.asgi_calls import AsgiApp
 from tests.support.both_ways import HOST, ROUTE, BothWays, as_json, ready
 from tests.support.bundles import make_bundle
 from tests.support.hostile_requests import REAL, HostileRequests
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.server_configs import KEYS, NARROW_KEY, PROMPTS, TEAM_KEY, gateway_config
 
 pytest.importorskip("orjson", reason=skips.SERVE)
@@ -143,8 +143,7 @@ def keyed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The config of a gateway with tenants; nobody listens behind it."""
     for name, key in KEYS.items():
         monkeypatch.setenv(name, key)
-    nobody = f"http://127.0.0.1:{free_port()}"
-    return gateway_config(nobody, nobody)
+    return gateway_config(nobody(), nobody())
 
 
 def bearer(key: str) -> tuple[bytes, bytes]:

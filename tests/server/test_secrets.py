@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_calls import Reply, free_port
+from tests.support.http_calls import Reply, nobody
 from tests.support.server_configs import (
     CHAT,
     EVERY,
@@ -32,7 +32,7 @@ FORMS = (CHAT, RESPONSES, MESSAGES)
 def talkative(provider: UpstreamStub, tmp_path: Path) -> Iterator[ServerProcess]:
     """A gateway that logs requests and records decisions."""
     provider.reset()
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     config["records"] = {"path": str(tmp_path / "records.jsonl")}
     authorization = {"authorization": f"Bearer {TEAM_KEY}"}
     with ServerProcess(tmp_path, config, environment=KEYS, headers=authorization) as server:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import skips
-from tests.support.http_calls import free_port
+from tests.support.http_calls import free_port, nobody
 from tests.support.local_server import LocalServer
 from tests.support.places import ROOT
 from tests.support.server_configs import CHAT, EVERY, KEYS, PATHS, TEAM_KEY, body_of, gateway_config
@@ -107,7 +107,7 @@ def test_the_spans_of_a_gateway_tell_who_served_and_no_prompt(
     provider: UpstreamStub, tmp_path: Path, receiver: SpanReceiver
 ) -> None:
     provider.reset()
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     config["server"] = {"spans": True}
     environment = {**KEYS, **LATE, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
     with ServerProcess(

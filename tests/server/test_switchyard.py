@@ -16,7 +16,7 @@ import pytest
 
 from ipr_engine import Engine
 from tests.support import skips
-from tests.support.http_calls import HttpCalls, events, free_port
+from tests.support.http_calls import HttpCalls, events, free_port, nobody
 from tests.support.places import ROOT
 from tests.support.server_configs import EVERY, OPENAI, PROMPTS
 from tests.support.server_process import ServerProcess
@@ -151,7 +151,7 @@ def test_a_judge_that_cannot_be_reached_fails_the_request(provider: UpstreamStub
     from switchyard_rust.server import Server
 
     path = tmp_path / "routes.toml"
-    path.write_text(routes(f"http://127.0.0.1:{free_port()}", provider.url))
+    path.write_text(routes(nobody(), provider.url))
     with Server(str(path), 0) as running:
         body = {"model": "by-ipr-cheap", "messages": turns(PROMPTS[0])}
         assert HttpCalls(running.port).post("/v1/chat/completions", body).status == 502

@@ -12,7 +12,7 @@ import pytest
 
 from ipr_engine.bundle import activate
 from tests.support.bundles import make_siblings
-from tests.support.http_calls import free_port
+from tests.support.http_calls import nobody
 from tests.support.server_configs import CHAT, EVERY, KEYS, PATHS, PROMPTS, TEAM_KEY, body_of, gateway_config
 from tests.support.server_process import ServerProcess, until
 from tests.support.upstream_stub import UpstreamStub
@@ -22,7 +22,7 @@ AUTHORIZATION = {"authorization": f"Bearer {TEAM_KEY}"}
 
 @pytest.fixture
 def two(provider: UpstreamStub, tmp_path: Path) -> Iterator[ServerProcess]:
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     with ServerProcess(tmp_path, config, "--workers", "2", environment=KEYS, headers=AUTHORIZATION) as server:
         until(lambda: server.all_ready(2), 20.0, server.printed)
         yield server
@@ -71,7 +71,7 @@ def test_figures_add_up_over_workers_and_outlive_them(two: ServerProcess) -> Non
 def test_stopping_finishes_streams(provider: UpstreamStub, tmp_path: Path, how: signal.Signals) -> None:
     provider.reset()
     provider.fail(EVERY[0], "pace", seconds=0.2)
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     with ServerProcess(tmp_path, config, environment=KEYS, headers=AUTHORIZATION) as server:
         with server.streamed(PATHS[CHAT], body_of(CHAT, model=EVERY[0], stream=True)) as answer:
             first = answer.read1()
@@ -91,7 +91,7 @@ def test_a_stream_that_outlives_the_wait_ends_with_an_error(
 ) -> None:
     provider.reset()
     provider.fail(EVERY[0], "stall", seconds=90)
-    config = gateway_config(provider.url, f"http://127.0.0.1:{free_port()}")
+    config = gateway_config(provider.url, nobody())
     arguments = ("--workers", workers)
     with ServerProcess(tmp_path, config, *arguments, environment=KEYS, headers=AUTHORIZATION) as server:
         with ThreadPoolExecutor(1) as pool:

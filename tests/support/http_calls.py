@@ -8,9 +8,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 WAIT_S = 45.0
+_HELD: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+@cache
+def nobody() -> str:
+    """Return an address where nobody listens, and nobody else can: this process has its port, until it ends."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
 def events(content: bytes) -> list[dict[str, Any]]:
