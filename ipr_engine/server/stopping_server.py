@@ -13,5 +13,7 @@ class StoppingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         waiting = self.config.loaded_app.state.ipr.in_flight
-        logging.getLogger(__name__).info("stopping: no more requests are taken, %d are finished", waiting)
+        logging.getLogger(__name__).info(
+            "stopping: no more requests are taken; %d under way are finished first", waiting
+        )
         await super().shutdown(sockets)

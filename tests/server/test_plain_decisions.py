@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.support.server_configs import KEYS, NARROW_KEY, PROMPTS, TEAM_KEY, ga
 pytest.importorskip("orjson", reason=skips.SERVE)
 from ipr_engine.server import app
 from ipr_engine.server.server_config import ServerConfig, make_config
+from ipr_engine.server.server_state import REQUEST_LOG
 
 USER = {"role": "user", "content": "Why is the sky blue? Ĝis é 日本 😀"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -200,37 +200,23 @@ def counted(text: bytes) -> list[str]:
     return [line for line in lines if of_times.search(line) is None]
 
 
-class Lines(logging.Handler):
-    """A `Lines` keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(re.sub(r'"(?:id|ms|at)": ?[^,}]*|[0-9a-f]{24}|[\d.]+ ?ms', "", record.getMessage()))
-
-
-@pytest.fixture
-def lines() -> Iterator[Lines]:
-    logger, made = logging.getLogger("ipr_engine.server.requests"), Lines()
-    level = logger.level
-    logger.addHandler(made)
-    logger.setLevel(logging.INFO)
-    yield made
-    logger.removeHandler(made)
-    logger.setLevel(level)
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines of requests, but for what differs each time."""
+    lines = (record.getMessage() for record in caplog.records if record.name == REQUEST_LOG)
+    varies = re.compile(r'"(?:id|ms|at)": ?[^,}]*|[0-9a-f]{24}|[\d.]+ ?ms')
+    return [varies.sub("", line) for line in lines if ROUTE in line]
 
 
 @pytest.mark.parametrize("shadowed", [False, True], ids=["alone", "with a shadow"])
 def test_both_ways_are_counted_and_told_alike(
-    keyed: dict[str, Any], lines: Lines, shadowed: bool, tmp_path: Path
+    keyed: dict[str, Any], caplog: pytest.LogCaptureFixture, shadowed: bool, tmp_path: Path
 ) -> None:
     if shadowed:
         keyed["shadow"] = {"bundle": str(make_bundle(tmp_path, models=3))}
 
     async def ask(shortly: bool) -> tuple[list[str], Any, list[str]]:
-        lines.said.clear()
+        caplog.clear()
+        caplog.set_level(logging.INFO, REQUEST_LOG)
         async with AsgiApp(app(None, make_config(keyed))) as application:
             await ready(application)
             headers = [HOST, bearer(TEAM_KEY)]
@@ -244,7 +230,7 @@ def test_both_ways_are_counted_and_told_alike(
             overview = json.loads((await application.call("GET", "/ipr/overview", headers, [])).content)
             for one in overview["recent"]["decisions"]:
                 del one["id"], one["at"]
-            return counted(figures.content), overview["recent"], [line for line in lines.said if ROUTE in line]
+            return counted(figures.content), overview["recent"], lines_of(caplog)
 
     (counts, recent, said), (of_others, known, heard) = asyncio.run(ask(True)), asyncio.run(ask(False))
     assert counts == of_others
