@@ -254,9 +254,8 @@ def _unknown(state: ServerState, known: Collection[str]) -> Callable[[Any, Any],
     responses = need("starlette.responses", "a server", "serve")
 
     async def answer(request: Any, error: Any) -> Any:
-        request.scope.get("extensions", {}).pop(
-            SHORT_WAY, None
-        )  # the scope would hold the connection, and the connection the scope
+        # the scope would hold the connection, and the connection the scope
+        request.scope.get("extensions", {}).pop(SHORT_WAY, None)
         status = error.status_code
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
         meant, why = _meant(path, known)
