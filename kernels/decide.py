@@ -84,7 +84,7 @@ def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
 )  # fmt: skip
 def decide_kernel(
     x, weights, vectors, policies, policy_of_row, billed_tokens, given_tokens, extra_usd, row_allowed,
-    states, token_mask,
+    states, lengths,
     quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to,
     adapters, flags, arrivals,
     batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
@@ -107,7 +107,7 @@ def decide_kernel(
 
     if POOLING != "none":
         pool_rows(
-            states, token_mask, x, first_row, batch, tokens, DIM, POOLING, NORMALIZE,
+            states, lengths, x, first_row, batch, tokens, DIM, POOLING, NORMALIZE,
             BLOCK_ROWS, BLOCK_TOKENS, BLOCK_POOL,
         )  # fmt: skip
 

@@ -135,7 +135,7 @@ class GpuRequest:
         extra_usd: (batch, models) or (models,) float32. None: 0.
         allowed: (batch, models) or (models,) bool or uint8, anded with the policy's. None: the policy's alone.
         states: (batch, tokens, dim) float32, float16 or bfloat16, the encoder's last hidden state, or None.
-        token_mask: (batch, tokens) int64, 0 = padding; with `states`.
+        lengths: (batch,) int32, tokens of each row, padding is on its right; with `states`. Beyond 0 to tokens: the nearer of both.
         pooling, normalize: how states become x ("mean", "cls", "last"); "none" without states.
     """
 
@@ -146,7 +146,7 @@ class GpuRequest:
     extra_usd: Any = None
     allowed: Any = None
     states: Any = None
-    token_mask: Any = None
+    lengths: Any = None
     pooling: Pooling = "none"
     normalize: bool = False
 

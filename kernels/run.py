@@ -67,7 +67,7 @@ def kernel_arguments(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> t
         "extra_usd": floats if request.extra_usd is None else request.extra_usd,
         "row_allowed": byte if request.allowed is None else request.allowed.view(torch.uint8),
         "states": floats if request.states is None else request.states,
-        "token_mask": nothing if request.token_mask is None else request.token_mask,
+        "lengths": nothing.view(torch.int32) if request.lengths is None else request.lengths,
         "quality": result.quality, "tokens_out": result.tokens_out, "cost_usd": result.cost_usd,
         "threshold_to": result.threshold, "gap_to": result.gap, "index_to": result.index,
         "status_to": result.status, "cause_to": result.cause,
@@ -98,17 +98,15 @@ def _check_pooling(plan: GpuPlan, request: GpuRequest, batch: int) -> int:
     """Return the number of tokens, 0 without pooling."""
     if request.pooling not in ("none", "mean", "cls", "last"):
         raise InvalidInputError(f"pooling: expected 'none', 'mean', 'cls' or 'last', got {request.pooling!r}")
-    if (request.pooling == "none") != (request.states is None) or (request.states is None) != (
-        request.token_mask is None
-    ):
-        raise InvalidInputError("states: expected states, token_mask and a pooling together, or none of them")
+    if (request.pooling == "none") != (request.states is None) or (request.states is None) != (request.lengths is None):
+        raise InvalidInputError("states: expected states, lengths and a pooling together, or none of them")
     if request.states is None:
         if request.normalize:
             raise InvalidInputError("normalize: expected False without states: x is taken as it is")
         return 0
     torch = need("torch", PURPOSE, "gpu")
-    tokens = int(request.token_mask.shape[-1])
-    _check(plan, "token_mask", request.token_mask, [(batch, tokens)], [torch.int64])
+    tokens = int(request.states.shape[1]) if request.states.dim() == 3 else 0
+    _check(plan, "lengths", request.lengths, [(batch,)], [torch.int32])
     _check(plan, "states", request.states, [(batch, tokens, plan.dim)], [getattr(torch, name) for name in TYPES])
     return tokens
 

@@ -23,7 +23,7 @@ Pooling = Literal["none", "mean", "cls", "last"]
 TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 POINTERS = (
     "x", "weights", "vectors", "policies", "policy_of_row", "billed_tokens", "given_tokens", "extra_usd", "row_allowed",
-    "states", "token_mask",
+    "states", "lengths",
     "quality", "tokens_out", "cost_usd", "threshold_to", "gap_to", "index_to", "status_to", "cause_to",
     "adapters", "flags", "arrivals",
 )  # fmt: skip
@@ -32,7 +32,7 @@ INTEGERS = (
     "batch", "models", "policy_count", "billed_stride", "billed_step", "given_stride", "extra_stride", "allowed_stride",
     "tokens",
 )  # fmt: skip
-_INT32 = {"policy_of_row", "index_to", "flags", "arrivals"}
+_INT32 = {"policy_of_row", "lengths", "index_to", "flags", "arrivals"}
 _UINT8 = {"row_allowed", "status_to", "cause_to"}
 
 
@@ -134,7 +134,7 @@ class KernelVariant:
         """Return Triton's type of each argument, in order; "*" is a pointer, aligned to 16 bytes."""
         types = dict.fromkeys(POINTERS, "*fp32")
         types |= dict.fromkeys(_INT32, "*i32") | dict.fromkeys(_UINT8, "*u8")
-        types |= {"token_mask": "*i64", "weights": f"*{TYPES[self.weights]}", "states": f"*{TYPES[self.states]}"}
+        types |= {"weights": f"*{TYPES[self.weights]}", "states": f"*{TYPES[self.states]}"}
         return types | dict.fromkeys(INTEGERS, "i32")
 
     def constants(self, params: LaunchParams) -> dict[str, Any]:

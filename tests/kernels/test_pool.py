@@ -30,10 +30,14 @@ def request_of_x(rng):
 def pooled_launch(request_of_x, states, lengths, pooling="mean", normalize=True, params=None):
     plan = GpuPlan(request_of_x.heads, device=DEVICE, launch=params)
     plan.set_policy(0, **request_of_x.policy)
-    mask = np.arange(states.shape[1]) < np.asarray(lengths)[:, None]
     plain = vars(gpu_request(request_of_x, BATCH))
     x = torch.full((BATCH, DIM), float("nan"), device=DEVICE)
-    pooled = {"states": states, "token_mask": tensor(mask.astype(np.int64)), "pooling": pooling, "normalize": normalize}
+    pooled = {
+        "states": states,
+        "lengths": tensor(np.asarray(lengths, np.int32)),
+        "pooling": pooling,
+        "normalize": normalize,
+    }
     brought = GpuRequest(**{**plain, "x": x, **pooled})
     result = GpuResult(plan, BATCH)
     poison(result)
@@ -74,6 +78,18 @@ def test_padding_on_the_right_changes_no_bit(rng, request_of_x):
     first, second = (run().numpy() for run in runs)
     assert {part: first[part].tobytes() for part in PARTS} == {part: second[part].tobytes() for part in PARTS}
     assert torch.equal(runs[0].request.x, runs[1].request.x)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_a_length_outside_of_the_row_is_the_nearest_that_lies_in_it(rng, request_of_x, pooling):
+    """A row that read on would see the next one's tokens, the last row NaN."""
+    block = tensor(rng.standard_normal((BATCH + 1, TOKENS, DIM)).astype(np.float32))
+    block[BATCH] = float("nan")
+    lengths, nearest = ([TOKENS + 1, 2**31 - 1, 4, -1, 2 * TOKENS], [TOKENS, TOKENS, 4, 0, TOKENS])
+    got, exact = (pooled_launch(request_of_x, block[:BATCH], one, pooling) for one in (lengths, nearest))
+    got(), exact()
+    assert got.request.x.cpu().numpy().tobytes() == exact.request.x.cpu().numpy().tobytes()
+    assert got.request.x.isnan().any(dim=1).tolist() == [False, False, False, True, False]
 
 
 def test_a_row_without_tokens_fails_alone(rng, request_of_x):
