@@ -83,7 +83,7 @@ for part in "$@"; do
             # shellcheck disable=SC2086
             step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
                 tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/gpu_router/test_lost_device.py \
-                tests/kernels/test_device.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
+                tests/kernels/test_device.py tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
         else
             echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
         fi
