@@ -292,6 +292,9 @@ class GpuResult:
         self.arrivals = torch.zeros(row_blocks + 1, dtype=torch.int32, device=plan.device)
 
     def numpy(self) -> dict[str, npt.NDArray[Any]]:
-        """Copy the answers to the host; this waits for the launch."""
+        """Return the answers as arrays: copies, which wait for the launch, or views of a block that was given on the host.
+
+        Whoever reads those has waited: for `done`, or for the stream.
+        """
         views = result_views(self.block.cpu(), self.batch, self.models)
         return {name: view.numpy() for name, view in views.items()}

@@ -123,6 +123,10 @@ def _check_told(plan: GpuPlan, request: GpuRequest, result: GpuResult) -> None:
     if (result.done is None) != (request.sequence is None):
         raise InvalidInputError("sequence: expected one where the result has `done`, and none where it has not")
     if request.sequence is not None:
+        if not result.batch:
+            raise InvalidInputError(
+                "batch: expected at least one row where the host is told: an empty batch launches nothing"
+            )
         check_tensor(plan, "sequence", request.sequence, [(1,)], [need("torch", PURPOSE, "gpu").int32], host=True)
 
 

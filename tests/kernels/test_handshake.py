@@ -103,6 +103,11 @@ def test_a_place_that_does_not_fit_is_named(rng, name, wrong, told):
         GpuResult(plan, 3, **{name: wrong})
 
 
+def test_an_empty_batch_would_never_tell(rng):
+    with pytest.raises(InvalidInputError, match=r"^batch: expected at least one row where the host is told"):
+        told_launch(make_request(rng, 0, 11, 63), 0)
+
+
 def test_a_second_place_for_an_x_that_is_given_is_refused(rng):
     plain = launch(make_request(rng, 3, 11, 63))
     result = GpuResult(plain.plan, 3, x_copy=torch.zeros(3, 63, device=DEVICE))
