@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network; about twelve minutes.
 #
-#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor decide text tests tune roofs peers sanitize counters; default all
+#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor decide last text tests tune roofs peers sanitize counters; default all
 #
 # Each part is a process of its own with a time limit, and appends to the results as it goes: what was measured stands if a
 # later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
 encoder=$1
 shift
-[ $# -ge 1 ] || set -- floor decide text tests tune roofs peers sanitize counters
+[ $# -ge 1 ] || set -- floor decide last text tests tune roofs peers sanitize counters
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
 IPR_DEVICE=${IPR_DEVICE:-cuda}
@@ -60,8 +60,8 @@ build() {
 
 for part in "$@"; do
     case $part in
-    floor | decide | text | tests | tune | roofs | peers | sanitize | counters) ;;
-    *) echo "PART: expected floor, decide, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
+    floor | decide | last | text | tests | tune | roofs | peers | sanitize | counters) ;;
+    *) echo "PART: expected floor, decide, last, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
     esac
 done
 
@@ -73,6 +73,7 @@ for part in "$@"; do
     case $part in
     floor) measure floor 60 ;;
     decide) measure decide 90 ;;
+    last) measure last 60 ;;
     text) measure text 150 ;;
     tune) measure tune 120 ;;
     roofs) measure roofs 40 ;;
@@ -83,7 +84,7 @@ for part in "$@"; do
             # shellcheck disable=SC2086
             step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
                 tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/gpu_router/test_lost_device.py \
-                tests/kernels/test_device.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
+                tests/kernels/test_device.py tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
         else
             echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
         fi

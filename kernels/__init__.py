@@ -1,6 +1,6 @@
 """This room holds the GPU code, importable as `ipr_engine.kernels` alone (docs/kernels.md).
 
-    decide.py   the Triton kernel: docs/decide.md in one launch; activate.py, choose.py, pool.py are its parts
+    decide.py   the Triton kernel: docs/decide.md in one launch; activate.py, choose.py, pool.py, handshake.py are its parts
     plan.py     GpuPlan: heads, policies and working memory on the device; GpuResult: the answers in one block
     run.py      decide(plan, x, ...): checks, then the launch
     packing.py  heads and policies as the arrays that the kernel reads

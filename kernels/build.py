@@ -17,12 +17,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
 from .cubin import CubinMetadata, write
-from .variant import KernelVariant, LaunchParams, launch_params, options
+from .variant import KernelVariant, LaunchParams, launch_params, options, takes_pdl
 
 PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -32,7 +33,13 @@ _GRAPH = KernelVariant(dim=384, given=True, extra=True, row_mask=True)
 _TRUNK = replace(_GRAPH, hidden=64, trunk=True)
 _ADAPTERS = replace(_TRUNK, identity=True, rank=4, activation="gelu")
 
-# Built, recorded and tested ahead of time (AOT): name -> (variant, number of candidates).
+# Behind an encoder that leaves its last LayerNorm to the reader: the last node of its graph, answers in the host's memory.
+_LAST_NODE = replace(
+    _TRUNK, weights="float16", pooling="mean", normalize=True, states="float16", state_eps=1e-12, x_copy=True, done=True,
+    pdl=True,
+)  # fmt: skip
+
+# Built, recorded and tested ahead of time (AOT): name -> (variant, number of candidates); KernelVariant.on(architecture) of each.
 AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
     "linear": (_GRAPH, 11),
     "linear_static": (replace(_GRAPH, dim=256), 11),  # the embedded table's dim
@@ -42,6 +49,7 @@ AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
         replace(_TRUNK, weights="float16", pooling="mean", normalize=True, states="float16"),
         11,
     ),
+    "trunk_fp16_norm_pooled": (_LAST_NODE, 11),
     "adapters": (_ADAPTERS, 11),
     "adapters_32": (_ADAPTERS, 32),
     "adapters_64": (_ADAPTERS, 64),
@@ -51,15 +59,17 @@ AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
 }
 
 
-def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:
-    """Compile one variant for one architecture.
+def compile_kernel(variant: KernelVariant, params: LaunchParams, arch: str) -> Any:
+    """Compile one variant for one architecture; the answer is Triton's, with its text in PTX and its cubin in `asm`.
 
     Raises:
         BackendUnavailableError: triton is missing, or runs its interpreter in this process.
-        InvalidInputError: an unknown architecture.
+        InvalidInputError: an unknown architecture, or one that has no programmatic dependent launch where `pdl` asks for it.
     """
     if arch not in ARCHITECTURES:
         raise InvalidInputError(f"arch: expected one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+    if variant.pdl and not takes_pdl(arch):
+        raise InvalidInputError(f"pdl: expected an architecture from sm_90 on, got {arch}; leave it out")
     triton = need("triton", PURPOSE, "gpu")
     if triton.knobs.runtime.interpret:
         raise BackendUnavailableError(
@@ -80,7 +90,15 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
         attrs=aligned,
     )
     target = backends.GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)  # threads a warp
-    compiled = triton.compile(source, target=target, options=options(params))
+    return triton.compile(source, target=target, options=options(params, pdl=variant.pdl))
+
+
+def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:
+    """Compile one variant for one architecture and read from the cubin what it needs.
+
+    Raises: as compile_kernel; BackendUnavailableError where the cubin's parameters are not the ones that a launch gives.
+    """
+    compiled = compile_kernel(variant, params, arch)
     for name in ("global_scratch_size", "profile_scratch_size"):
         if getattr(compiled.metadata, name, 0):
             raise BackendUnavailableError(
@@ -92,17 +110,21 @@ def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tu
         kernel=compiled.metadata.name,
         arch=arch,
         shared_bytes=compiled.metadata.shared,
-        triton=triton.__version__,
+        triton=_version(),
         variant=variant,
         params=params,
         resources=read_resources(cubin),
     )
     if read_parameter_bytes(cubin) != metadata.argument_bytes():
         raise BackendUnavailableError(
-            f"{PURPOSE}: triton {triton.__version__} gave the kernel parameters of {read_parameter_bytes(cubin)} bytes, "
+            f"{PURPOSE}: triton {_version()} gave the kernel parameters of {read_parameter_bytes(cubin)} bytes, "
             f"expected {metadata.argument_bytes()}"
         )
     return cubin, metadata
+
+
+def _version() -> str:
+    return str(need("triton", PURPOSE, "gpu").__version__)
 
 
 def read_resources(cubin: bytes) -> dict[str, int]:
@@ -154,10 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     archs, out, models, shipped = (parsed.pop(name) for name in ("arch", "out", "models", "shipped"))
     if (models is None) != (parsed["dim"] is None) or (models is not None and shipped):
         parser.error("--models and --dim go together, and without --shipped")
-    wanted = [(KernelVariant(**parsed), models)] if models else [AOT_VARIANTS[name] for name in shipped or AOT_VARIANTS]
     try:
-        for variant, count in wanted:
-            for arch in archs:
+        for arch in archs:
+            if models:
+                wanted = [(KernelVariant(**parsed), models)]
+            else:
+                wanted = [(AOT_VARIANTS[name][0].on(arch), AOT_VARIANTS[name][1]) for name in shipped or AOT_VARIANTS]
+            for variant, count in wanted:
                 print(write(out, *compile_cubin(variant, launch_params(count, arch), arch)))
     except IprError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -31,6 +31,7 @@ from .choose import (
     load_allowed,
     store_rows,
 )
+from .handshake import tell_host, wait_for_earlier_kernels
 from .pool import pool_rows
 
 
@@ -84,17 +85,19 @@ def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
 )  # fmt: skip
 def decide_kernel(
     x, weights, vectors, policies, policy_of_row, billed_tokens, given_tokens, extra_usd, row_allowed,
-    states, token_mask,
-    quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to,
+    states, lengths, norm_scale, norm_shift, sequence,
+    quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to, x_copy, done,
     adapters, flags, arrivals,
     batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
     DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
-    POOLING: tl.constexpr, NORMALIZE: tl.constexpr,
+    POOLING: tl.constexpr, NORMALIZE: tl.constexpr, STATE_EPS: tl.constexpr, X_COPY: tl.constexpr,
+    DONE: tl.constexpr, PDL: tl.constexpr,
     ONE_PROGRAM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_POOL: tl.constexpr,
+    UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
+    POOL_PARTS: tl.constexpr, POOL_WIDTH: tl.constexpr,
 ):  # fmt: skip
     DP: tl.constexpr = (DIM + 127) // 128 * 128  # packing.DIM_PADDING
     HP: tl.constexpr = (HIDDEN + 63) // 64 * 64  # packing.HIDDEN_PADDING
@@ -104,12 +107,6 @@ def decide_kernel(
     candidates = tl.program_id(1) * BLOCK_MODELS + tl.arange(0, BLOCK_MODELS)  # (BLOCK_MODELS,)
     real = candidates < models
     padded = (models + 15) // 16 * 16
-
-    if POOLING != "none":
-        pool_rows(
-            states, token_mask, x, first_row, batch, tokens, DIM, POOLING, NORMALIZE,
-            BLOCK_ROWS, BLOCK_TOKENS, BLOCK_POOL,
-        )  # fmt: skip
 
     # where the parts of `weights` begin
     len_at = weights
@@ -127,7 +124,15 @@ def decide_kernel(
     if HAS_IDENTITY:
         out_at += models * HP
 
-    # Issue the policy and price loads first: they do not depend on x.
+    # Issue the loads that do not depend on x first, those of the heads before the wait for what earlier kernels write.
+    bias = tl.load(vectors + candidates, mask=real, other=0.0)
+    len_bias = tl.load(vectors + padded + candidates, mask=real, other=0.0)
+    len_cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)
+    tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)
+    if PDL:
+        wait_for_earlier_kernels()
+    if DONE:
+        number = tl.load(sequence)
     inside = live[:, None] & real[None, :]
     of_row = tl.load(policy_of_row + rows, mask=live, other=0)
     known = (of_row >= 0) & (of_row < policy_count)
@@ -145,10 +150,13 @@ def decide_kernel(
     allowed = load_allowed(
         policy, known, row_allowed, rows, live, candidates, models, padded, allowed_stride, HAS_ROW_MASK
     )
-    bias = tl.load(vectors + candidates, mask=real, other=0.0)
-    len_bias = tl.load(vectors + padded + candidates, mask=real, other=0.0)
-    len_cap = tl.load(vectors + 2 * padded + candidates, mask=real, other=0.0)
-    tie_rank = tl.load(vectors + 3 * padded + candidates, mask=real, other=NEVER)
+
+    if POOLING != "none":
+        pool_rows(
+            states, lengths, norm_scale, norm_shift, x, x_copy, first_row, batch, tokens,
+            DIM, POOLING, NORMALIZE, STATE_EPS, X_COPY,
+            BLOCK_ROWS, BLOCK_TOKENS, POOL_PARTS, POOL_WIDTH,
+        )  # fmt: skip
 
     # One loop over dim for three products, which read the same block of x.
     units = tl.arange(0, BLOCK_HIDDEN)
@@ -254,6 +262,8 @@ def decide_kernel(
             threshold_to, gap_to, index_to, status_to, cause_to, rows, live, count, bad_quality != 0, bad_cost != 0,
             hi, level, threshold, index, best, hi_others, level_others, entering, fixed,
         )  # fmt: skip
+        if DONE:
+            tell_host(done, number, arrivals + tl.num_programs(0), tl.num_programs(0))
     else:
         programs = tl.num_programs(1)
         tl.store(flags + rows * programs + tl.program_id(1), bad_quality, mask=live)
@@ -268,3 +278,5 @@ def decide_kernel(
                 rows, live, models, padded, programs, allowed_stride, alpha_hi, alpha_lo, offset, worth, fixed,
                 HAS_ROW_MASK, BLOCK_ROWS, BLOCK_MODELS, BLOCK_CHOICE,
             )  # fmt: skip
+            if DONE:
+                tell_host(done, number, arrivals + tl.num_programs(0), tl.num_programs(0))

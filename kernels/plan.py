@@ -37,7 +37,7 @@ class GpuPlan:
         policies: rows of the policies buffer; a row that was never set allows nobody.
         launch: None takes launch.json's entry for the number of candidates and the device.
     Attributes:
-        models, dim, hidden, rank, has_tokens: of the heads.
+        models, dim, hidden, rank, has_tokens: of the heads. arch: the device's, "sm_90" say; None on the CPU.
         weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same variant may be copied into
             the first two in stream order; launches after the copy use them.
         nothing: (1,) int64, 0: what a launch points to in place of what a request leaves out.
@@ -67,7 +67,8 @@ class GpuPlan:
         self.hidden = 0 if heads.out is None else heads.out.shape[1]
         self.rank = 0 if heads.down is None else heads.down.shape[1]
         self.has_tokens = heads.len_skip is not None
-        self.launch = launch or launch_params(self.models, _arch(torch, self.device))
+        self.arch = _arch(torch, self.device)
+        self.launch = launch or launch_params(self.models, self.arch)
         check_fits(self.launch, self.models)
         packed = torch.from_numpy(pack_weights(heads)).to(getattr(torch, dtype))
         if packed.numel() >= 2**31:  # the kernel counts them in int32
@@ -77,6 +78,10 @@ class GpuPlan:
         self.weights = packed.to(self.device)
         self.vectors = torch.from_numpy(pack_vectors(heads)).to(self.device)
         shape = (policies, policy_width(self.models))
+        if policies * shape[1] >= 2**31:
+            raise InvalidInputError(
+                f"policies: expected rows of {shape[1]} numbers, fewer than 2^31 of them in all, got {policies} rows"
+            )
         self.policies = torch.zeros(shape, dtype=torch.float32, device=self.device)
         self.nothing = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._checker = DecidePlan(heads)
@@ -101,15 +106,9 @@ class GpuPlan:
         torch = need("torch", PURPOSE, "gpu")
         self.policies[row].copy_(torch.from_numpy(self.pack_policy(**terms)))
 
-    def variant(
-        self, *, given: bool = False, extra: bool = False, row_mask: bool = False, pooling: Pooling = "none",
-        normalize: bool = False, states: WeightType = "float32",
-    ) -> KernelVariant:  # fmt: skip
-        """Return the kernel variant of these heads, for requests with the optional inputs that are named true."""
-        return KernelVariant(
-            **self._fixed, given=given, extra=extra, row_mask=row_mask, pooling=pooling, normalize=normalize,
-            states=states,
-        )  # fmt: skip
+    def variant(self, **asked: Any) -> KernelVariant:
+        """Return the kernel variant of these heads; asked: KernelVariant's fields that tell of a request and its launch."""
+        return KernelVariant(**self._fixed, **asked)
 
     def grid(self, batch: int) -> tuple[int, int, int]:
         """Return the programs of a launch over `batch` rows."""
@@ -124,8 +123,20 @@ def _arch(torch: Any, device: Any) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateNorm:
+    """A `StateNorm` is a LayerNorm over a token's numbers: scale, shift (dim,) float32 on the plan's device, eps > 0."""
+
+    scale: Any
+    shift: Any
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpuRequest:
     """A `GpuRequest` holds a launch's inputs, C-contiguous torch tensors on the plan's device; a captured graph reads them at each replay.
+
+    billed_tokens, policy_of_row, tokens_out, extra_usd, allowed, lengths and sequence may lie in pinned memory of the host: a
+    launch reads them where they are, at PCIe's latency.
 
     Attributes:
         x: (batch, dim) float32; written by the launch where `states` are given.
@@ -135,8 +146,10 @@ class GpuRequest:
         extra_usd: (batch, models) or (models,) float32. None: 0.
         allowed: (batch, models) or (models,) bool or uint8, anded with the policy's. None: the policy's alone.
         states: (batch, tokens, dim) float32, float16 or bfloat16, the encoder's last hidden state, or None.
-        token_mask: (batch, tokens) int64, 0 = padding; with `states`.
+        lengths: (batch,) int32, tokens of each row, padding is on its right; with `states`. Beyond 0 to tokens: the nearer of both.
         pooling, normalize: how states become x ("mean", "cls", "last"); "none" without states.
+        norm: the LayerNorm that each token of the states still has to pass, or None.
+        sequence: (1,) int32, the number that the launch stores in its result's `done`; None where that has none.
     """
 
     x: Any
@@ -146,9 +159,11 @@ class GpuRequest:
     extra_usd: Any = None
     allowed: Any = None
     states: Any = None
-    token_mask: Any = None
+    lengths: Any = None
     pooling: Pooling = "none"
     normalize: bool = False
+    norm: StateNorm | None = None
+    sequence: Any = None
 
     @classmethod
     def buffers(cls, plan: GpuPlan, batch: int, *, optional: bool = True, **given: Any) -> GpuRequest:
@@ -172,6 +187,26 @@ class GpuRequest:
             made["extra_usd"] = full(shape, 0, torch.float32)
             made["allowed"] = full(shape, 1, torch.uint8)
         return cls(**{**made, **given})
+
+
+def check_tensor(
+    plan: GpuPlan, name: str, tensor: Any, shapes: list[tuple[int, ...]], dtypes: list[Any], *, host: bool = False
+) -> None:
+    """Raise InvalidInputError where a tensor is not what a launch of `plan` takes; host: it may be pinned memory of the host."""
+    if tuple(tensor.shape) not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise InvalidInputError(f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        raise InvalidInputError(f"{name}: expected {' or '.join(map(str, dtypes))}, got {tensor.dtype}")
+    here = (tensor.device.type, tensor.device.index or 0)
+    on_device = here == (plan.device.type, plan.device.index or 0)
+    if not on_device and not (host and tensor.device.type == "cpu" and tensor.is_pinned()):
+        or_pinned = " or in pinned memory" if host else ""
+        raise InvalidInputError(
+            f"{name}: expected a tensor on {plan.device}, as the plan{or_pinned}, got one on {tensor.device}"
+        )
+    if not tensor.is_contiguous() or tensor.data_ptr() % 16:  # build.py promises the compiler 16 bytes
+        raise InvalidInputError(f"{name}: expected a contiguous tensor aligned to 16 bytes; copy it with .clone()")
 
 
 # The results of each row: type and bytes of an element; `models` of them where a name is in PER_MODEL.
@@ -204,17 +239,24 @@ def result_views(block: Any, batch: int, models: int) -> dict[str, Any]:
 
 
 class GpuResult:
-    """A `GpuResult` holds the answers of a batch on the device, with the fields of DecideResult, and the launch's own working memory.
+    """A `GpuResult` holds the answers of a batch, with the fields of DecideResult, and the launch's own working memory on the device.
 
     Two launches that may run at the same time need two of these.
 
+    Args:
+        block, x_copy, done: as the attributes of those names. In pinned memory of the host the launch writes them there,
+            and nothing has to be copied; a block there needs heads that one program decides.
     Attributes:
-        block: uint8, all answers: one copy takes them to the host (result_views reads them there).
+        block: uint8, all answers, result_layout's bytes; made on the device where none is given: one copy takes them to the
+            host (result_views reads them there).
+        x_copy: (batch, dim) float32, a second place for an x that the launch makes of token states, or None.
+        done: (1,) int32: the last thing that the launch does is to store the request's sequence number here. A host that
+            sees it (an acquire load) sees all answers. None: nobody is told.
         quality, tokens_out, cost_usd: (batch, models) float32. threshold, gap: (batch,) float32.
         index: (batch,) int32. status, cause: (batch,) uint8.
     """
 
-    def __init__(self, plan: GpuPlan, batch: int) -> None:
+    def __init__(self, plan: GpuPlan, batch: int, *, block: Any = None, x_copy: Any = None, done: Any = None) -> None:
         torch = need("torch", PURPOSE, "gpu")
         if batch * plan.models * max(plan.rank, 1) >= 2**31:
             raise InvalidInputError(
@@ -224,19 +266,35 @@ class GpuResult:
             raise InvalidInputError(f"batch: expected batch * dim below 2^31, got {batch} * {plan.dim}")
         self.batch, self.models = batch, plan.models
         _, size = result_layout(batch, plan.models)
-        self.block = torch.empty(size, dtype=torch.uint8, device=plan.device)
+        if block is not None:
+            check_tensor(plan, "block", block, [(size,)], [torch.uint8], host=True)
+            if not plan.launch.one_program and block.device.type != plan.device.type:
+                raise InvalidInputError(
+                    f"block: expected one on {plan.device}, since several programs decide {plan.models} candidates and the "
+                    f"last one reads their answers back, got one on {block.device}; copy the answers from there"
+                )
+        self.block = torch.empty(size, dtype=torch.uint8, device=plan.device) if block is None else block
+        for name, tensor, shape, dtype in (
+            ("x_copy", x_copy, (batch, plan.dim), torch.float32), ("done", done, (1,), torch.int32)
+        ):  # fmt: skip
+            if tensor is not None:
+                check_tensor(plan, name, tensor, [shape], [dtype], host=True)
+        self.x_copy, self.done = x_copy, done
         views = result_views(self.block, batch, plan.models)
         self.quality, self.tokens_out, self.cost_usd = views["quality"], views["tokens_out"], views["cost_usd"]
         self.threshold, self.gap, self.index = views["threshold"], views["gap"], views["index"]
         self.status, self.cause = views["status"], views["cause"]
         row_blocks, programs, _ = plan.grid(batch)
-        # Working memory: products of the adapters, what each program found bad, and how many programs are done. The kernel
-        # sets `arrivals` back to 0, so it is zeroed once.
+        # Working memory: products of the adapters, what each program found bad, and how many programs of a row block, and
+        # last how many row blocks, are done. The kernel sets `arrivals` back to 0, so it is zeroed once.
         self.adapters = torch.empty(max(batch * plan.models * plan.rank, 1), dtype=torch.float32, device=plan.device)
         self.flags = torch.empty(max(batch * programs, 1), dtype=torch.int32, device=plan.device)
-        self.arrivals = torch.zeros(max(row_blocks, 1), dtype=torch.int32, device=plan.device)
+        self.arrivals = torch.zeros(row_blocks + 1, dtype=torch.int32, device=plan.device)
 
     def numpy(self) -> dict[str, npt.NDArray[Any]]:
-        """Copy the answers to the host; this waits for the launch."""
+        """Return the answers as arrays: copies, which wait for the launch, or views of a block that was given on the host.
+
+        Whoever reads those has waited: for `done`, or for the stream.
+        """
         views = result_views(self.block.cpu(), self.batch, self.models)
         return {name: view.numpy() for name, view in views.items()}

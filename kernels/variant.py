@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -23,8 +23,8 @@ Pooling = Literal["none", "mean", "cls", "last"]
 TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 POINTERS = (
     "x", "weights", "vectors", "policies", "policy_of_row", "billed_tokens", "given_tokens", "extra_usd", "row_allowed",
-    "states", "token_mask",
-    "quality", "tokens_out", "cost_usd", "threshold_to", "gap_to", "index_to", "status_to", "cause_to",
+    "states", "lengths", "norm_scale", "norm_shift", "sequence",
+    "quality", "tokens_out", "cost_usd", "threshold_to", "gap_to", "index_to", "status_to", "cause_to", "x_copy", "done",
     "adapters", "flags", "arrivals",
 )  # fmt: skip
 # Never specialised by Triton (decide.py says so too): one cubin serves every value.
@@ -32,7 +32,7 @@ INTEGERS = (
     "batch", "models", "policy_count", "billed_stride", "billed_step", "given_stride", "extra_stride", "allowed_stride",
     "tokens",
 )  # fmt: skip
-_INT32 = {"policy_of_row", "index_to", "flags", "arrivals"}
+_INT32 = {"policy_of_row", "lengths", "sequence", "index_to", "done", "flags", "arrivals"}
 _UINT8 = {"row_allowed", "status_to", "cause_to"}
 
 
@@ -47,7 +47,7 @@ class LaunchParams:
             powers of two, block_dim at most 128, block_hidden at most 64.
         unroll: how many times the loop over x is unrolled: loads in flight.
         block_choice: candidates a pass of the last program takes at once.
-        block_tokens: tokens that pooling adds at once.
+        block_tokens: the most tokens that pooling adds at once; from num_warps on its loop has no barrier.
         num_warps, num_stages: Triton's.
         shape_class, source: the entry of launch.json, and where its numbers come from.
     """
@@ -112,6 +112,9 @@ class KernelVariant:
         hidden, rank: 0 = absent.
         given, extra, row_mask: whether tokens, extra_usd and a mask per row are read.
         pooling: "none" where x is given; else x is made of token states of type `states`, L2 normalised if `normalize`.
+        state_eps: the epsilon of the LayerNorm that each token passes before it is pooled; 0 = none.
+        x_copy: whether x is written to a second place. done: whether the host is told at the end.
+        pdl: programmatic dependent launch: the kernel begins before the one before it has ended, and waits for it.
     """
 
     dim: int
@@ -129,26 +132,39 @@ class KernelVariant:
     pooling: Pooling = "none"
     normalize: bool = False
     states: WeightType = "float32"
+    state_eps: float = 0.0
+    x_copy: bool = False
+    done: bool = False
+    pdl: bool = False
+
+    def on(self, arch: str) -> KernelVariant:
+        """Return this variant as an architecture takes it: without `pdl` before sm_90."""
+        return replace(self, pdl=self.pdl and takes_pdl(arch))
 
     def signature(self) -> dict[str, str]:
         """Return Triton's type of each argument, in order; "*" is a pointer, aligned to 16 bytes."""
         types = dict.fromkeys(POINTERS, "*fp32")
         types |= dict.fromkeys(_INT32, "*i32") | dict.fromkeys(_UINT8, "*u8")
-        types |= {"token_mask": "*i64", "weights": f"*{TYPES[self.weights]}", "states": f"*{TYPES[self.states]}"}
+        types |= {"weights": f"*{TYPES[self.weights]}", "states": f"*{TYPES[self.states]}"}
         return types | dict.fromkeys(INTEGERS, "i32")
 
     def constants(self, params: LaunchParams) -> dict[str, Any]:
         """Return the compile-time arguments of decide_kernel."""
+        # Pooling (pool.py): a line is what the 32 lanes of a warp load at once, 16 bytes each. A block of tokens is as many as
+        # 64 sums a thread hold, and at least one a warp.
+        width = min(_power_of_two(self.dim), 32 * 16 // (4 if self.states == "float32" else 2))
+        parts = _power_of_two(-(-self.dim // width))
+        tokens = min(params.block_tokens, max(params.num_warps, 64 * 32 * params.num_warps // (parts * width)))
         return {
             "DIM": self.dim, "HIDDEN": self.hidden, "RANK": self.rank, "ACTIVATION": self.activation,
             "HAS_SKIP": self.skip, "HAS_TRUNK": self.trunk, "HAS_IDENTITY": self.identity, "HAS_LEN": self.tokens,
             "HAS_GIVEN": self.given, "HAS_EXTRA": self.extra, "HAS_ROW_MASK": self.row_mask,
-            "POOLING": self.pooling, "NORMALIZE": self.normalize,
+            "POOLING": self.pooling, "NORMALIZE": self.normalize, "STATE_EPS": self.state_eps, "X_COPY": self.x_copy,
+            "DONE": self.done, "PDL": self.pdl,
             "ONE_PROGRAM": params.one_program,
             "BLOCK_ROWS": params.block_rows, "BLOCK_MODELS": params.block_models, "BLOCK_HIDDEN": params.block_hidden,
             "BLOCK_DIM": params.block_dim, "UNROLL": params.unroll, "BLOCK_CHOICE": params.block_choice,
-            "BLOCK_TOKENS": params.block_tokens,
-            "BLOCK_POOL": 1 << (self.dim - 1).bit_length(),
+            "BLOCK_TOKENS": tokens, "POOL_PARTS": parts, "POOL_WIDTH": width,
         }  # fmt: skip
 
     def name(self, params: LaunchParams) -> str:
@@ -158,14 +174,25 @@ class KernelVariant:
         return f"decide_{params.shape_class}_{self.dim}x{self.hidden}_{self.weights}_{digest}"
 
 
-def options(params: LaunchParams) -> dict[str, Any]:
-    """Return Triton's compile options."""
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is not below."""
+    return 1 << (number - 1).bit_length()
+
+
+def takes_pdl(arch: str) -> bool:
+    """Return whether an architecture, "sm_90" say, has programmatic dependent launch."""
+    return int(arch.removeprefix("sm_")) >= 90
+
+
+def options(params: LaunchParams, *, pdl: bool = False) -> dict[str, Any]:
+    """Return Triton's options; the last says how it launches, and is no part of what it compiles."""
     # All the registers a program can have: left to itself ptxas spills, to fit more programs on a processor than there are.
     # 65,536 registers a processor, 255 a thread.
     most = min(255, (1 << 16) // (32 * params.num_warps))
     # No contraction: sums keep the written order of docs/decide.md; what is fused says tl.fma.
     return {
         "num_warps": params.num_warps, "num_stages": params.num_stages, "enable_fp_fusion": False, "maxnreg": most,
+        "launch_pdl": pdl,
     }  # fmt: skip
 
 

@@ -5,9 +5,10 @@ ENCODER_DIR is an export, or a folder of transformers or sentence-transformers (
 its lines say so, and they are no figures.
 
     floor    what a replay costs before any work          decide   the kernel alone, beside eager torch
-    text     load, stages, text to decision, throughput   tune     the kernel under other launch parameters
-    roofs    matrix products, copies, launches            peers    ours beside torch.compile, which frees memory under
-    table    what the lines of --out say                           our graphs: a process of its own
+    last     the kernel as the last node of a graph       tune     the kernel under other launch parameters
+    text     load, stages, text to decision, throughput   peers    ours beside torch.compile, which frees memory under
+    roofs    matrix products, copies, launches                     our graphs: a process of its own
+    table    what the lines of --out say
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 8, 32, 64)
 PACKAGES = ("torch", "triton", "transformers")
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
-PARTS = ("floor", "decide", "text", "tune", "roofs", "peers", "table")
+PARTS = ("floor", "decide", "last", "text", "tune", "roofs", "peers", "table")
 RESULTS = "gpu.jsonl"  # in a folder given as --out
 
 
@@ -135,7 +136,7 @@ def _peers(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
     yield from decide.measure_compiled(run)
 
 
-_ALONE = {"floor": "floor", "decide": "decide", "tune": "tune", "roofs": "device_roofs"}
+_ALONE = {"floor": "floor", "decide": "decide", "last": "last_node", "tune": "tune", "roofs": "device_roofs"}
 _PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _text, "peers": _peers}
 
 

@@ -104,6 +104,7 @@ def _stages(run: GpuRun, engine: Engine, batch: int, tokens: int) -> Iterator[Li
     slot = router.make_slot(run.graphs, bucket)
     prompts = prompts_of(encoder, tokens, batch)
     slot.inputs.host["mask"].fill(1)
+    slot.inputs.host["lengths"].fill(bucket.tokens)
     device = slot.inputs.device
     x = run.graphs.buffer((bucket.batch, router.live.dim), torch.float32)
     seen = []

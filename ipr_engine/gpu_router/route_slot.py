@@ -56,7 +56,7 @@ class RouteSlot:
     """A `RouteSlot` holds the buffers of one pass of a bucket, and its recording.
 
     Attributes:
-        inputs: ids, mask, bills, policy rows, given tokens, extra costs, allowed candidates; one copy takes them.
+        inputs: ids, mask, lengths, bills, policy rows, given tokens, extra costs, allowed candidates; one copy takes them.
         outputs: name -> numpy view of the answers on the host. x: (batch, dim), the embeddings on the host.
     """
 
@@ -71,6 +71,7 @@ class RouteSlot:
             {
                 "ids": (bucket.shape, encoder.integer),
                 "mask": (bucket.shape, encoder.integer),
+                "lengths": ((batch,), "int32"),
                 "billed_tokens": (per_model, "float32"),
                 "policy_of_row": ((batch,), "int32"),
                 "tokens_out": (per_model, "float32"),
@@ -80,6 +81,7 @@ class RouteSlot:
         )
         # Rows that no request fills are decided too: they see one token, and everyone is allowed.
         self.inputs.host["mask"][:, 0] = 1
+        self.inputs.host["lengths"].fill(1)
         self.inputs.host["allowed"].fill(1)
         embedded = graphs.buffer((batch, plan.dim), torch.float32)
         x = graphs.host_buffer((batch, plan.dim), torch.float32)
@@ -108,7 +110,7 @@ def _steps(
     bucket: Bucket,
 ) -> Callable[[], None]:
     """Return a function that enqueues encoder and decision on the slot's device buffers."""
-    ids, mask = inputs["ids"], inputs["mask"]
+    ids, mask, lengths = inputs["ids"], inputs["mask"], inputs["lengths"]
     rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
     request = GpuRequest(x=x, **{name: inputs[name] for name in rest})
     # The checks of a launch happen here, once; `run` is what a graph captures.
@@ -126,7 +128,7 @@ def _steps(
             states = encoder.states(ids, mask).contiguous()  # (batch, tokens, dim)
         with span("decide"):  # bound here, since a recording gives the states an address of its own
             pooled = replace(
-                request, states=states, token_mask=mask, pooling=encoder.pooling, normalize=encoder.normalize
+                request, states=states, lengths=lengths, pooling=encoder.pooling, normalize=encoder.normalize
             )
             DecideLaunch(plan, pooled, result)()
 

@@ -179,6 +179,8 @@ class GpuRouter:
                 mine = order[step.begin : step.end]
                 live, host = slice(0, len(mine)), slot.inputs.host
                 fill_rows(host["ids"], host["mask"], [rows.ids[row] for row in mine], slot.pad_id)
+                host["lengths"].fill(1)  # of the rows left over
+                host["lengths"][live] = [len(rows.ids[row]) for row in mine]
                 # the policy's rates are of the bundle's tokens: token_ratio is in them
                 own = None if rows.own_tokens is None else rows.own_tokens[mine] / heads.windows.ratios
                 host["billed_tokens"][live] = rows.billed[mine, None] if own is None else own

@@ -79,7 +79,7 @@ def test_the_parts_append_to_a_folder_and_keep_what_was_measured_before_one_fail
 def test_a_part_that_is_none_is_told(encoder, tmp_path):
     done = run_parts(encoder, tmp_path / "gpu.jsonl", "speed")
     assert done.returncode == 2
-    assert "PART: expected floor, decide, text" in done.stdout
+    assert "PART: expected floor, decide, last, text" in done.stdout
 
 
 def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path):
@@ -89,6 +89,7 @@ def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path
     command = [sys.executable, "-m", "benchmarks.gpu"]
     for arguments in (
         ["floor", "--device", "cpu", "--quick", "--out", out],
+        ["last", "--device", "cpu", "--quick", "--out", out],
         ["text", encoder, "--pooling", "mean", "--device", "cpu", "--quick", "--minutes", "5", "--out", out],
         ["table", "--out", out],
     ):
@@ -97,6 +98,6 @@ def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path
         )
         assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     assert "encoder and decide in one graph" in done.stdout
-    assert {"floor", "load", "stages", "text to decision"} <= {
+    assert {"floor", "last node", "load", "stages", "text to decision"} <= {
         json.loads(line)["op"] for line in out.read_text().splitlines()
     }

@@ -20,7 +20,11 @@ from ipr_engine.kernels.variant import KernelVariant, launch_params
 from tests.support import skips
 from tests.support.cubin_builds import run_build
 
-BUILT = {"sm_80": ["trunk"], "sm_90": ["linear", "trunk_fp16_pooled", "trunk_1000", "adapters"], "sm_100": ["trunk"]}
+BUILT = {
+    "sm_80": ["trunk", "trunk_fp16_norm_pooled"],
+    "sm_90": ["linear", "trunk_fp16_pooled", "trunk_fp16_norm_pooled", "trunk_1000", "adapters"],
+    "sm_100": ["trunk", "trunk_fp16_norm_pooled"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def metadata():
 
 def path_of(folder, name, arch):
     variant, models = AOT_VARIANTS[name]
-    return folder / f"{variant.name(launch_params(models, arch))}.{arch}.json"
+    return folder / f"{variant.on(arch).name(launch_params(models, arch))}.{arch}.json"
 
 
 @pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch, names in BUILT.items() for name in names])
@@ -82,6 +86,12 @@ def test_damaged_metadata_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(CubinError, match=r"x\.json: "):
         CubinMetadata.read(path)
+
+
+def test_programmatic_dependent_launch_is_refused_before_sm_90(tmp_path):
+    done = run_build("--arch", "sm_80", "--out", tmp_path, "--models", 11, "--dim", 8, "--pdl")
+    assert done.returncode == 2
+    assert "error: pdl: expected an architecture from sm_90 on, got sm_80" in done.stderr
 
 
 def test_an_unknown_variant_is_refused_before_compiling(tmp_path):

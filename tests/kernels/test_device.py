@@ -1,10 +1,15 @@
-"""What only a GPU can show: a captured graph replays, and a cubin launched through the driver gives the same bits."""
+"""What only a GPU can show: a captured graph replays, the host sees what it is told of, a cubin gives the same bits."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.cubin import CubinKernel
+from ipr_engine.kernels.plan import GpuResult, result_layout
 from ipr_engine.kernels.run import DecideLaunch
 from tests.support import (
     decide_implementations,  # before anything that imports triton
@@ -40,6 +45,44 @@ def test_a_captured_graph_replays_what_its_buffers_hold(rng, models):
     poison(run.result)
     graph.replay()
     assert bytes_of(run.result) == bytes_of(launch(request.but(policy=other.policy))())
+
+
+def pinned(count, dtype):
+    return torch.zeros(count, dtype=dtype, pin_memory=True)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_host_that_sees_the_number_sees_every_answer(rng, batch):
+    """Nothing is copied and no event waited for: the launch writes into the host's memory, and the host looks at one word."""
+    run = launch(make_request(rng, batch, 11, 384, masked=True))
+    expected = bytes_of(run())
+    block, done, number = (
+        pinned(size, dtype)
+        for size, dtype in ((result_layout(batch, 11)[1], torch.uint8), (1, torch.int32), (1, torch.int32))
+    )
+    result = GpuResult(run.plan, batch, block=block, done=done)
+    told = DecideLaunch(run.plan, replace(run.request, sequence=number), result)
+    told()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        told()
+    for turn in range(1, 200):
+        block.fill_(255)
+        number[0] = turn
+        graph.replay()
+        until = time.monotonic() + 10
+        while done.item() != turn:
+            assert time.monotonic() < until
+        assert {part: array.tobytes() for part, array in result.numpy().items() if part in PARTS} == expected
+    torch.cuda.synchronize()
+    assert not result.arrivals.any()
+
+
+def test_answers_that_the_launch_reads_back_stay_on_the_device(rng):
+    run = launch(make_request(rng, 5, 1000, 384))
+    with pytest.raises(InvalidInputError, match=r"block: expected one on cuda.*copy the answers from there"):
+        GpuResult(run.plan, 5, block=pinned(result_layout(5, 1000)[1], torch.uint8))
 
 
 @pytest.mark.parametrize("models", [11, 1000])

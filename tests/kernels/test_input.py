@@ -11,7 +11,7 @@ import pytest
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, result_layout
+from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, StateNorm, result_layout
 from ipr_engine.kernels.run import decide, variant_of
 from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant, launch_params
 from tests.support import decide_implementations  # before anything that imports triton
@@ -41,6 +41,7 @@ def plan(rng):
         ("states", torch.zeros(BATCH, 2, 7)),
         ("pooling", "max"),
         ("normalize", True),
+        ("norm", StateNorm(scale=torch.ones(7), shift=torch.ones(7), eps=1e-5)),
     ],
 )
 def test_what_does_not_fit_is_named(plan, name, wrong):
@@ -48,6 +49,20 @@ def test_what_does_not_fit_is_named(plan, name, wrong):
     wrong = wrong.to(DEVICE) if isinstance(wrong, torch.Tensor) else wrong
     with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
         decide(plan, replace(request, **{name: wrong}), GpuResult(plan, BATCH))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("scale", torch.ones(8)), ("shift", torch.ones(7, dtype=torch.float16)), ("eps", 0.0), ("eps", float("nan"))],
+)
+def test_a_layer_norm_that_does_not_fit_is_named(plan, name, wrong):
+    norm = StateNorm(scale=torch.ones(7, device=DEVICE), shift=torch.zeros(7, device=DEVICE), eps=1e-12)
+    request = GpuRequest.buffers(
+        plan, BATCH, states=torch.zeros(BATCH, 2, 7, device=DEVICE), pooling="mean", norm=replace(norm, **{name: wrong}),
+        lengths=torch.ones(BATCH, dtype=torch.int32, device=DEVICE),
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match=rf"^norm\.{name}: expected"):
+        decide(plan, request, GpuResult(plan, BATCH))
 
 
 def test_tokens_must_be_given_to_heads_that_predict_none(rng):
@@ -156,3 +171,8 @@ def test_more_rows_than_the_kernel_can_count_are_refused_before_anything_is_allo
     for rows, told in ((2**31 // 5 + 1, r"batch \* models \* rank"), (2**31 // 7 + 1, r"batch \* dim")):
         with pytest.raises(InvalidInputError, match=f"batch: expected {told} below"):
             GpuResult(plan, rows)
+
+
+def test_more_policies_than_the_kernel_can_count_are_refused_before_anything_is_allocated(rng):
+    with pytest.raises(InvalidInputError, match="policies: expected rows of 416 numbers, fewer than 2"):
+        GpuPlan(make_heads(rng, 5, 7), device=DEVICE, policies=2**31 // 416 + 1)

@@ -6,11 +6,14 @@
 
 typedef void (*work_t)(void);
 static struct { void *to; const void *from; size_t size; work_t work; } queue[4096];
-static int queued, syncs, live, gpus = 1, failing;
+static int queued, syncs, live, gpus = 1, failing, major = 8, minor = 9;
 static size_t used, limit = (size_t)1 << 30;
 static char failing_call[64];
 
-void stand_in_reset(int count, size_t memory) { gpus = count; limit = memory; used = 0; queued = syncs = live = failing = 0; }
+void stand_in_reset(int count, size_t memory) {
+    gpus = count; limit = memory; used = 0; queued = syncs = live = failing = 0; major = 8; minor = 9;
+}
+void stand_in_capability(int first, int second) { major = first; minor = second; }
 void stand_in_fail(const char *call, int code) { strncpy(failing_call, call, sizeof failing_call - 1); failing = code; }
 int stand_in_syncs(void) { return syncs; }
 int stand_in_live(void) { return live; } /* allocations, streams and contexts not given back */
@@ -32,7 +35,7 @@ int cuDeviceGet(int *device, int index) { if (index >= gpus) return 101; *device
 int cuDeviceGetName(char *name, int size, int device) { (void)device; strncpy(name, "Stand-in GPU", (size_t)size); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
     if (device < 70) return 101;
-    *value = which == 75 ? 8 : which == 76 ? 9 : -1;
+    *value = which == 75 ? major : which == 76 ? minor : -1;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) { if (device < 70) return 101; live++; *context = (void *)7; return 0; }

@@ -39,6 +39,10 @@ class Driver:
     def fail(self, call: str, code: int) -> None:
         self.library.stand_in_fail(call.encode(), code)
 
+    def capability(self, major: int, minor: int) -> None:
+        """Give the GPU a compute capability; `reset` gives it 8.9 again."""
+        self.library.stand_in_capability(major, minor)
+
     @property
     def syncs(self) -> int:
         return self.library.stand_in_syncs()

@@ -1,23 +1,29 @@
 """An `Api` is the TensorRT in use: NVIDIA's `tensorrt` (10.13 or later, 11) or `tensorrt_rtx`, one API and three differences.
 
 `tensorrt` compiles for the GPU at hand, needs it to build, and keeps a timing cache. `tensorrt_rtx` builds on any machine a plan
-that GPUs of compute capability 8.0 and more compile at first use; those kernels it keeps in a runtime cache.
+that GPUs of the compute capabilities which it names compile at first use; those kernels it keeps in a runtime cache.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine._extras import pip_extra
+from ipr_engine.cuda.driver import Device
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 # The wheels tensorrt and tensorrt_rtx re-export these; each is whole without the other name.
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+ELSEWHERE = (
+    "Take tier='torch', which runs the same model in a CUDA graph"
+    f", or NVIDIA's data-centre TensorRT ({pip_extra('tensorrt')})"
+)
 OLDEST = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}  # the versions in which the calls of bindings.py were looked up
 
 
@@ -40,6 +46,24 @@ class Api:
     @property
     def portable(self) -> bool:
         return self.flavour == "tensorrt_rtx"
+
+    @property
+    def compute_capabilities(self) -> tuple[str, ...] | None:
+        """The compute capabilities that this TensorRT names as those it builds for, "8.9" say; None where it names none."""
+        named = getattr(self.module, "ComputeCapability", None)
+        if named is None:
+            return None
+        found = (re.fullmatch(r"SM(\d+)(\d)", name) for name in dir(named))  # NONE and CURRENT are no GPUs
+        return tuple(f"{major}.{minor}" for major, minor in sorted((int(one[1]), int(one[2])) for one in found if one))
+
+    def require_gpu(self, device: Device) -> None:
+        """Raise BackendUnavailableError where this TensorRT names the GPUs that it builds for, and `device` is none of them."""
+        named = self.compute_capabilities
+        if named is not None and device.compute_capability not in named:
+            raise BackendUnavailableError(
+                f"device: {self} names {', '.join(named)} as the compute capabilities that it builds for, and this is {device}: "
+                f"to build again changes nothing. {ELSEWHERE}"
+            )
 
     def builder(self) -> bindings.Builder:
         """Make a builder; BackendUnavailableError where it needs a GPU and there is none."""

@@ -54,6 +54,8 @@ class EngineOrder:
         batches: Sequence[int],
         workspace_bytes: int,
     ) -> None:
+        if device is not None:
+            api.require_gpu(device)
         if precision not in PRECISIONS:
             raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         if type(workspace_bytes) is not int or workspace_bytes < 1:

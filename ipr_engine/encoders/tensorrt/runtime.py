@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ipr_engine.cuda.buckets import Bucket, Pass, plan_passes
 from ipr_engine.cuda.driver import OUT_OF_MEMORY, CudaError, Device
 from ipr_engine.encoders.tensorrt import bindings
-from ipr_engine.encoders.tensorrt.api import Api
+from ipr_engine.encoders.tensorrt.api import ELSEWHERE, Api
 from ipr_engine.encoders.tensorrt.engine_checks import INPUTS, OUTPUT, check_engine
 from ipr_engine.encoders.tensorrt.engine_file import write_to_cache
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, OutOfDeviceMemoryError
@@ -159,9 +159,9 @@ class EngineRuntime:
             if _tells_out_of_memory(reason):
                 self._need = "loading the plan"
                 raise self._out_of_memory(reason)
-            raise EngineMismatchError(
-                f"{self._where}: {self.api} on {self.device} cannot load it: {reason}; build it again here"
-            )
+            # A portable plan is the same wherever it is built.
+            advice = f"to build again changes nothing. {ELSEWHERE}" if self.api.portable else "build it again here"
+            raise EngineMismatchError(f"{self._where}: {self.api} on {self.device} cannot load it: {reason}; {advice}")
         self._engine = engine
         self._integer = check_engine(engine, self.buckets, self._dim, self._where)
         # One scratch for all contexts: they run one after another in one stream.

@@ -15,6 +15,7 @@ trt = pytest.importorskip("tensorrt_rtx_bindings", reason=skips.TENSORRT, exc_ty
 onnx = pytest.importorskip("onnx", reason=skips.TENSORRT)
 pytest.importorskip("onnxruntime", reason=skips.TENSORRT)
 
+from ipr_engine.cuda import driver as cuda  # noqa: E402
 from ipr_engine.cuda.buckets import make_buckets  # noqa: E402
 from ipr_engine.encoders.tensorrt import TensorRtEncoder, prepare_engine  # noqa: E402
 from ipr_engine.encoders.tensorrt.api import load_api  # noqa: E402
@@ -29,6 +30,7 @@ from ipr_engine.errors import (  # noqa: E402
     InvalidInputError,
 )
 from tests.support.onnx_graphs import SMALL, bert, make_export, random_weights, rotary_rms  # noqa: E402
+from tests.support.tensorrt_stand_in import Driver  # noqa: E402
 from tests.support.wordpieces import minilm_json  # noqa: E402
 
 BATCHES = (2,)
@@ -249,6 +251,34 @@ def test_without_a_driver_the_encoder_says_what_is_missing(export, built):
     for make in (TensorRtEncoder.from_export, lambda folder, **kw: TensorRtEncoder.from_engine(built, folder, **kw)):
         with pytest.raises(BackendUnavailableError, match=r"NVIDIA's driver.*libcuda\.so\.1"):
             make(export.folder, flavour="tensorrt_rtx")
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A stand-in for libcuda.so.1; TensorRT-RTX itself is the real one."""
+    made = Driver(tmp_path)
+    monkeypatch.setattr(cuda, "LIBRARY", made.path)
+    return made
+
+
+@pytest.mark.parametrize("way", ["from_export", "from_engine"])
+def test_a_gpu_that_tensorrt_rtx_does_not_name_is_told_which_tier_to_take(way, driver, export, built, tmp_path):
+    """An H100, say: nothing is built, and nothing stays open."""
+    driver.capability(9, 0)
+    ways = {
+        "from_export": lambda: TensorRtEncoder.from_export(export.folder, cache=tmp_path / "c", flavour="tensorrt_rtx"),
+        "from_engine": lambda: TensorRtEncoder.from_engine(built, export.folder, flavour="tensorrt_rtx"),
+    }
+    told = r"^device: tensorrt_rtx 1\..* names 7\.5, 8\.0, 8\.6, 8\.9, 12\.0.* compute capability 9\.0.*changes nothing.*tier='torch'"
+    with pytest.raises(BackendUnavailableError, match=told):
+        ways[way]()
+    assert not (tmp_path / "c").exists()
+    assert driver.live == 0
+
+
+def test_the_gpus_that_tensorrt_rtx_builds_for_are_read_from_it(api):
+    named = {f"SM{one.replace('.', '')}" for one in api.compute_capabilities}
+    assert named | {"NONE", "CURRENT"} == set(trt.ComputeCapability.__members__)
 
 
 def test_without_a_driver_tensorrt_itself_refuses_the_plan_it_built(api, export, built):

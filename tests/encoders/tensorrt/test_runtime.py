@@ -235,13 +235,22 @@ def test_after_a_lost_gpu_the_encoder_refuses_further_work(load, driver, call):
         encoder.encode(["x"])
 
 
+def test_a_portable_plan_that_is_refused_would_be_the_same_built_here(load, module, driver):
+    module.refuse = "deserialize_cuda_engine"
+    with pytest.raises(
+        EngineMismatchError, match=r"cannot load it: it cannot; to build again changes nothing.*tier='torch'"
+    ):
+        load(flavour="tensorrt_rtx")
+    assert driver.live == 0
+
+
 @pytest.mark.parametrize(
     ("refuse", "error", "message"),
     [
         (
             "deserialize_cuda_engine",
             EngineMismatchError,
-            "Stand-in GPU.* cannot load it: it cannot",
+            "Stand-in GPU.* cannot load it: it cannot; build it again here",
         ),
         (
             "build_serialized_network",
