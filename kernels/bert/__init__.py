@@ -8,6 +8,8 @@
     bert_reference.py  all of it in numpy, float64: the definition
     bert_plan.py       BertPlan: the weights of a transformers BertModel on the device
     bert_tiles.py      BertTiles: tiles by architecture and number of rows (bert_tiles.json)
+    bert_forms.py      what each kernel is compiled for
+    bert_build.py      python -m ipr_engine.kernels.bert.bert_build: what each takes of an architecture
     bert_launch.py     BertLaunch: the launches of one batch size and length
 
     plan = BertPlan(model, device="cuda")                             # once per model

@@ -17,11 +17,9 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
+from .bert_forms import NORMED_ROWS, BertForms
 from .bert_plan import PURPOSE, BertPlan
-from .bert_tiles import BLOCK_TOKENS, BertTiles, ProductTile, bert_tiles, dividing
-
-COPIED = 128  # int32 that a program of `embed` copies at once
-NORMED = 8  # rows of a program of `normalise`
+from .bert_tiles import BLOCK_TOKENS, BertTiles, bert_tiles
 
 
 class BertLaunch:
@@ -58,13 +56,18 @@ class BertLaunch:
         _check_copy(plan, source, target)
         self.plan, self.batch, self.tokens = plan, batch, tokens
         self.ids, self.lengths, self.source, self.target = ids, lengths, source, target
-        self.tiles = tiles or bert_tiles(batch * tokens, plan.arch)
-        self._pdl = self.tiles.pdl and plan.arch is not None and int(plan.arch.removeprefix("sm_")) >= 90
+        self.tiles = tiles or bert_tiles(batch * tokens, plan.arch, plan.shape.head)
+        self._forms = BertForms(plan.shape, self.tiles, pdl=plan.pdl)
 
         def made(width: int) -> Any:
             return torch.empty((batch * tokens, width), dtype=torch.float16, device=plan.device)
 
-        self._y, self._x, self._context, self._wide = made(plan.dim), made(plan.dim), made(plan.dim), made(plan.wide)
+        self._y, self._x, self._context, self._wide = (
+            made(plan.dim),
+            made(plan.dim),
+            made(plan.dim),
+            made(plan.shape.wide),
+        )
         self.states = self._y.view(batch, tokens, plan.dim)
         self._calls = list(self._launches())
         self.nodes = len(self._calls)
@@ -94,32 +97,27 @@ class BertLaunch:
             )
         from . import attention, linear, norm  # these and embedding import triton
 
-        plan, tiles = self.plan, self.tiles
+        plan, forms = self.plan, self._forms
         y, x, context, wide = self.buffers()
-        count, dim, eps = self.batch * self.tokens, plan.dim, plan.eps
+        count = self.batch * self.tokens
         yield self._embed()
-        read = x if tiles.apart else y  # what products read
+        read = x if self.tiles.apart else y  # what products read
         blocks = -(-self.tokens // BLOCK_TOKENS)
-        attention_tile = {
-            "BLOCK_T": BLOCK_TOKENS, "BLOCK_K": dividing(tiles.attention.depth, dim),
-            "num_warps": tiles.attention.warps, "num_stages": tiles.attention.stages,
-        }  # fmt: skip
         for one in plan.stack:
-            if tiles.apart:
+            if self.tiles.apart:
                 yield self._normalise(norm, one.norm_scale, one.norm_shift)
-            yield self._bound(
-                attention.attend, plan.heads * blocks * self.batch,
+            yield partial(
+                attention.attend[(plan.shape.heads * blocks * self.batch,)],
                 read, one.norm_scale, one.norm_shift, one.qkv, one.qkv_bias, self.lengths, context, x, self.tokens,
-                DIM=dim, HEAD=dim // plan.heads, EPS=eps, NORMED=tiles.apart, **attention_tile,
+                **forms.attend(),
             )  # fmt: skip
             yield self._project(linear, context, one.out, one.out_bias)
-            if tiles.apart:
+            if self.tiles.apart:
                 yield self._normalise(norm, one.wide_scale, one.wide_shift)
-            yield self._bound(
-                linear.expand, _programs(tiles.expand, count, plan.wide),
-                read, one.wide_scale, one.wide_shift, one.widen, one.widen_bias, wide, x, count,
-                WIDE=plan.wide, DIM=dim, ACTIVATION=plan.activation, EPS=eps, NORMED=tiles.apart,
-                **_blocks(tiles.expand, plan.wide, dim),
+            form = forms.expand()
+            yield partial(
+                linear.expand[_programs(form, count, plan.shape.wide)],
+                read, one.wide_scale, one.wide_shift, one.widen, one.widen_bias, wide, x, count, **form,
             )  # fmt: skip
             yield self._project(linear, wide, one.narrow, one.narrow_bias)
 
@@ -128,52 +126,33 @@ class BertLaunch:
 
         plan, copies = self.plan, self.source is not None
         source, target = (self.source, self.target) if copies else (self.lengths, self.lengths)
-        return self._bound(
-            embedding.embed, self.batch * self.tokens,
+        return partial(
+            embedding.embed[(self.batch * self.tokens,)],
             self.ids, plan.words, plan.places, self._y, source, target, self.tokens, plan.vocabulary, source.numel(),
-            DIM=plan.dim, BLOCK=1 << (plan.dim - 1).bit_length(), BLOCK_COPY=COPIED, COPY=copies, num_warps=4,
+            **self._forms.embed(copies=copies),
         )  # fmt: skip
 
     def _normalise(self, norm: Any, scale: Any, shift: Any) -> Callable[[], object]:
         count = self.batch * self.tokens
-        return self._bound(
-            norm.normalise, -(-count // NORMED),
-            self._y, scale, shift, self._x, count,
-            DIM=self.plan.dim, EPS=self.plan.eps, BLOCK_M=NORMED, num_warps=4,
-        )  # fmt: skip
+        programs = (-(-count // NORMED_ROWS),)
+        return partial(norm.normalise[programs], self._y, scale, shift, self._x, count, **self._forms.normalise())
 
     def _project(self, linear: Any, a: Any, w: Any, bias: Any) -> Callable[[], object]:
-        count, dim, tile = self.batch * self.tokens, self.plan.dim, self.tiles.project
-        return self._bound(
-            linear.project, _programs(tile, count, dim),
-            a, w, bias, self._x, self._y, count,
-            K=w.shape[1], DIM=dim, **_blocks(tile, dim, w.shape[1]),
-        )  # fmt: skip
-
-    def _bound(self, kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Callable[[], object]:
-        # Contraction to fma said, since versions of Triton differ in what they take unsaid.
-        extra = {"enable_fp_fusion": True} | ({"launch_pdl": True} if self._pdl else {})
-        return partial(kernel[(programs,)], *arguments, PDL=self._pdl, **constants, **extra)
+        count, form = self.batch * self.tokens, self._forms.project(w.shape[1])
+        return partial(linear.project[_programs(form, count, len(w))], a, w, bias, self._x, self._y, count, **form)
 
 
-def _programs(tile: ProductTile, count: int, cols: int) -> int:
-    return -(-count // tile.rows) * (cols // dividing(tile.cols, cols))
-
-
-def _blocks(tile: ProductTile, cols: int, depth: int) -> dict[str, int]:
-    return {
-        "BLOCK_M": tile.rows, "BLOCK_N": dividing(tile.cols, cols), "BLOCK_K": dividing(tile.depth, depth),
-        "num_warps": tile.warps, "num_stages": tile.stages,
-    }  # fmt: skip
+def _programs(form: dict[str, Any], count: int, cols: int) -> tuple[int]:
+    return (-(-count // form["BLOCK_M"]) * (cols // form["BLOCK_N"]),)
 
 
 def _check(plan: BertPlan, ids: Any, lengths: Any, batch: int, tokens: int) -> None:
     torch = need("torch", PURPOSE, "gpu")
     if not 1 <= tokens <= plan.max_tokens:
         raise InvalidInputError(f"tokens: expected 1 to {plan.max_tokens}, the model's positions, got {tokens}")
-    if batch < 1 or batch * tokens * plan.wide >= 2**31:  # the kernels count elements in int32
+    if batch < 1 or batch * tokens * plan.shape.wide >= 2**31:  # the kernels count elements in int32
         raise InvalidInputError(
-            f"batch: expected 1 or more, and batch * tokens * {plan.wide} below 2^31, got {batch} * {tokens}"
+            f"batch: expected 1 or more, and batch * tokens * {plan.shape.wide} below 2^31, got {batch} * {tokens}"
         )
     for name, tensor, shape in (("ids", ids, (batch, tokens)), ("lengths", lengths, (batch,))):
         if tuple(tensor.shape) != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():

@@ -14,6 +14,8 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 
+from .bert_forms import BertShape
+
 PURPOSE = "the fused encoder"  # the words of an error where torch or triton is missing
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 HEADS = (32, 64)
@@ -46,10 +48,10 @@ class BertPlan:
         device: a torch device: "cuda", "cuda:1"; "cpu" under Triton's interpreter.
         dtype: "float16", of matrices and activations; sums, biases and LayerNorm are float32.
     Attributes:
-        dim, layers, heads, wide, max_tokens, vocabulary, activation, eps: of the model.
+        dim, layers, eps, max_tokens, vocabulary: of the model; shape: what the kernels' code depends on.
         norm_scale, norm_shift: (dim,) float32, the last LayerNorm, which whoever reads the states applies.
         words, places, stack: embeddings, position plus type, and the layers' weights.
-        arch: "sm_90" and so on; None on the CPU.
+        arch, pdl: "sm_90" and so on, None on the CPU; whether a launch can begin early there.
     Raises:
         InvalidInputError: the model does not fit (`unfit`), its weights do not fit float16, another dtype.
         BackendUnavailableError: torch is missing.
@@ -64,14 +66,19 @@ class BertPlan:
             raise InvalidInputError(f"dtype: expected 'float16', got {dtype!r}")
         config = model.config
         self.device = torch.device(device)
-        self.dim, self.layers = int(config.hidden_size), int(config.num_hidden_layers)
-        self.heads, self.wide = int(config.num_attention_heads), int(config.intermediate_size)
-        self.max_tokens, self.vocabulary = int(config.max_position_embeddings), int(config.vocab_size)
-        self.activation, self.eps = ACTIVATIONS[config.hidden_act], float(config.layer_norm_eps)
-        self.arch = None
+        self.dim, self.layers, self.eps = config.hidden_size, config.num_hidden_layers, float(config.layer_norm_eps)
+        self.max_tokens, self.vocabulary = config.max_position_embeddings, config.vocab_size
+        self.shape = BertShape(
+            dim=self.dim,
+            head=self.dim // config.num_attention_heads,
+            wide=config.intermediate_size,
+            activation=ACTIVATIONS[config.hidden_act],
+            eps=self.eps,
+        )
+        self.arch, self.pdl = None, False
         if self.device.type == "cuda":
             major, minor = torch.cuda.get_device_capability(self.device)
-            self.arch = f"sm_{major}{minor}"
+            self.arch, self.pdl = f"sm_{major}{minor}", major >= 9
         packer = _Packer(torch, model.state_dict(), self.device)
         self.words = packer.matrix("embeddings.word_embeddings")
         self.places = packer.places()

@@ -6,6 +6,7 @@ Neither Triton nor torch is needed to import this.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -75,17 +76,30 @@ def _entries() -> list[dict[str, Any]]:
     return found
 
 
-def bert_tiles(rows: int, arch: str | None = None) -> BertTiles:
-    """Return the tiles of bert_tiles.json for batch * tokens rows; arch: "sm_90", or None for entries of any architecture."""
-    for entry in _entries():  # the first that fits is the one
-        if entry["arch"] in (None, arch) and (entry["rows_max"] is None or rows <= entry["rows_max"]):
-            return _read(entry)
+def bert_tiles(rows: int, arch: str | None = None, head: int = 32) -> BertTiles:
+    """Return the tiles of bert_tiles.json for batch * tokens rows.
+
+    Args:
+        arch: "sm_90", or None for entries of any architecture. head: elements of a head.
+    """
+    for tiles, most in _fitting(arch, head):  # the first that fits is the one
+        if most is None or rows <= most:
+            return tiles
     raise InvalidInputError(f"rows: bert_tiles.json has no entry for {rows} rows on {arch}")
 
 
-def bert_tables(arch: str | None = None) -> list[BertTiles]:
-    """Return every entry of bert_tiles.json for an architecture."""
-    return [_read(entry) for entry in _entries() if entry["arch"] in (None, arch)]
+def bert_tables(arch: str | None = None, head: int = 32) -> dict[str, BertTiles]:
+    """Return the tiles for "few" rows and for "many"."""
+    found: dict[str, BertTiles] = {}
+    for tiles, _ in _fitting(arch, head):
+        found.setdefault(tiles.rows, tiles)
+    return found
+
+
+def _fitting(arch: str | None, head: int) -> Iterator[tuple[BertTiles, int | None]]:
+    for entry in _entries():
+        if (arch or "").startswith(entry["arch"] or "") and entry["head"] in (None, head):
+            yield _read(entry), entry["rows_max"]
 
 
 def _read(entry: dict[str, Any]) -> BertTiles:

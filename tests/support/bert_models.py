@@ -24,8 +24,7 @@ from ipr_engine.kernels.bert.bert_reference import norm_ref, states_ref  # noqa:
 from ipr_engine.kernels.bert.bert_tiles import bert_tables  # noqa: E402
 
 GATE = 0.9999  # least cosine to float32's embedding
-FEW, MANY = bert_tables()
-TABLES = {"few": FEW, "many": MANY}
+TABLES = bert_tables()
 VOCABULARY = 211
 
 

@@ -9,7 +9,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.bert import BertLaunch, BertPlan
 from ipr_engine.kernels.bert.bert_tiles import ProductTile
-from tests.support.bert_models import DEVICE, FEW, make_bert, make_ids, plan_of, torch, transformers
+from tests.support.bert_models import DEVICE, TABLES, make_bert, make_ids, plan_of, torch, transformers
 
 
 def config(**changes):
@@ -101,14 +101,15 @@ def test_arguments_that_do_not_fit_are_refused(changes, told):
 
 @pytest.mark.parametrize(("name", "value"), [("rows", 8), ("cols", 48), ("depth", 512), ("stages", 0)])
 def test_tiles_outside_of_the_bounds_are_refused(name, value):
+    few = TABLES["few"]
     with pytest.raises(InvalidInputError, match=rf"project\.{name}: expected"):
-        replace(FEW, project=replace(FEW.project, **{name: value}))
+        replace(few, project=replace(few.project, **{name: value}))
 
 
 def test_tiles_are_halved_until_they_divide_the_matrix():
     model = make_bert(64, 64, wide=320)
     tile = ProductTile(rows=16, cols=256, depth=256, warps=4, stages=2)
-    tiles = replace(FEW, project=tile, expand=tile)
+    tiles = replace(TABLES["few"], project=tile, expand=tile)
     ids = make_ids((3,), 3)
     lengths = torch.tensor([3], dtype=torch.int32, device=DEVICE)
     assert bool(torch.isfinite(BertLaunch(plan_of(model), ids, lengths, 1, 3, tiles=tiles)()).all())
