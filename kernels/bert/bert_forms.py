@@ -5,6 +5,7 @@ Neither Triton nor torch is needed to import this.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +67,10 @@ class BertForms:
 
     def expand(self) -> dict[str, Any]:
         shape = self.shape
+        # A tile's columns of x, which its program writes where the readers normalise, must end with dim.
+        cols = shape.wide if self.tiles.apart else math.gcd(shape.wide, shape.dim)
         return self._product(
-            self.tiles.expand, shape.wide, shape.dim,
+            self.tiles.expand, cols, shape.dim,
             WIDE=shape.wide, ACTIVATION=shape.activation, EPS=shape.eps, NORMED=self.tiles.apart,
         )  # fmt: skip
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.bert import BertLaunch, BertPlan
+from ipr_engine.kernels.bert.bert_forms import BertForms, BertShape
 from ipr_engine.kernels.bert.bert_tiles import ProductTile
-from tests.support.bert_models import DEVICE, TABLES, make_bert, make_ids, plan_of, torch, transformers
+from tests.support.bert_models import DEVICE, TABLES, make_bert, make_ids, plan_of, run, torch, transformers
 
 
 def config(**changes):
     return transformers.BertConfig(
-        **({"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256} | changes)
+        **({"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 256, "vocab_size": 9} | changes)
     )
 
 
@@ -57,7 +59,7 @@ def test_a_model_that_does_not_fit_is_refused():
 
 
 def test_weights_outside_of_float16_are_refused():
-    model = transformers.BertModel(config(num_hidden_layers=1, vocab_size=9))
+    model = transformers.BertModel(config(num_hidden_layers=1))
     with torch.no_grad():
         model.encoder.layer[0].output.dense.weight[0, 0] = 1e5
     with pytest.raises(InvalidInputError, match=r"model: encoder\.layer\.0\.output\.dense has weights outside"):
@@ -106,10 +108,24 @@ def test_tiles_outside_of_the_bounds_are_refused(name, value):
         replace(few, project=replace(few.project, **{name: value}))
 
 
-def test_tiles_are_halved_until_they_divide_the_matrix():
-    model = make_bert(64, 64, wide=320)
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(("dim", "head", "wide"), [(64, 32, 128), (64, 64, 320), (192, 64, 768), (320, 64, 1280)])
+def test_tiles_are_halved_until_they_divide_what_they_write(dim, head, wide, apart):
     tile = ProductTile(rows=16, cols=256, depth=256, warps=4, stages=2)
-    tiles = replace(TABLES["few"], project=tile, expand=tile)
-    ids = make_ids((3,), 3)
-    lengths = torch.tensor([3], dtype=torch.int32, device=DEVICE)
-    assert bool(torch.isfinite(BertLaunch(plan_of(model), ids, lengths, 1, 3, tiles=tiles)()).all())
+    tiles = replace(TABLES["few"], project=tile, expand=tile, apart=apart)
+    shape = BertShape(dim=dim, head=head, wide=wide, activation="gelu", eps=1e-12)
+    forms = BertForms(shape, tiles, pdl=False)
+    expand, project = forms.expand(), forms.project(wide)
+    assert wide % expand["BLOCK_N"] == 0
+    assert apart or dim % expand["BLOCK_N"] == 0  # columns of x that the same program writes
+    assert (dim % project["BLOCK_N"], wide % project["BLOCK_K"], dim % expand["BLOCK_K"]) == (0, 0, 0)
+
+
+def test_other_tiles_give_the_same_states():
+    tile = ProductTile(rows=32, cols=256, depth=256, warps=4, stages=2)
+    model = make_bert(64, 32, wide=320)
+    for apart in (False, True):
+        tiles = replace(TABLES["few"], project=tile, expand=tile, apart=apart)
+        np.testing.assert_allclose(
+            run(model, (3,), tiles=tiles).astype(np.float32), run(model, (3,)).astype(np.float32), rtol=0, atol=0.05
+        )
