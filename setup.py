@@ -32,8 +32,10 @@ ISA_FLAGS = {
 
 
 BESIDE = {"ipr_engine.kernels": "kernels", "ipr_engine.benchmarks": "benchmarks"}
+ROOMS = ("kernels.bert",)  # packages inside those
 BENCHES = ("cli", "encoders", "harness", "load", "peers")  # of benchmarks/, what `ipr bench` runs
-PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE, *(f"ipr_engine.benchmarks.{name}" for name in BENCHES)]
+INSIDE = (*ROOMS, *(f"benchmarks.{name}" for name in BENCHES))
+PACKAGES = [*find_packages(include=["ipr_engine*"]), *BESIDE, *(f"ipr_engine.{name}" for name in INSIDE)]
 
 
 class BuildWhatIsServed(build_py):

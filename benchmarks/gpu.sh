@@ -1,7 +1,8 @@
 #!/bin/sh
 # Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network; about twelve minutes.
 #
-#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor decide last text tests tune roofs peers sanitize counters; default all
+#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor encoder decide last text tests tune tune_encoder roofs peers
+#                                               # sanitize counters; default all
 #
 # Each part is a process of its own with a time limit, and appends to the results as it goes: what was measured stands if a
 # later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
@@ -10,10 +11,10 @@
 # ENCODER_DIR: an export or a transformers folder; `python -m benchmarks.gpu.pack` makes one in float16 and a tree to carry.
 set -u
 cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 encoder=$1
 shift
-[ $# -ge 1 ] || set -- floor decide last text tests tune roofs peers sanitize counters
+[ $# -ge 1 ] || set -- floor encoder decide last text tests tune tune_encoder roofs peers sanitize counters
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
 IPR_DEVICE=${IPR_DEVICE:-cuda}
@@ -60,8 +61,8 @@ build() {
 
 for part in "$@"; do
     case $part in
-    floor | decide | last | text | tests | tune | roofs | peers | sanitize | counters) ;;
-    *) echo "PART: expected floor, decide, last, text, tests, tune, roofs, peers, sanitize or counters, got $part" && exit 2 ;;
+    floor | encoder | decide | last | text | tests | tune | tune_encoder | roofs | peers | sanitize | counters) ;;
+    *) echo "PART: expected one of floor encoder decide last text tests tune tune_encoder roofs peers sanitize counters, got $part" && exit 2 ;;
     esac
 done
 
@@ -72,10 +73,12 @@ build 2>&1 | tee -a "$log"
 for part in "$@"; do
     case $part in
     floor) measure floor 60 ;;
+    encoder) measure encoder 120 ;;
     decide) measure decide 90 ;;
     last) measure last 60 ;;
     text) measure text 150 ;;
     tune) measure tune 120 ;;
+    tune_encoder) measure tune_encoder 180 ;;
     roofs) measure roofs 40 ;;
     peers) measure peers 240 ;;
     tests)
@@ -84,7 +87,8 @@ for part in "$@"; do
             # shellcheck disable=SC2086
             step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
                 tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/gpu_router/test_lost_device.py \
-                tests/kernels/test_device.py tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py tests/kernels/test_cubin.py
+                tests/kernels/test_device.py tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py \
+                tests/kernels/test_input.py tests/kernels/test_cubin.py tests/kernels/bert
         else
             echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
         fi

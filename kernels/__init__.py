@@ -7,6 +7,8 @@
     variant.py  what a kernel is compiled for: KernelVariant, and LaunchParams by architecture and shape class (launch.json)
     build.py    python -m ipr_engine.kernels.build: cubins for named architectures
     cubin.py    a cubin loaded and launched through the CUDA driver, without Triton
+    compiling.py  a kernel compiled for a named architecture
+    bert/       a BERT encoder as fused kernels (docs/bert-kernels.md)
 
 Importing this package imports nothing heavier than itself.
 """

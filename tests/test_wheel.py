@@ -79,6 +79,8 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/default_bundle/CURRENT",
         "ipr_engine/kernels/decide.py",
         "ipr_engine/kernels/launch.json",
+        "ipr_engine/kernels/bert/attention.py",
+        "ipr_engine/kernels/bert/bert_tiles.json",
         "LICENSE",
         "NOTICE",
     ):

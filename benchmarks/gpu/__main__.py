@@ -4,11 +4,12 @@ ENCODER_DIR is an export, or a folder of transformers or sentence-transformers (
 `--device cpu --quick` takes every step on a CPU with eager stand-ins and Triton's interpreter: it shows that the code runs,
 its lines say so, and they are no figures.
 
-    floor    what a replay costs before any work          decide   the kernel alone, beside eager torch
-    last     the kernel as the last node of a graph       tune     the kernel under other launch parameters
-    text     load, stages, text to decision, throughput   peers    ours beside torch.compile, which frees memory under
-    roofs    matrix products, copies, launches                     our graphs: a process of its own
-    table    what the lines of --out say
+    floor    what a replay costs before any work          encoder  the fused encoder, beside torch's forward pass
+    decide   the kernel alone, beside eager torch         last     the kernel as the last node of a graph
+    text     load, stages, text to decision, throughput   table    what the lines of --out say
+    tune     the decide kernel under other parameters     tune_encoder  the fused encoder under other tiles
+    roofs    matrix products, copies, launches            peers    ours beside torch.compile, which frees memory under
+                                                                   our graphs: a process of its own
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 BATCHES = (1, 8, 32, 64)
 PACKAGES = ("torch", "triton", "transformers")
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
-PARTS = ("floor", "decide", "last", "text", "tune", "roofs", "peers", "table")
+PARTS = ("floor", "encoder", "decide", "last", "text", "tune", "tune_encoder", "roofs", "peers", "table")
+NEEDS_ENCODER = ("encoder", "text", "tune_encoder", "peers")
 RESULTS = "gpu.jsonl"  # in a folder given as --out
 
 
@@ -51,7 +53,7 @@ def main() -> int:
         arguments.out /= RESULTS
     if arguments.part == "table":
         return _table(parser, arguments)
-    if arguments.part in ("text", "peers") and arguments.encoder is None:
+    if arguments.part in NEEDS_ENCODER and arguments.encoder is None:
         parser.error(f"ENCODER_DIR: {arguments.part} needs an encoder's folder")
     return _run(arguments)
 
@@ -117,6 +119,13 @@ def _alone(module: str) -> Any:
     return part
 
 
+def _of_encoder(module: str) -> Any:
+    def part(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
+        yield from importlib.import_module(f".{module}", __package__).measure(run, arguments.encoder)
+
+    return part
+
+
 def _text(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
     from . import text
 
@@ -138,6 +147,7 @@ def _peers(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
 
 _ALONE = {"floor": "floor", "decide": "decide", "last": "last_node", "tune": "tune", "roofs": "device_roofs"}
 _PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _text, "peers": _peers}
+_PARTS |= {part: _of_encoder(part) for part in ("encoder", "tune_encoder")}
 
 
 def _load(

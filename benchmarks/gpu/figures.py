@@ -42,6 +42,12 @@ def _figures(lines: list[Line]) -> list[str]:
         return next(newest, {})
 
     found = []
+    fused = {"op": "encoder", "impl": "fused", "as": "node"}
+    alone = [find(**fused, batch=1, tokens=64, pdl=pdl).get("p50_us") for pdl in (True, False)]
+    best = min((value for value in alone if value is not None), default=None)
+    found.append(_row_of("fused encoder, 64 tokens, batch 1: estimated 55 to 65 us, 40 to 50 with PDL", best))
+    rate = find(**fused, batch=512, tokens=64).get("prompts_per_s")
+    found.append(_row_of("fused encoder from ids, 512 x 64: at least 300,000 prompts/s", rate))
     for batch, limit in ((1, 3), (256, 5)):
         node = find(op="decide", batch=batch, models=11, dim=384, hidden=64, impl="ipr_engine", **{"as": "node"})
         found.append(_row_of(f"decide node, batch {batch}: at most {limit} us", node.get("p50_us")))

@@ -1,7 +1,7 @@
-"""The compiler gives the GPU kernel registers, shared memory, stack and local memory; they are read from the cubins.
+"""The compiler gives the GPU kernels registers, shared memory, stack and local memory; they are read from the cubins.
 
-Every variant of kernels/build.py is compiled for every architecture and not run: no GPU is needed, and no figure here is a
-time.
+Every variant of kernels/build.py, and every kernel of the encoders of kernels/bert/bert_build.py, is compiled for every
+architecture and not run: no GPU is needed, and no figure here is a time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,30 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
+    yield from _decide(size)
+    yield from _encoder(size)
+
+
+def _encoder(size: Size) -> Iterator[Line]:
+    import triton
+
+    from ipr_engine.kernels.bert.bert_build import SHAPES, built
+
+    for name, shape in list(SHAPES.items())[: size.of(len(SHAPES), 1)]:
+        for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
+            for line in built(shape, arch, size.of(("few", "many"), ("few",))):
+                case = f"bert_{name}_{line.pop('rows')}_{line.pop('kernel')}"
+                yield {
+                    "op": "resources",
+                    "case": case,
+                    "impl": arch,
+                    "dim": shape.dim,
+                    **line,
+                    "triton": triton.__version__,
+                }
+
+
+def _decide(size: Size) -> Iterator[Line]:
     from ipr_engine.kernels.build import AOT_VARIANTS, compile_cubin
     from ipr_engine.kernels.cubin import CubinMetadata, write
     from ipr_engine.kernels.variant import launch_params

@@ -79,7 +79,35 @@ def test_the_parts_append_to_a_folder_and_keep_what_was_measured_before_one_fail
 def test_a_part_that_is_none_is_told(encoder, tmp_path):
     done = run_parts(encoder, tmp_path / "gpu.jsonl", "speed")
     assert done.returncode == 2
-    assert "PART: expected floor, decide, last, text" in done.stdout
+    assert "PART: expected one of floor encoder decide last text" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """An encoder that the fused kernels compute."""
+    import_torch()
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 1}
+    return make_bare_transformer(tmp_path_factory.mktemp("fused"), **sizes)
+
+
+@pytest.mark.slow
+def test_the_fused_encoder_is_correct_then_measured_then_tuned(fused, tmp_path):
+    pytest.importorskip("triton", reason=skips.GPU)
+    done = run_parts(fused, tmp_path, "encoder", "tune_encoder")
+    assert done.returncode == 0, done.stdout[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    assert min(line["least_cosine"] for line in lines if line.get("what") == "gate") > 0.9999
+    assert {line.get("impl") for line in lines if line.get("as") == "node"} == {"fused", "torch float16"}
+    assert {line["rows"] for line in lines if line["op"] == "tune_encoder"} == {"few", "many"}
+    assert not [line for line in lines if "error" in line]
+
+
+@pytest.mark.slow
+def test_an_encoder_that_the_fused_kernels_do_not_compute_is_told(encoder, tmp_path):
+    pytest.importorskip("triton", reason=skips.GPU)
+    done = run_parts(encoder, tmp_path, "encoder")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "hidden_size: expected a multiple of 64" in (tmp_path / "gpu.jsonl").read_text()
 
 
 def test_text_to_decision_is_measured_and_read_back_as_a_table(encoder, tmp_path):

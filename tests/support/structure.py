@@ -64,7 +64,10 @@ class Structure:
     def __init__(self, root: Path = ROOT) -> None:
         package, kernels = root / PACKAGE, root / "kernels"
         found = {path: (PACKAGE, *path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
-        found |= {path: (PACKAGE, "kernels", path.stem) for path in kernels.glob("*.py")}
+        found |= {
+            path: (PACKAGE, "kernels", *path.relative_to(kernels).with_suffix("").parts)
+            for path in kernels.rglob("*.py")
+        }
         named = {
             ".".join(parts[:-1] if parts[-1] == "__init__" else parts): path
             for path, parts in found.items()

@@ -1,0 +1,188 @@
+"""A `BertLaunch` runs the encoder for one batch size and length: it checks and allocates once, its calls do neither.
+
+    launch = BertLaunch(plan, ids, lengths, batch=8, tokens=64)
+    launch()                        # enqueues 1 + 4 * layers kernels (1 + 6 * layers where there are many rows)
+    launch.states                   # (8, 64, dim) float16, before the last LayerNorm
+
+With `source` and `target` the first kernel also copies the request to the device, so that a graph needs no copy node:
+`ids` may then be a part of source, in pinned memory, and `lengths` is a part of target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from ipr_engine._extras import need
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
+
+from .bert_forms import NORMED_ROWS, BertForms
+from .bert_plan import PURPOSE, BertPlan
+from .bert_tiles import BLOCK_TOKENS, BertTiles, bert_tiles
+
+
+class BertLaunch:
+    """A `BertLaunch` is bound to its tensors. A call enqueues the kernels on torch's current stream of the plan's device.
+
+    The first call of a variant compiles it (Triton keeps it on disk): call once before capturing a graph.
+
+    Args:
+        ids: (batch, tokens) int32, padding on the right, of any ids. lengths: (batch,) int32, 1 or more tokens of each row;
+            of a row of 0 the states are finite and mean nothing. Both on the plan's device, but see source.
+        source, target: int32 tensors of equal size: source in pinned memory of the host, target on the device, or both None.
+        tiles: None takes the entry of bert_tiles.json for batch * tokens rows and the device.
+    Attributes:
+        states: (batch, tokens, dim) float16: the token states before the last LayerNorm.
+        nodes: the number of kernels.
+    Raises:
+        InvalidInputError: a tensor's shape, type, place or layout differs from the above; too many tokens or rows.
+        BackendUnavailableError: torch or triton is missing, or triton runs neither on the device nor in its interpreter.
+    """
+
+    def __init__(
+        self,
+        plan: BertPlan,
+        ids: Any,
+        lengths: Any,
+        batch: int,
+        tokens: int,
+        source: Any = None,
+        target: Any = None,
+        tiles: BertTiles | None = None,
+    ) -> None:
+        torch = need("torch", PURPOSE, "gpu")
+        _check(plan, ids, lengths, batch, tokens)
+        _check_copy(plan, source, target)
+        self.plan, self.batch, self.tokens = plan, batch, tokens
+        self.ids, self.lengths, self.source, self.target = ids, lengths, source, target
+        self.tiles = tiles or bert_tiles(batch * tokens, plan.arch, plan.shape.head)
+        self._forms = BertForms(plan.shape, self.tiles, pdl=plan.pdl)
+
+        def made(width: int) -> Any:
+            return torch.empty((batch * tokens, width), dtype=torch.float16, device=plan.device)
+
+        self._y, self._x, self._context, self._wide = (
+            made(plan.dim),
+            made(plan.dim),
+            made(plan.dim),
+            made(plan.shape.wide),
+        )
+        self.states = self._y.view(batch, tokens, plan.dim)
+        self._calls = list(self._launches())
+        self.nodes = len(self._calls)
+
+    def buffers(self) -> tuple[Any, ...]:
+        """Return what a call writes: for tests, which fill it before."""
+        return self._y, self._x, self._context, self._wide
+
+    def __call__(self) -> Any:
+        if self.plan.device.type == "cuda":
+            with need("torch", PURPOSE, "gpu").cuda.device(self.plan.device):  # Triton launches on the current device
+                self._run()
+        else:
+            self._run()
+        return self.states
+
+    def _run(self) -> None:
+        for call in self._calls:
+            call()
+
+    def _launches(self) -> Iterator[Callable[[], object]]:
+        """Yield the kernels in their order, bound to their arguments."""
+        triton = need("triton", PURPOSE, "gpu")
+        if self.plan.device.type == "cpu" and not triton.knobs.runtime.interpret:
+            raise BackendUnavailableError(
+                f"{PURPOSE}: device cpu needs Triton's interpreter; set TRITON_INTERPRET=1 before Python starts"
+            )
+        from . import attention, linear, norm  # these and embedding import triton
+
+        plan, forms = self.plan, self._forms
+        y, x, context, wide = self.buffers()
+        count = self.batch * self.tokens
+        yield self._embed()
+        read = x if self.tiles.apart else y  # what products read
+        blocks = -(-self.tokens // BLOCK_TOKENS)
+        for one in plan.stack:
+            if self.tiles.apart:
+                yield self._normalise(norm, one.norm_scale, one.norm_shift)
+            yield partial(
+                attention.attend[(plan.shape.heads * blocks * self.batch,)],
+                read, one.norm_scale, one.norm_shift, one.qkv, one.qkv_bias, self.lengths, context, x, self.tokens,
+                **forms.attend(),
+            )  # fmt: skip
+            yield self._project(linear, context, one.out, one.out_bias)
+            if self.tiles.apart:
+                yield self._normalise(norm, one.wide_scale, one.wide_shift)
+            form = forms.expand()
+            yield partial(
+                linear.expand[_programs(form, count, plan.shape.wide)],
+                read, one.wide_scale, one.wide_shift, one.widen, one.widen_bias, wide, x, count, **form,
+            )  # fmt: skip
+            yield self._project(linear, wide, one.narrow, one.narrow_bias)
+
+    def _embed(self) -> Callable[[], object]:
+        from . import embedding
+
+        plan, copies = self.plan, self.source is not None
+        source, target = (self.source, self.target) if copies else (self.lengths, self.lengths)
+        return partial(
+            embedding.embed[(self.batch * self.tokens,)],
+            self.ids, plan.words, plan.places, self._y, source, target, self.tokens, plan.vocabulary, source.numel(),
+            **self._forms.embed(copies=copies),
+        )  # fmt: skip
+
+    def _normalise(self, norm: Any, scale: Any, shift: Any) -> Callable[[], object]:
+        count = self.batch * self.tokens
+        programs = (-(-count // NORMED_ROWS),)
+        return partial(norm.normalise[programs], self._y, scale, shift, self._x, count, **self._forms.normalise())
+
+    def _project(self, linear: Any, a: Any, w: Any, bias: Any) -> Callable[[], object]:
+        count, form = self.batch * self.tokens, self._forms.project(w.shape[1])
+        return partial(linear.project[_programs(form, count, len(w))], a, w, bias, self._x, self._y, count, **form)
+
+
+def _programs(form: dict[str, Any], count: int, cols: int) -> tuple[int]:
+    return (-(-count // form["BLOCK_M"]) * (cols // form["BLOCK_N"]),)
+
+
+def _check(plan: BertPlan, ids: Any, lengths: Any, batch: int, tokens: int) -> None:
+    torch = need("torch", PURPOSE, "gpu")
+    if not 1 <= tokens <= plan.max_tokens:
+        raise InvalidInputError(f"tokens: expected 1 to {plan.max_tokens}, the model's positions, got {tokens}")
+    if batch < 1 or batch * tokens * plan.shape.wide >= 2**31:  # the kernels count elements in int32
+        raise InvalidInputError(
+            f"batch: expected 1 or more, and batch * tokens * {plan.shape.wide} below 2^31, got {batch} * {tokens}"
+        )
+    for name, tensor, shape in (("ids", ids, (batch, tokens)), ("lengths", lengths, (batch,))):
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.int32 or not tensor.is_contiguous():
+            raise InvalidInputError(
+                f"{name}: expected a contiguous int32 tensor of shape {shape}, got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+    _check_place(plan, "lengths", lengths)
+    if ids.device.type != "cpu" or not ids.is_pinned():
+        _check_place(plan, "ids", ids)
+
+
+def _check_copy(plan: BertPlan, source: Any, target: Any) -> None:
+    torch = need("torch", PURPOSE, "gpu")
+    if (source is None) != (target is None):
+        raise InvalidInputError("source: expected source and target together, or neither of them")
+    if source is None:
+        return
+    for name, tensor in (("source", source), ("target", target)):
+        if tensor.dtype != torch.int32 or tensor.dim() != 1 or not tensor.is_contiguous():
+            raise InvalidInputError(
+                f"{name}: expected a contiguous int32 tensor of one dimension, got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+    if source.numel() != target.numel():
+        raise InvalidInputError(f"target: expected {source.numel()} int32, as source has, got {target.numel()}")
+    _check_place(plan, "target", target)
+    if plan.device.type == "cuda" and not (source.device.type == "cpu" and source.is_pinned()):
+        raise InvalidInputError(f"source: expected a tensor in pinned memory of the host, got one on {source.device}")
+
+
+def _check_place(plan: BertPlan, name: str, tensor: Any) -> None:
+    here = (tensor.device.type, tensor.device.index or 0)
+    if here != (plan.device.type, plan.device.index or 0):
+        raise InvalidInputError(f"{name}: expected a tensor on {plan.device}, as the plan, got one on {tensor.device}")
