@@ -1,6 +1,6 @@
 """Types and contracts of the compiled extension."""
 
-from typing import SupportsFloat, TypeVar, final
+from typing import Any, SupportsFloat, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -369,6 +369,67 @@ class Router:
 
     def support(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
         """(batch,) the support of embeddings (batch, dim); None without centroids."""
+
+# ---- bind_recorded_route.cpp
+
+@final
+class RecordedRoute:
+    """One prompt -> decision through work that was recorded for a GPU: tokenise, fill, launch, poll, read. Keeps what it is given alive.
+
+    One call at a time: a call writes into the buffers of `passes`.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        tokenizer: WordPiece,
+        *,
+        before: list[int],
+        after: list[int],
+        max_tokens: int,
+        pad_id: int,
+        passes: list[dict[str, Any]],
+        calls: dict[str, int] | None = None,
+        context: int = 0,
+        stream: int = 0,
+    ) -> None:
+        """Args:
+        before, after: special ids around those of a text. max_tokens: the most ids, these included; a longer text loses its middle.
+        passes: of each recorded batch the writable arrays of csrc/include/ipr/recorded_pass.h by name, in memory that host and
+            device see (`answers` is a dict of those of a DecideResult), and `replay`: the address of a graph, or, without `calls`,
+            a callable that does the work and returns when it is done.
+        calls: name of a function of CUDA's driver -> its address (ipr_engine.cuda.driver.GRAPH_CALLS). context, stream: addresses,
+            of the replays.
+        """
+
+    def replay_each(self) -> None:
+        """Replay every pass once, whatever stands in its buffers.
+
+        Raises:
+            RuntimeError: one of them fails, or ends without its answers.
+        """
+
+    def route_one(
+        self, prompt: str, policy: DecidePolicy, policy_row: int
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None] | None:
+        """As `Router.route_one`, under the device's policy in that row; None where the recording cannot say it all: a text without a
+        token, or an output that a context window does not hold.
+
+        Raises:
+            RuntimeError: the device failed; the words are those of `ipr_engine.cuda.lost_device.is_device_error`.
+        """
+
+    def route_request(
+        self,
+        encoded: str,
+        billed_only: tuple[str, ...],
+        policy: DecidePolicy,
+        policy_row: int,
+        allowed: bytes | None,
+        max_tokens: int,
+        answers: int,
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None] | None:
+        """As `Router.route_request`; None too where an output is over max_tokens, or several answers are asked for."""
 
 # ---- bind_request.cpp
 

@@ -73,30 +73,11 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
   return route_alone(self, policy, prompts, {nullptr, nullptr, nullptr}, text.bytes).facts();
 }
 
-// A whole request. allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated.
+// A whole request.
 py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tuple& billed_only,
                         const DecidePolicy& policy, py::handle allowed, int64_t max_tokens, int64_t answers) {
-  const Utf8 text = utf8_of(encoded, "encoded");
-  const size_t count = billed_only.size();
-  std::vector<const char*> utf8(count);
-  std::vector<size_t> bytes(count);
-  size_t total = text.bytes;
-  for (size_t at = 0; at < count; ++at) {
-    const Utf8 beside = utf8_of(billed_only[at], "billed_only");
-    utf8[at] = beside.data;
-    bytes[at] = beside.bytes;
-    total += beside.bytes;
-  }
-  RequestLimits limits{nullptr, &max_tokens, &answers};
-  IPR_CHECK(answers >= 1, "answers: expected at least 1, got ", answers);
-  if (!allowed.is_none()) {
-    const auto models = static_cast<py::ssize_t>(self.router.plan().models());
-    IPR_CHECK(PyBytes_Check(allowed.ptr()) && PyBytes_GET_SIZE(allowed.ptr()) == models, "allowed: expected ", models,
-              " bytes or None, got ", describe(allowed));
-    limits.allowed = reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(allowed.ptr()));
-  }
-  const Texts beside{utf8.data(), bytes.data(), static_cast<int64_t>(count)};
-  return route_alone(self, policy, {{&text.data, &text.bytes, 1}, &beside}, limits, total).facts();
+  const AskedTexts asked(encoded, billed_only, allowed, max_tokens, answers, self.router.plan().models());
+  return route_alone(self, policy, asked.prompts(), asked.limits(), asked.bytes()).facts();
 }
 
 // (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None,

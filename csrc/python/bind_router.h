@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
 #include "bind_result.h"
 #include "ipr/router.h"
 #include "py_text.h"
@@ -35,10 +37,9 @@ struct RoutedAlone {
   }
 };
 
-// Routes a batch of one, of `bytes` in all. Throws InvalidInput as Router::route does.
-inline RoutedAlone route_alone(const PyRouter& self, const DecidePolicy& policy, const Prompts& prompts,
-                               const RequestLimits& limits, size_t bytes) {
-  RoutedAlone made{{}, {}, py::none(), 0, false, self.router.support().has_value(), 0};
+// Room for what is told of one prompt; facts points into it, and stays valid while neither is moved.
+inline void make_room(const PyRouter& self, RoutedAlone& made, Facts& facts) {
+  made.has_support = self.router.support().has_value();
   made.result = new_decide_result(1, self.router.plan().models(), made.row);
   float* own = nullptr;
   if (self.router.tokenizers()) {
@@ -47,11 +48,57 @@ inline RoutedAlone route_alone(const PyRouter& self, const DecidePolicy& policy,
     if (!made.own) throw py::error_already_set();
     own = reinterpret_cast<float*>(PyBytes_AS_STRING(made.own.ptr()));
   }
-  run_released(bytes, [&] {
-    self.router.route(policy, prompts, limits, made.row,
-                      {&made.billed, &made.truncated, made.has_support ? &made.support : nullptr, own});
-  });
+  facts = {&made.billed, &made.truncated, made.has_support ? &made.support : nullptr, own};
+}
+
+// Routes a batch of one, of `bytes` in all. Throws InvalidInput as Router::route does.
+inline RoutedAlone route_alone(const PyRouter& self, const DecidePolicy& policy, const Prompts& prompts,
+                               const RequestLimits& limits, size_t bytes) {
+  RoutedAlone made{{}, {}, py::none(), 0, false, false, 0};
+  Facts facts{};
+  make_room(self, made, facts);
+  run_released(bytes, [&] { self.router.route(policy, prompts, limits, made.row, facts); });
   return made;
 }
+
+// The texts and limits of one request of several texts, borrowed from what Python gave; not to be moved.
+class AskedTexts {
+ public:
+  // allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated. Throws InvalidInput, naming an argument.
+  AskedTexts(py::handle encoded, const py::tuple& billed_only, py::handle allowed, int64_t max_tokens, int64_t answers,
+             int64_t models)
+      : encoded_(utf8_of(encoded, "encoded")), max_tokens_(max_tokens), answers_(answers), bytes_(encoded_.bytes) {
+    const size_t count = billed_only.size();
+    utf8_.resize(count);
+    sizes_.resize(count);
+    for (size_t at = 0; at < count; ++at) {
+      const Utf8 beside = utf8_of(billed_only[at], "billed_only");
+      utf8_[at] = beside.data;
+      sizes_[at] = beside.bytes;
+      bytes_ += beside.bytes;
+    }
+    beside_ = {utf8_.data(), sizes_.data(), static_cast<int64_t>(count)};
+    IPR_CHECK(answers >= 1, "answers: expected at least 1, got ", answers);
+    if (allowed.is_none()) return;
+    IPR_CHECK(PyBytes_Check(allowed.ptr()) && PyBytes_GET_SIZE(allowed.ptr()) == models, "allowed: expected ", models,
+              " bytes or None, got ", Py_TYPE(allowed.ptr())->tp_name);
+    allowed_ = reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(allowed.ptr()));
+  }
+  AskedTexts(const AskedTexts&) = delete;
+  AskedTexts& operator=(const AskedTexts&) = delete;
+
+  Prompts prompts() const { return {{&encoded_.data, &encoded_.bytes, 1}, &beside_}; }
+  RequestLimits limits() const { return {allowed_, &max_tokens_, &answers_}; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  Utf8 encoded_;
+  int64_t max_tokens_, answers_;
+  size_t bytes_;
+  std::vector<const char*> utf8_;
+  std::vector<size_t> sizes_;
+  Texts beside_{};
+  const uint8_t* allowed_ = nullptr;
+};
 
 }  // namespace ipr

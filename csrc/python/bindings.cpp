@@ -10,6 +10,7 @@ void bind_decide(py::module_& m);
 void bind_decision_json(py::module_& m);
 void bind_encoder(py::module_& m);
 void bind_plain_policy(py::module_& m);
+void bind_recorded_route(py::module_& m);
 void bind_request(py::module_& m);
 void bind_router(py::module_& m);
 void bind_tau_path(py::module_& m);
@@ -31,6 +32,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used(false)) {
   bind_decision_json(m);
   bind_encoder(m);
   bind_plain_policy(m);
+  bind_recorded_route(m);
   bind_request(m);
   bind_router(m);
   bind_tau_path(m);

@@ -71,10 +71,7 @@ void Router::decide(const DecidePolicy& policy, Rows rows, const InputTokens& in
   const int64_t models = plan_.models();
   float* const billed = thread_scratch<float>(kBilled, input.own ? rows.batch * models : rows.batch);
   if (input.own) {  // the policy's rates are of the bundle's tokens: token_ratio is in them
-    for (int64_t row = 0; row < rows.batch; ++row)
-      for (int64_t m = 0; m < models; ++m)
-        billed[row * models + m] = static_cast<float>(static_cast<double>(input.own[row * models + m]) /
-                                                      limits_.token_ratio[static_cast<size_t>(m)]);
+    for (int64_t row = 0; row < rows.batch; ++row) this->billed(input, row, billed + row * models);
   } else {
     std::copy(input.billed, input.billed + rows.batch, billed);
   }
@@ -140,23 +137,36 @@ bool Router::fits(int64_t m, const InputTokens& input, int64_t row, double outpu
   return !(prompt > window || prompt + output > window);  // an output of NaN adds nothing: its cost fails
 }
 
-void Router::decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
-                           int64_t answers, const Results& results) const {
-  const auto models = static_cast<size_t>(plan_.models());
-  uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, plan_.models());
-  float* const tokens_out = thread_scratch<float>(kTokens, plan_.models());
-  const bool given = row.tokens_out != nullptr, states = !given && max_tokens >= 0;
-  bool differs = answers > 1;
-  for (size_t m = 0; m < models; ++m) {
-    const float tokens = results.tokens_out[m];
+void Router::billed(const InputTokens& input, int64_t at, float* to) const {
+  const int64_t models = plan_.models();
+  for (int64_t m = 0; m < models; ++m)
+    to[m] = input.own ? static_cast<float>(static_cast<double>(input.own[at * models + m]) /
+                                           limits_.token_ratio[static_cast<size_t>(m)])
+                      : static_cast<float>(input.billed[at]);
+}
+
+bool Router::limits_bind(const InputTokens& input, int64_t at, int64_t max_tokens, int64_t answers, bool given,
+                         const uint8_t* row_allowed, const Results& row, uint8_t* allowed, float* tokens_out) const {
+  const bool states = !given && max_tokens >= 0;
+  bool binds = answers > 1;
+  for (int64_t m = 0; m < plan_.models(); ++m) {
+    const float tokens = row.tokens_out[m];
     const double output = states ? static_cast<double>(max_tokens) : static_cast<double>(tokens);
-    const bool over = !fits(static_cast<int64_t>(m), input, 0, output);
-    allowed[m] = !over && (row.allowed == nullptr || row.allowed[m]);
+    const bool over = !fits(m, input, at, output);
+    allowed[m] = !over && (row_allowed == nullptr || row_allowed[m]);
     tokens_out[m] = states && tokens > static_cast<float>(max_tokens) ? static_cast<float>(max_tokens) : tokens;
-    differs |= over || tokens_out[m] < tokens;
+    binds |= over || tokens_out[m] < tokens;
     tokens_out[m] *= static_cast<float>(answers);
   }
-  if (!differs) return;
+  return binds;
+}
+
+void Router::decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,
+                           int64_t answers, const Results& results) const {
+  uint8_t* const allowed = thread_scratch<uint8_t>(kAllowed, plan_.models());
+  float* const tokens_out = thread_scratch<float>(kTokens, plan_.models());
+  const bool given = row.tokens_out != nullptr;
+  if (!limits_bind(input, 0, max_tokens, answers, given, row.allowed, results, allowed, tokens_out)) return;
   Rows again = row;
   again.allowed = allowed;
   again.allowed_stride = plan_.models();
@@ -179,11 +189,12 @@ void Router::own_tokens(const double* terms, int64_t billed, float* own) const {
   }
 }
 
-void Router::count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const {
+void Router::count(const WordPiece& tokenizer, const Prompts& prompts, int64_t at, size_t tokens,
+                   const Facts& facts) const {
   const Texts none{nullptr, nullptr, 0}, &beside = prompts.billed_only ? prompts.billed_only[at] : none;
   size_t billed = at_least_floor(tokens, prompts.encoded.bytes[at]);
   for (int64_t text = 0; text < beside.count; ++text)
-    billed += at_least_floor(encoder_->count_tokens(beside.utf8[text], beside.bytes[text]), beside.bytes[text]);
+    billed += at_least_floor(tokenizer.count(beside.utf8[text], beside.bytes[text]), beside.bytes[text]);
   facts.billed_tokens[at] = static_cast<int64_t>(billed);
   if (!facts.own_tokens) return;
   TextCounts terms = count_text(prompts.encoded.utf8[at], prompts.encoded.bytes[at]);
@@ -197,6 +208,7 @@ void Router::count(const Prompts& prompts, int64_t at, size_t tokens, const Fact
 void Router::route(const DecidePolicy& policy, const Prompts& prompts, const RequestLimits& limits,
                    const Results& results, const Facts& facts) const {
   IPR_CHECK(encoder_ != nullptr, "encoder: this router has none; encode first, then decide");
+  const WordPiece& tokenizer = *encoder_->tokenizer();
   const Texts& encoded = prompts.encoded;
   const int64_t models = plan_.models(), dim = plan_.dim();
   float* const x = thread_scratch<float>(kEmbeddings, std::min(encoded.count, kChunk) * dim);
@@ -211,7 +223,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Req
       IPR_CHECK(info.tokens > 0, encoded.count == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
                 ": expected text, got ", encoded.bytes[at], " bytes without one token");
       facts.truncated[at] = info.truncated;
-      count(prompts, at, info.tokens, facts);
+      count(tokenizer, prompts, at, info.tokens, facts);
     }
     const InputTokens input{facts.billed_tokens + first,
                             facts.own_tokens ? facts.own_tokens + first * models : nullptr};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cut_between_words.h"
 #include "ipr/errors.h"
 #include "ipr/isa.h"
 #include "simd/kernel_table.h"
@@ -25,24 +26,6 @@ constexpr size_t kScratchKept = 1 << 16;
 template <class T>
 void shrink(std::vector<T>& values) {
   if (values.capacity() > kScratchKept) std::vector<T>().swap(values);
-}
-
-// How much of kept[0, count) to use: its head [0, head) and its tail [tail, count).
-struct Cut {
-  size_t head, tail;
-};
-
-// Half of max_tokens (the head rounded up) from each end, less what it takes to end the head and start the tail between
-// words. A half that one word alone overfills is cut inside that word.
-Cut cut_between_words(const uint32_t* kept, size_t count, size_t max_tokens) {
-  const size_t head_room = max_tokens - max_tokens / 2, tail_room = max_tokens / 2;
-  size_t head = head_room;
-  while (head > 0 && !(kept[head] & kWordStart)) --head;
-  if (head == 0) head = head_room;
-  size_t tail = count - tail_room;
-  while (tail < count && !(kept[tail] & kWordStart)) ++tail;
-  if (tail == count) tail = count - tail_room;
-  return {head, tail};
 }
 
 }  // namespace
@@ -83,10 +66,6 @@ EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const
   const EncodeInfo info = encode_ids(ids.data(), ids.size(), x);
   ids.shrink();
   return info;
-}
-
-size_t StaticEncoder::count_tokens(const char* utf8, size_t bytes) const {
-  return config_.tokenizer->count(utf8, bytes);
 }
 
 EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x) const {

@@ -142,6 +142,19 @@ class Router {
   // is billed * token_ratio. tokenizers() must be present.
   void own_tokens(const double* terms, int64_t billed, float* own) const;
 
+  // The parts of `route` and `decide` that others need who encode and decide elsewhere (ipr/recorded_route.h), for the
+  // request at position `at`.
+  //
+  // count: its bill and own tokens, from the `tokens` of its encoded text; the texts beside it are counted by
+  // `tokenizer`. billed: what each candidate is billed (models), in the bundle's tokens. limits_bind: whether the
+  // decided row does not stand, since an output that is known now does not fit a context window, or is over
+  // max_tokens (-1: none), or several answers are asked for; what to decide again with is in allowed and tokens_out,
+  // (models) each, if so. row_allowed: who was allowed, null for everyone. given: output tokens came from the caller.
+  void count(const WordPiece& tokenizer, const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const;
+  void billed(const InputTokens& input, int64_t at, float* to) const;
+  bool limits_bind(const InputTokens& input, int64_t at, int64_t max_tokens, int64_t answers, bool given,
+                   const uint8_t* row_allowed, const Results& row, uint8_t* allowed, float* tokens_out) const;
+
   // What the router was made of; tokenizers and support are absent where it was made without. Support::of may be called
   // on its own, for embeddings that are decided elsewhere.
   const DecidePlan& plan() const { return plan_; }
@@ -149,10 +162,6 @@ class Router {
   const std::optional<Support>& support() const { return support_; }
 
  private:
-  // Counts all texts of the prompt at position `at`, whose encoded one has `tokens`: writes its bill and, where there
-  // is room for them, its own tokens.
-  void count(const Prompts& prompts, int64_t at, size_t tokens, const Facts& facts) const;
-
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),
   // or is that of several answers.
   void decide_within(const DecidePolicy& policy, const Rows& row, const InputTokens& input, int64_t max_tokens,

@@ -97,13 +97,11 @@ class StaticEncoder {
   // tokenize by other means.
   EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
 
-  // EncodeInfo::tokens of a text, without its embedding and in constant memory; has_tokenizer() must be
-  // true.
-  size_t count_tokens(const char* utf8, size_t bytes) const;
-
-  // Columns of the table; the config's own max_tokens; whether encode and count_tokens may be called.
+  // Columns of the table; the config's own max_tokens; the config's tokenizer, null where there is none, and whether
+  // there is one, so that encode may be called.
   size_t dim() const { return config_.table.dim; }
   size_t max_tokens() const { return config_.max_tokens; }
+  const WordPiece* tokenizer() const { return config_.tokenizer.get(); }
   bool has_tokenizer() const { return config_.tokenizer != nullptr; }
 
   // The instruction set that runs, never "auto": what the constructor made of the config's.
