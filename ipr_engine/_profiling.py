@@ -26,6 +26,11 @@ def span(name: str) -> AbstractContextManager[Any]:
     return _OFF if _nvtx is None else _nvtx.range(name)
 
 
+def marks_ranges() -> bool:
+    """Return whether ranges are marked now."""
+    return _nvtx is not None
+
+
 class _Recorded:
     """A `_Recorded` names torch.profiler's ranges `range`, as NVTX has them."""
 

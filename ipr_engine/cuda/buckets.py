@@ -8,14 +8,16 @@ PromptReader, StreamEncoder   what a transformer tier offers, so that its bucket
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine.cuda.graphs import Graphs, Recording
+from ipr_engine._C import WordPiece
+from ipr_engine.cuda.block import Block, Fields
+from ipr_engine.cuda.graphs import Graphs, Recording, Work
 from ipr_engine.errors import InvalidInputError
 
 DEFAULT_BATCHES = (1, 8, 32)
@@ -159,14 +161,16 @@ class Passes(Generic[SlotT]):
                 land(flying[-1][0])
 
 
-def fill_rows(ids: NDArray[Any], mask: NDArray[Any], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
-    """Write rows into a bucket's ids and mask, (batch, tokens) each; the rows left over see one token of padding."""
+def fill_rows(host: Mapping[str, NDArray[Any]], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:
+    """Write rows into a pass's ids and lengths, and its mask where it has one; the rows left over see one token of padding."""
+    ids, lengths, mask = host["ids"], host["lengths"], host.get("mask")
     ids.fill(pad_id)
-    mask.fill(0)
+    lengths.fill(1)  # a row without one token would be 0 / 0
     for at, own in enumerate(rows):
         ids[at, : len(own)] = own
-        mask[at, : len(own)] = 1
-    mask[len(rows) :, 0] = 1  # a row without one token would be 0 / 0
+        lengths[at] = len(own)
+    if mask is not None:
+        np.less(np.arange(ids.shape[1]), lengths[:, None], out=mask, casting="unsafe")
 
 
 @runtime_checkable
@@ -175,10 +179,18 @@ class PromptReader(Protocol):
 
     Attributes:
         dim: of an embedding. pad_id: the id that fills a row up.
+        max_tokens: the most ids of a prompt, special ones included. special_ids: those before and after its own.
+        wordpiece: makes the ids, in C++; None where a library does.
         pooling, normalize: how the tier makes x of token states, in the words of the kernel's KernelVariant.
     """
 
     dim: int
+    max_tokens: int
+
+    @property
+    def wordpiece(self) -> WordPiece | None: ...
+    @property
+    def special_ids(self) -> tuple[list[int], list[int]]: ...
 
     @property
     def pooling(self) -> Any: ...
@@ -196,25 +208,43 @@ class StreamEncoder(PromptReader, Protocol):
     """A `StreamEncoder` is a transformer tier whose buckets run in the current stream on buffers of the caller's.
 
     Attributes:
-        graphs: record its work. buckets: ascending, a full grid. integer: "int64" or "int32", the type of ids and mask.
+        graphs: record its work. buckets: ascending, a full grid.
+        copies_in: whether its first kernel copies all of a pass's Block to the device; else the caller does.
     """
 
     graphs: Graphs
     buckets: tuple[Bucket, ...]
 
     @property
-    def integer(self) -> str: ...
+    def copies_in(self) -> bool: ...
 
-    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
-        """Enqueue ids, mask (batch, tokens) -> x (batch, dim) float32, torch tensors on the device; this never waits."""
+    def fields(self, bucket: Bucket) -> Fields:
+        """Return what it reads of a pass besides its lengths: "ids", and "mask" of 1 for a token and 0 for padding, if it does."""
+
+    def bind(self, bucket: Bucket, inputs: Block, x: Any) -> Work:
+        """Return what enqueues the embedding of a pass into x (batch, dim) float32 on the device.
+
+        Binding checks and allocates; what it returns never waits, and is held as long as it may run.
+        inputs: "lengths" (batch,) int32 and `fields`.
+        """
 
 
 @runtime_checkable
 class StateEncoder(StreamEncoder, Protocol):
-    """A `StateEncoder` is a StreamEncoder that can also stop before pooling, so that the decide kernel pools."""
+    """A `StateEncoder` is a StreamEncoder that can also stop before pooling, so that the decide kernel pools.
 
-    def states(self, ids: Any, mask: Any) -> Any:
-        """Return (batch, tokens, dim): the last hidden state."""
+    Attributes:
+        norm: the LayerNorm that its states still have to pass (kernels.plan.StateNorm), or None.
+        pdl: whether its last kernel lets the next one begin before it has ended.
+    """
+
+    @property
+    def norm(self) -> Any: ...
+    @property
+    def pdl(self) -> bool: ...
+
+    def bind_states(self, bucket: Bucket, inputs: Block) -> Callable[[], Any]:
+        """Return what enqueues the transformer and returns (batch, tokens, dim) states on the device; as `bind`."""
 
 
 @runtime_checkable

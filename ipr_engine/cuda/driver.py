@@ -9,7 +9,7 @@ The device's primary context is used, so that TensorRT, PyTorch and this module 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from types import MappingProxyType
@@ -22,6 +22,14 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+# What C++ replays a graph with (csrc/include/ipr/graph_replays.h).
+GRAPH_CALLS = (
+    "cuGraphLaunch",
+    "cuStreamQuery",
+    "cuCtxGetCurrent",
+    "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
+)
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 LIBRARY = "libcuda.so.1"  # of the driver, not of the toolkit
 # Types of the arguments of each call; handles and streams are void pointers, device addresses 64-bit integers.
@@ -76,6 +84,16 @@ class Driver:
         """Call one function, and return its CUresult: 0 for success."""
         code: int = getattr(self._library, name)(*arguments)
         return code
+
+    def addresses(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the address of each of these functions of the library, which must have it."""
+        return {name: ctypes.cast(getattr(self._library, name), c_void_p).value or 0 for name in names}
+
+    def current_context(self) -> int:
+        """Return the address of the calling thread's context, 0 where it has none."""
+        context = c_void_p()
+        self.call("cuCtxGetCurrent", byref(context))
+        return context.value or 0
 
     def error_name(self, code: int) -> str:
         """Return the name of a CUresult, "CUDA_ERROR_OUT_OF_MEMORY" say."""

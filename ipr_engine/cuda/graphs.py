@@ -15,31 +15,47 @@ import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ipr_engine._extras import need
 from ipr_engine.cuda import EMULATED
-from ipr_engine.errors import (
-    BackendUnavailableError,
-    DeviceLostError,
-    InvalidInputError,
-    IprError,
-    OutOfDeviceMemoryError,
-)
-
-PURPOSE = "the GPU path"  # the words of an error where torch or triton is missing
+from ipr_engine.cuda.driver import GRAPH_CALLS, Driver
+from ipr_engine.cuda.lost_device import PURPOSE, DeviceFailure, ran_out
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError, OutOfDeviceMemoryError
 
 Work = Callable[[], None]
 
 
+# what C++ replays: the address of a graph ready to launch (CUgraphExec), or the work itself where nothing was captured
+NativeReplay = int | Work
+
+
 class Recording(Protocol):
-    """A `Recording` is recorded work; it is called only within `Graphs.exclusive`."""
+    """A `Recording` is recorded work; it is called only within `Graphs.exclusive`, or while `Graphs.turn` is held."""
+
+    @property
+    def native(self) -> NativeReplay | None:
+        """What C++ replays; None where torch gives no graph's address."""
 
     def replay(self) -> None:
         """Enqueue the work behind all earlier replays."""
 
     def wait(self) -> None:
         """Wait until the last replay of this work, and all before it, are done."""
+
+
+@dataclass(frozen=True)
+class NativeCalls:
+    """`NativeCalls` are what C++ needs to replay a CUDA graph.
+
+    Attributes:
+        addresses: name of a function of the driver -> its address. context, stream: of the replays, as addresses.
+    """
+
+    addresses: dict[str, int]
+    context: int
+    stream: int
 
 
 class Graphs(Protocol):
@@ -52,6 +68,20 @@ class Graphs(Protocol):
 
     device: str
     kind: str
+
+    @property
+    def turn(self) -> threading.Lock:
+        """The lock of `exclusive`, for work that needs neither torch's stream nor its modes."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the device failed; `exclusive` says how."""
+
+    def lose(self, error: RuntimeError) -> None:
+        """Remember the failure of the device that `error` reports, so that `exclusive` tells it; raise any other error."""
+
+    def native_calls(self) -> NativeCalls | None:
+        """Return what C++ launches the recordings with; None where it calls them."""
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Make a zeroed torch tensor on the device; its address stays."""
@@ -93,53 +123,24 @@ class Graphs(Protocol):
 WARM_UPS = 3  # runs before a capture: libraries choose their algorithms and allocate workspaces in the first ones
 
 
-class _Failure:
-    """A `_Failure` remembers a device's failure: a CUDA context does not recover from one."""
+class _InTurns:
+    """Graphs that are `_InTurns` share a device's lock and its failure with all that are made for its owners."""
 
-    def __init__(self, device: str, lock: threading.Lock | None = None) -> None:
-        self._device, self._reason = device, ""
-        self._lock = threading.Lock() if lock is None else lock
+    _failure: DeviceFailure
 
-    @contextmanager
-    def exclusive(self, order: Callable[[], Any]) -> Iterator[None]:
-        """Admit one caller at a time, inside the context that `order` makes; a device that failed admits none."""
-        with self._lock:
-            if self._reason:
-                raise DeviceLostError(
-                    f"device: {self._device} failed before ({self._reason}); this engine does no further work, load "
-                    "another one in a new process, or with fallback='cpu'"
-                )
-            try:
-                with order():
-                    yield
-            except IprError:
-                raise
-            except RuntimeError as error:
-                if not is_device_error(error) or _ran_out(error):
-                    raise
-                self._reason = str(error).partition("\n")[0]
-                raise DeviceLostError(
-                    f"device: {self._device} failed in flight: {self._reason}; this engine does no further work"
-                ) from error
+    @property
+    def turn(self) -> threading.Lock:
+        return self._failure.turn
+
+    @property
+    def failed(self) -> bool:
+        return self._failure.failed
+
+    def lose(self, error: RuntimeError) -> None:
+        self._failure.lose(error)
 
 
-def _ran_out(error: BaseException) -> bool:
-    """Return whether device memory ran out."""
-    # Out of memory within a capture, torch ends the capture with an error of its own, whose context is the first one.
-    kind = need("torch", PURPOSE, "gpu").OutOfMemoryError
-    return isinstance(error, kind) or isinstance(error.__context__, kind)
-
-
-def is_device_error(error: BaseException) -> bool:
-    """Return whether an error of torch or Triton reports a failed device: each says CUDA."""
-    kind = getattr(need("torch", PURPOSE, "gpu"), "AcceleratorError", ())  # torch 2.8 and later
-    text = str(error)
-    return isinstance(error, kind) or any(
-        words in text for words in ("CUDA error", "CUDA driver", "Triton Error [CUDA]")
-    )
-
-
-class EagerGraphs:
+class EagerGraphs(_InTurns):
     """`EagerGraphs` capture nothing: `replay` runs the work.
 
     Args:
@@ -152,7 +153,10 @@ class EagerGraphs:
         self.device = device
         self._torch = need("torch", PURPOSE, "gpu")
         self._on_cpu = self._torch.device(device).type == "cpu"
-        self._failure = _Failure(device)
+        self._failure = DeviceFailure(self._torch, device)
+
+    def native_calls(self) -> None:
+        return None
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, device=self.device)
@@ -170,7 +174,7 @@ class EagerGraphs:
         with self.exclusive():
             work()
             recording = _EagerRecording(
-                work, lambda: None if self._on_cpu else self._torch.cuda.synchronize(self.device)
+                self._torch, work, lambda: None if self._on_cpu else self._torch.cuda.synchronize(self.device)
             )
             recording.wait()
         return recording
@@ -185,11 +189,17 @@ class EagerGraphs:
 class _EagerRecording:
     """An `_EagerRecording` is work that `replay` runs, and what waits for it."""
 
-    def __init__(self, work: Work, wait: Work) -> None:
-        self.replay, self.wait = work, wait
+    def __init__(self, torch: Any, work: Work, wait: Work) -> None:
+        self._torch, self.replay, self.wait = torch, work, wait
+
+    def native(self) -> None:
+        """Run the work to its end."""
+        with self._torch.inference_mode():
+            self.replay()
+            self.wait()
 
 
-class CudaGraphs:
+class CudaGraphs(_InTurns):
     """`CudaGraphs` are the CUDA graphs of one device that share one memory pool, replayed in one stream.
 
     Args:
@@ -217,12 +227,19 @@ class CudaGraphs:
                 f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}"
             )
         self.device = f"cuda:{index}"
-        self._failure = _Failure(f"{self.device} ({torch.cuda.get_device_name(index)})", lock)
+        self._failure = DeviceFailure(torch, f"{self.device} ({torch.cuda.get_device_name(index)})", lock)
         self._held_before = torch.cuda.memory_reserved(self.device)
         self._memory_bytes = memory_bytes
         self._stream = torch.cuda.Stream(self.device)  # of replays
         self.side_stream = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
         self._pool = torch.cuda.graph_pool_handle()
+
+    def native_calls(self) -> NativeCalls:
+        driver = Driver()
+        with self._torch.cuda.device(self.device):
+            self._torch.cuda.current_stream().synchronize()  # the device's primary context is current after a call of torch's
+            context = driver.current_context()
+        return NativeCalls(driver.addresses(GRAPH_CALLS), context, self._stream.cuda_stream)
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, device=self.device)
@@ -254,7 +271,7 @@ class CudaGraphs:
                 recording.replay()  # the first launch uploads the graph
                 recording.wait()
             except RuntimeError as error:
-                if _ran_out(error) or "captur" not in str(error):
+                if ran_out(torch, error) or "captur" not in str(error):
                     raise
                 raise BackendUnavailableError(f"bucket {label}: the work cannot be captured: {error}") from error
         return recording
@@ -267,7 +284,7 @@ class CudaGraphs:
         try:
             yield
         except RuntimeError as error:
-            if not _ran_out(error):
+            if not ran_out(torch, error):
                 raise
             reason = f"{free / 2**20:.0f} MiB were free"
         if not reason and self._memory_bytes is not None:
@@ -296,6 +313,8 @@ class _CudaRecording:
     def __init__(self, torch: Any, graph: Any, stream: Any, work: Work) -> None:
         self._graph, self._stream, self._done, self._work = graph, stream, torch.cuda.Event(), work
         self.wait = self._done.synchronize
+        address = getattr(graph, "raw_cuda_graph_exec", None)  # torch 2.9 and later
+        self.native: int | None = None if address is None else int(address())
 
     def replay(self) -> None:
         self._graph.replay()  # in the current stream: that of `exclusive`

@@ -37,6 +37,10 @@ CAUSE = (
 # The arrays of a DecideResult, in the order in which `decide_result` takes them.
 PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "status", "cause")
 
+# What a router says of one prompt: decided, billed_tokens, truncated, support (None without centroids), own tokens (models,)
+# float32 as bytes, since one row makes no array (None where no candidate names its tokenizer).
+OneRow = tuple[DecideResult, int, bool, float | None, bytes | None]
+
 Floats = npt.NDArray[np.float32]
 
 

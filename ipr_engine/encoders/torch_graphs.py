@@ -1,41 +1,30 @@
-"""The torch tier on a GPU records its model once per (batch, tokens) bucket, and replays that.
+"""The torch tier on a GPU runs PyTorch's model in recordings, one per (batch, tokens) bucket.
 
-The CUDA part has run on one H200 (docs/gpu.md); without a GPU tests run the same bookkeeping with the work run eagerly on the CPU.
+It has run on one H200 (docs/gpu.md).
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ipr_engine._extras import need
-from ipr_engine._profiling import span
-from ipr_engine.cuda import EMULATED
-from ipr_engine.cuda.buckets import Bucket, Pass, Passes, fill_rows, make_buckets
-from ipr_engine.cuda.graphs import Graphs, Recording, open_graphs
+from ipr_engine.cuda.block import Block, Fields
+from ipr_engine.cuda.buckets import Bucket
+from ipr_engine.cuda.graphs import Graphs, Work, open_graphs
+from ipr_engine.encoders.graph_encoder import BATCHES, GraphEncoder
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
-from ipr_engine.encoders.torch import PURPOSE, TorchEncoder, pool
-from ipr_engine.encoders.transformer import TransformerEncoder
-
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+from ipr_engine.encoders.torch import TorchEncoder, pool
 
 
-class TorchGraphEncoder(TransformerEncoder):
+class TorchGraphEncoder(GraphEncoder):
     """A `TorchGraphEncoder` runs a transformer under CUDA graphs; `from_folder` and `from_export` build it.
 
-    Every row goes through a bucket of fixed shape, alone or with others; which bucket, and with whom, changes its last bits.
-    Safe to share between threads, which take turns.
-
-    Attributes:
-        device, dtype: the place and type of the transformer's arithmetic, as of TorchEncoder.
-        graphs: record the work. buckets: the shapes, ascending.
+    Which bucket a row goes through, and with whom, changes its last bits.
     """
+
+    tier = "torch"
 
     def __init__(self, eager: TorchEncoder, *, graphs: Graphs | None = None, batches: Sequence[int] = BATCHES) -> None:
         """Take a loaded model; `record`, or the first call that encodes, records its buckets.
@@ -47,15 +36,8 @@ class TorchGraphEncoder(TransformerEncoder):
         Raises:
             BackendUnavailableError: the device is missing.
         """
-        named = eager.dtype if eager.dtype == "bfloat16" else None
-        super().__init__(
-            eager.spec, max_tokens=eager.max_tokens, batch=max(batches), dtype=named, tokenizer=eager.tokenizer
-        )
-        self.eager, self.dim, self.device, self.dtype = eager, eager.dim, eager.device, eager.dtype
-        self.graphs = open_graphs(eager.device) if graphs is None else graphs
-        self.buckets = make_buckets(self.max_tokens, batches)
-        self._passes: Passes[_Slot] | None = None
-        self._planning = threading.Lock()
+        super().__init__(eager, open_graphs(eager.device) if graphs is None else graphs, batches)
+        self.eager = eager
 
     @classmethod
     def from_folder(
@@ -107,91 +89,16 @@ class TorchGraphEncoder(TransformerEncoder):
         batches = BATCHES if options.batches is None else options.batches
         return cls.from_folder(folder, device=options.device, batches=batches, **arguments)
 
-    @property
-    def summary(self) -> str:
-        """Tier, dimensions, type and place of the arithmetic, buckets, tokenizer."""
-        where = EMULATED if self.graphs.device == "cpu" else self.graphs.device
-        return (
-            f"torch {self.dim}-d {self.dtype} on {where}, {self.graphs.kind} of {len(self.buckets)} buckets to "
-            f"{self.buckets[-1]}, {self.tokenizer.kind} tokenizer"
-        )
+    def fields(self, bucket: Bucket) -> Fields:
+        """Return ids and mask (batch, tokens), as transformers' models take them."""
+        return dict.fromkeys(("ids", "mask"), (bucket.shape, "int64"))
 
-    @property
-    def integer(self) -> str:
-        """The type of the ids and the mask that `enqueue` reads."""
-        return "int64"
+    def bind(self, bucket: Bucket, inputs: Block, x: Any) -> Work:
+        """Return what enqueues the embedding of a pass into x (batch, dim) float32 on the device; it never waits."""
+        states, mask = self.bind_states(bucket, inputs), inputs.device["mask"]
+        return lambda: x.copy_(pool(states().float(), mask, self.pooling, self.normalize))
 
-    def on_stream(self, device: str) -> TorchGraphEncoder:
-        """Return this encoder: it is a StateEncoder as it stands, on the device it was loaded on."""
-        return self
-
-    def states(self, ids: Any, mask: Any) -> Any:
-        """Enqueue the transformer: (batch, tokens) ids and mask on the device -> (batch, tokens, dim) last hidden state; never waits."""
-        return self.eager.states(ids, mask)
-
-    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
-        """Embed a bucket into x (batch, dim) float32, all on the device, in the current stream; this never waits."""
-        x.copy_(pool(self.states(ids, mask).float(), mask, self.pooling, self.normalize))
-
-    def record(self) -> None:
-        """Record every bucket, unless that is done.
-
-        An engine that decides on the GPU records encoder and decision together and needs none of these until `encode`.
-
-        Raises:
-            OutOfDeviceMemoryError: names the bucket and the memory.
-            BackendUnavailableError: the model cannot be captured.
-        """
-        self._recorded()
-
-    def _recorded(self) -> Passes[_Slot]:
-        """Return the recordings, made at the first call."""
-        with self._planning:
-            if self._passes is None:
-                self._passes = Passes(self.graphs, self.buckets, self._slot)
-            return self._passes
-
-    def _slot(self, graphs: Graphs, bucket: Bucket) -> _Slot:
-        return _Slot(self, graphs, bucket)
-
-    def _groups(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Return all rows at once: they are sorted into buckets, and waited for once."""
-        return [rows] if rows else []
-
-    def _embed(self, ids: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Return (rows, dim) embeddings of sequences of 1 to max_tokens ids, longest first."""
-        x = np.empty((len(ids), self.dim), dtype=np.float32)
-
-        def fill(slot: _Slot, step: Pass) -> None:
-            with span("copy"):
-                fill_rows(slot.ids, slot.mask, ids[step.begin : step.end], self.spec.pad_id)
-
-        def collect(slot: _Slot, step: Pass) -> None:
-            x[step.begin : step.end] = slot.x[: step.end - step.begin]
-
-        self._recorded().run([len(row) for row in ids], fill, collect)
-        return x
-
-
-class _Slot:
-    """A `_Slot` holds the buffers of one pass and its recording: ids, mask and x on the host."""
-
-    recording: Recording
-
-    def __init__(self, encoder: TorchGraphEncoder, graphs: Graphs, bucket: Bucket) -> None:
-        torch = need("torch", PURPOSE, "gpu")
-        # (2, batch, tokens): ids and mask side by side, so that one copy takes both
-        inputs, there = (make((2, *bucket.shape), torch.int64) for make in (graphs.host_buffer, graphs.buffer))
-        shape = (bucket.batch, encoder.dim)
-        outputs, embedded = (make(shape, torch.float32) for make in (graphs.host_buffer, graphs.buffer))
-        self.ids, self.mask = inputs.numpy()
-        self.x: NDArray[np.float32] = outputs.numpy()
-        self.mask[:, 0] = 1  # warm-ups and the capture run on these buffers: a row without one token would be 0 / 0
-
-        def work() -> None:
-            there.copy_(inputs, non_blocking=True)
-            with span("encode"):
-                encoder.enqueue(bucket, there[0], there[1], embedded)
-            outputs.copy_(embedded, non_blocking=True)
-
-        self.recording = graphs.record(str(bucket), work)
+    def bind_states(self, bucket: Bucket, inputs: Block) -> Callable[[], Any]:
+        """Return what enqueues the transformer and returns its last hidden state (batch, tokens, dim) on the device; it never waits."""
+        ids, mask = inputs.device["ids"], inputs.device["mask"]
+        return lambda: self.eager.states(ids, mask).contiguous()

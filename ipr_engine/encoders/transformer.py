@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._C import WordPiece
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
 from ipr_engine.encoders.transformer_files import TransformerSpec
@@ -70,6 +71,16 @@ class TransformerEncoder:
     @property
     def pad_id(self) -> int:
         return self.spec.pad_id
+
+    @property
+    def wordpiece(self) -> WordPiece | None:
+        """The tokenizer in C++; None where a library makes the ids."""
+        return self.tokenizer.native if isinstance(self.tokenizer, WordPieceTokenizer) else None
+
+    @property
+    def special_ids(self) -> tuple[list[int], list[int]]:
+        """The ids before and after those of a prompt."""
+        return list(self.spec.before), list(self.spec.after)
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode`. The class of the tier bounds the effect of batch mates."""

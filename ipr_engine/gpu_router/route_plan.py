@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._C import DecideResult
+from ipr_engine._C import DecideResult, RecordedRoute, Router
+from ipr_engine._profiling import marks_ranges
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
+from ipr_engine.decide.contract import OneRow
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
@@ -25,10 +28,65 @@ class GpuRoutePlan:
     Attributes:
         encoder: the bundle's encoder. stream: the same encoder as a StreamEncoder.
         heads: the bundle's heads. router: the recordings that run them.
+        recorded: one prompt through them in one C++ call; None where the tokenizer runs in Python.
     """
 
-    def __init__(self, encoder: Encoder, stream: StreamEncoder, heads: GpuHeads[Policy], router: GpuRouter) -> None:
-        self.encoder, self.stream, self.heads, self.router = encoder, stream, heads, router
+    def __init__(
+        self,
+        encoder: Encoder,
+        stream: StreamEncoder,
+        heads: GpuHeads[Policy],
+        router: GpuRouter,
+        recorded: RecordedRoute | None,
+    ) -> None:
+        self.encoder, self.stream, self.heads, self.router, self.recorded = encoder, stream, heads, router, recorded
+        self._graphs, self._turn = router.passes.graphs, router.passes.graphs.turn
+
+    def route_one(self, prompt: str, policy: Policy) -> OneRow | None:
+        """Decide one text in one C++ call; None where `route` has to, which then tells what is wrong with the text, if anything.
+
+        That is a text without a token, a policy that is new to the device, heads that another bundle's have replaced there, an
+        output that a context window does not hold, ranges for a profiler, and a device that failed.
+
+        Raises:
+            InvalidInputError: the prompt is no text.
+        """
+        recorded = self.recorded
+        if recorded is None:
+            return None
+        return self._in_turn(policy, lambda row: recorded.route_one(prompt, policy.compiled, row))
+
+    def route_request(
+        self,
+        encoded: str,
+        billed_only: tuple[str, ...],
+        policy: Policy,
+        allowed: bytes | None,
+        max_tokens: int,
+        answers: int,
+    ) -> OneRow | None:
+        """Decide one request in one C++ call, as `Router.route_request` takes it; None as of `route_one`, and where its limits bind."""
+        recorded = self.recorded
+        if recorded is None:
+            return None
+        rest = (allowed, max_tokens, answers)
+        return self._in_turn(
+            policy, lambda row: recorded.route_request(encoded, billed_only, policy.compiled, row, *rest)
+        )
+
+    def _in_turn(self, policy: Policy, call: Callable[[int], OneRow | None]) -> OneRow | None:
+        """Return what `call` gives for the policy's row on the device; None where there is none, or the device fails."""
+        if marks_ranges():
+            return None
+        with self._turn:
+            row = self.router.row_at_hand(self.heads, policy)
+            if row is None:
+                return None
+            try:
+                return call(row)
+            except RuntimeError as error:
+                self._graphs.lose(error)  # the walk tells it
+                return None
 
     def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
         """Decide the rows by this bundle's heads; see `GpuRouter.route`."""
@@ -43,12 +101,14 @@ class GpuRoutePlan:
 
 
 def plan_gpu_route(
-    bundle: BundleSpec, encoder: Encoder, device: str, before: GpuRoutePlan | None
+    bundle: BundleSpec, encoder: Encoder, on_cpu: Router, device: str, before: GpuRoutePlan | None
 ) -> GpuRoutePlan | None:
     """Plan a bundle for a device, or return None for a bundle that the CPU decides, wherever its transformer runs.
 
     The CPU decides bundles of two tiers, heads on encoders side by side, and heads on a tier that enqueues nothing (onnx).
     Where `before` runs the same encoder and heads of the same variant, its recordings are shared; else every bucket is recorded.
+
+    on_cpu: the bundle's router in C++: it counts tokens, knows the context windows, and measures support.
 
     Raises:
         InvalidInputError: nothing of the encoder runs on a GPU.
@@ -66,9 +126,10 @@ def plan_gpu_route(
     if stream is None:
         return None
     heads = _gpu_heads(bundle, stream.graphs.device)
-    if before is not None and before.router.serves(stream, heads):
-        return GpuRoutePlan(encoder, stream, heads, before.router)
-    return GpuRoutePlan(encoder, stream, heads, GpuRouter(stream, heads))
+    shared = before is not None and before.router.serves(stream, heads)
+    router = before.router if before is not None and shared else GpuRouter(stream, heads)
+    recorded = recorded_route(router.passes, on_cpu, stream) if heads.plan.has_tokens else None
+    return GpuRoutePlan(encoder, stream, heads, router, recorded)
 
 
 def _gpu_heads(bundle: BundleSpec, device: str) -> GpuHeads[Policy]:

@@ -1,10 +1,15 @@
-"""A `RouteSlot` holds the buffers and the recording of one pass: ids and arguments in, encoder and decision, answers out."""
+"""A `RouteSlot` holds the buffers and the recording of one pass: ids and arguments in, encoder and decision, answers out.
+
+    inputs    one block of pinned memory; the recording copies it to the device, or its first kernel does
+    encoder   ids -> token states, or x
+    decide    pools the states, decides, writes answers and x to pinned memory, and last the number of the request
+
+Where several programs decide, since the candidates are many, they read the answers back: then these are copied out.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,52 +17,24 @@ from numpy.typing import NDArray
 
 from ipr_engine._extras import need
 from ipr_engine._profiling import span
-from ipr_engine.cuda.buckets import Bucket, StateEncoder, StreamEncoder
-from ipr_engine.cuda.graphs import PURPOSE, Graphs, Recording
-from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult, result_views
+from ipr_engine.cuda.block import Block
+from ipr_engine.cuda.buckets import Bucket, StateEncoder, StreamEncoder, fill_rows
+from ipr_engine.cuda.graphs import Graphs, Recording
+from ipr_engine.cuda.lost_device import PURPOSE
+from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult, result_layout, result_views
 from ipr_engine.kernels.run import DecideLaunch
 
-ALIGN = 256  # of each array: what cudaMalloc aligns to, and more than any load needs
-
-
-class Block:
-    """A `Block` holds arrays of fixed shape on the host and on the device, so that one copy takes them all.
-
-    Attributes:
-        host: name -> numpy view of the host's. device: name -> torch view of the device's.
-    """
-
-    def __init__(self, graphs: Graphs, fields: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-        """Lay the arrays out. fields: name -> (shape, name of a torch dtype), in their order in the block."""
-        torch = need("torch", PURPOSE, "gpu")
-        begins: dict[str, tuple[int, int]] = {}  # name -> first byte, end
-        at = 0
-        for name, (shape, dtype) in fields.items():
-            size = math.prod(shape) * getattr(torch, dtype).itemsize
-            begins[name] = at, at + size
-            at = -(-(at + size) // ALIGN) * ALIGN
-        self._host, self._device = (make((max(at, 1),), torch.uint8) for make in (graphs.host_buffer, graphs.buffer))
-
-        def views(block: Any) -> dict[str, Any]:
-            return {
-                name: block[slice(*begins[name])].view(getattr(torch, dtype)).view(shape)
-                for name, (shape, dtype) in fields.items()
-            }
-
-        self.host: dict[str, NDArray[Any]] = {name: view.numpy() for name, view in views(self._host).items()}
-        self.device: dict[str, Any] = views(self._device)
-
-    def copy_in(self) -> None:
-        """Enqueue the copy of all arrays to the device."""
-        self._device.copy_(self._host, non_blocking=True)
+OF_A_ROW = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed", "sequence")
 
 
 class RouteSlot:
     """A `RouteSlot` holds the buffers of one pass of a bucket, and its recording.
 
     Attributes:
-        inputs: ids, mask, lengths, bills, policy rows, given tokens, extra costs, allowed candidates; one copy takes them.
+        inputs: number of the request, ids, lengths, bills, policy rows, given tokens, extra costs, allowed candidates; a mask too,
+            where the encoder reads one.
         outputs: name -> numpy view of the answers on the host. x: (batch, dim), the embeddings on the host.
+        done: (1,) int32 on the host: the number of the request whose answers are there.
     """
 
     recording: Recording
@@ -69,67 +46,92 @@ class RouteSlot:
         self.inputs = Block(
             graphs,
             {
-                "ids": (bucket.shape, encoder.integer),
-                "mask": (bucket.shape, encoder.integer),
+                "sequence": ((1,), "int32"),
                 "lengths": ((batch,), "int32"),
-                "billed_tokens": (per_model, "float32"),
                 "policy_of_row": ((batch,), "int32"),
+                "billed_tokens": (per_model, "float32"),
                 "tokens_out": (per_model, "float32"),
                 "extra_usd": (per_model, "float32"),
                 "allowed": (per_model, "uint8"),
+                **encoder.fields(bucket),
             },
         )
         # Rows that no request fills are decided too: they see one token, and everyone is allowed.
-        self.inputs.host["mask"][:, 0] = 1
-        self.inputs.host["lengths"].fill(1)
+        fill_rows(self.inputs.host, [], self.pad_id)
         self.inputs.host["allowed"].fill(1)
-        embedded = graphs.buffer((batch, plan.dim), torch.float32)
-        x = graphs.host_buffer((batch, plan.dim), torch.float32)
-        self.x: NDArray[np.float32] = x.numpy()
-        result = GpuResult(plan, batch)
-        answers = graphs.host_buffer(tuple(result.block.shape), torch.uint8)
+        answers = graphs.host_buffer((result_layout(batch, plan.models)[1],), torch.uint8)
+        x, done = graphs.host_buffer((batch, plan.dim), torch.float32), graphs.host_buffer((1,), torch.int32)
         self.outputs = {name: view.numpy() for name, view in result_views(answers, batch, plan.models).items()}
-        decide = _steps(encoder, plan, fused, self.inputs.device, embedded, result, bucket)
+        self.x: NDArray[np.float32] = x.numpy()
+        self.done: NDArray[np.int32] = done.numpy()
+        decide = _steps(graphs, bucket, encoder, plan, self.inputs, (answers, x, done), fused=fused)
 
         def work() -> None:
-            self.inputs.copy_in()
+            if not encoder.copies_in:
+                self.inputs.copy_in()
             decide()
-            answers.copy_(result.block, non_blocking=True)
-            x.copy_(embedded, non_blocking=True)
 
         self.recording = graphs.record(str(bucket), work)
 
 
 def _steps(
+    graphs: Graphs,
+    bucket: Bucket,
     encoder: StreamEncoder,
     plan: GpuPlan,
+    inputs: Block,
+    told: tuple[Any, Any, Any],
+    *,
     fused: bool,
-    inputs: dict[str, Any],
-    x: Any,
-    result: GpuResult,
-    bucket: Bucket,
 ) -> Callable[[], None]:
-    """Return a function that enqueues encoder and decision on the slot's device buffers."""
-    ids, mask, lengths = inputs["ids"], inputs["mask"], inputs["lengths"]
-    rest = ("billed_tokens", "policy_of_row", "tokens_out", "extra_usd", "allowed")
-    request = GpuRequest(x=x, **{name: inputs[name] for name in rest})
-    # The checks of a launch happen here, once; `run` is what a graph captures.
-    launch = None if fused else DecideLaunch(plan, request, result)
+    """Return a function that enqueues encoder and decision on the slot's buffers; told: answers, x and done on the host."""
+    torch = need("torch", PURPOSE, "gpu")
+    answers, x_copy, done = told
+    x = graphs.buffer((bucket.batch, plan.dim), torch.float32)
+    direct = plan.launch.one_program  # else the answers are read back on the device
+    result = GpuResult(
+        plan,
+        bucket.batch,
+        block=answers if direct else None,
+        x_copy=x_copy if fused else None,
+        done=done if direct else None,
+    )
+    names = OF_A_ROW if direct else OF_A_ROW[:-1]
+    request = {"x": x, **{name: inputs.device[name] for name in names}}
 
-    def run() -> None:
-        if launch is not None:
+    def copy_out() -> None:
+        if not direct:
+            answers.copy_(result.block, non_blocking=True)
+            done.copy_(inputs.device["sequence"], non_blocking=True)  # behind the answers
+
+    if not fused:
+        # The checks of a launch happen here, once; the function is what a graph captures.
+        encode, launch = encoder.bind(bucket, inputs, x), DecideLaunch(plan, GpuRequest(**request), result)
+
+        def apart() -> None:
             with span("encode"):
-                encoder.enqueue(bucket, ids, mask, x)
+                encode()
+                x_copy.copy_(x, non_blocking=True)  # before the answers, hence before the number
             with span("decide"):
                 launch()
-            return
-        assert isinstance(encoder, StateEncoder)
-        with span("encode"):
-            states = encoder.states(ids, mask).contiguous()  # (batch, tokens, dim)
-        with span("decide"):  # bound here, since a recording gives the states an address of its own
-            pooled = replace(
-                request, states=states, lengths=lengths, pooling=encoder.pooling, normalize=encoder.normalize
-            )
-            DecideLaunch(plan, pooled, result)()
+                copy_out()
 
-    return run
+        return apart
+
+    assert isinstance(encoder, StateEncoder)
+    states_of = encoder.bind_states(bucket, inputs)
+    pooling: dict[str, Any] = {
+        "lengths": inputs.device["lengths"],
+        "pooling": encoder.pooling,
+        "normalize": encoder.normalize,
+        "norm": encoder.norm,
+    }
+
+    def together() -> None:
+        with span("encode"):
+            states = states_of()  # (batch, tokens, dim)
+        with span("decide"):  # bound here, since a recording may give the states an address of its own
+            DecideLaunch(plan, GpuRequest(**request, states=states, **pooling), result, pdl=encoder.pdl)()
+            copy_out()
+
+    return together

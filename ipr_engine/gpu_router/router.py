@@ -17,7 +17,8 @@ from ipr_engine._C import DecideResult, decide_result
 from ipr_engine._extras import need
 from ipr_engine._profiling import enable_from_environment, span
 from ipr_engine.cuda.buckets import Bucket, Pass, Passes, StateEncoder, StreamEncoder, fill_rows
-from ipr_engine.cuda.graphs import PURPOSE, Graphs
+from ipr_engine.cuda.graphs import Graphs
+from ipr_engine.cuda.lost_device import PURPOSE
 from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.gpu_router.route_rows import RouteRows, Windows, rows_of
@@ -54,15 +55,22 @@ class GpuHeads(Generic[PolicyT]):
         plan = self.plan
         return plan.variant(), plan.launch, plan.models, tuple(plan.weights.shape), tuple(plan.policies.shape)
 
+    def row_at_hand(self, policy: PolicyT) -> int | None:
+        """Return the policy's row where it has one. Only while `Graphs.turn` is held."""
+        found = self._rows.get(id(policy))  # the kept policy cannot lose its id
+        if found is None:
+            return None
+        self._rows.move_to_end(id(policy))
+        return found[1]
+
     def row_of(self, policy: PolicyT, live: GpuPlan) -> int:
         """Return the policy's row; where it is new, write it into the plan and into the `live` one, in the stream's order.
 
         Only within Graphs.exclusive.
         """
-        found = self._rows.get(id(policy))  # the kept policy cannot lose its id
+        found = self.row_at_hand(policy)
         if found is not None:
-            self._rows.move_to_end(id(policy))
-            return found[1]
+            return found
         row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         torch = need("torch", PURPOSE, "gpu")
         packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
@@ -122,6 +130,13 @@ class GpuRouter:
         """Return whether these recordings can run other heads: the same encoder, the same variant."""
         return encoder is self.encoder and heads.variant == self.variant
 
+    def row_at_hand(self, heads: GpuHeads[PolicyT], policy: PolicyT) -> int | None:
+        """Return the policy's row where these heads are the live ones and it has one; None too once the device failed.
+
+        Only while `Graphs.turn` is held.
+        """
+        return None if self._loaded is not heads or self.passes.graphs.failed else heads.row_at_hand(policy)
+
     def route(
         self, heads: GpuHeads[PolicyT], policy: PolicyT, rows: RouteRows
     ) -> tuple[DecideResult, NDArray[np.float32]]:
@@ -178,9 +193,7 @@ class GpuRouter:
             with span("copy"):
                 mine = order[step.begin : step.end]
                 live, host = slice(0, len(mine)), slot.inputs.host
-                fill_rows(host["ids"], host["mask"], [rows.ids[row] for row in mine], slot.pad_id)
-                host["lengths"].fill(1)  # of the rows left over
-                host["lengths"][live] = [len(rows.ids[row]) for row in mine]
+                fill_rows(host, [rows.ids[row] for row in mine], slot.pad_id)
                 # the policy's rates are of the bundle's tokens: token_ratio is in them
                 own = None if rows.own_tokens is None else rows.own_tokens[mine] / heads.windows.ratios
                 host["billed_tokens"][live] = rows.billed[mine, None] if own is None else own

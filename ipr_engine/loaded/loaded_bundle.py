@@ -4,8 +4,8 @@ An engine holds one loaded bundle and swaps it with one assignment (docs/operati
 
     policy = loaded.resolve(policy, options)          the Policy that a call's arguments mean, compiled for this bundle
     row = loaded.route_one(prompt, policy, options)   one prompt in one C++ call; None where an option is given of the prompt, it has
-                                                      images or parts that cannot be counted, the encoder is not compiled, or the
-                                                      second tier must be asked
+                                                      images or parts that cannot be counted, the encoder is neither compiled nor
+                                                      recorded, or the second tier must be asked
     rows = loaded.route(RouteRequest(...))            the walk: encodes, decides, escalates and checks rows, whatever the prompts
     rows = loaded.walk(request, keep_x=True)          the same before its rows are checked; `rows.made_on` is what they were decided on
     row = loaded.route_here(request)                  one prompt where no encoder has to run in Python; None where one has to
@@ -22,14 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._C import DecideResult
 from ipr_engine._profiling import span
+from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
@@ -60,8 +59,6 @@ Asked = tuple[
     npt.NDArray[np.int64] | None,  # max_tokens
     npt.NDArray[np.int64] | None,  # answers
 ]
-# of a router's call for one row: own tokens, (models,) float32, as bytes, since one row makes no array
-OneRow = tuple[DecideResult, int, bool, float | None, bytes | None]
 NOTHING_ASKED: Asked = (None, None, None, None, None)
 Made = TypeVar("Made")
 
@@ -70,20 +67,6 @@ class LoadedBundle(PlannedBundle):
     """A `LoadedBundle` is a bundle that can serve, with the walk from prompts to decisions on it."""
 
     __slots__ = ()
-
-    def resolve(self, policy: Policy | None, options: Mapping[str, object] = MappingProxyType({})) -> Policy:
-        """Return the policy that a call's arguments mean, compiled for this bundle."""
-        policies = self.policies
-        if policy is None:
-            return policies.of_options(options)
-        if not isinstance(policy, Policy):
-            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
-        if options:
-            raise InvalidInputError(f"{', '.join(options)}: give either a policy or its arguments, not both")
-        mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
-        if mine and (policy.measured is None or policy.measured is policies.measured):
-            return policy
-        return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def route_one(
         self, prompt: Prompt, policy: Policy | None, options: Mapping[str, object], on_error: str = "raise"
@@ -95,16 +78,18 @@ class LoadedBundle(PlannedBundle):
         Raises:
             InvalidInputError: a bad prompt or argument. RowError: it cannot be decided, unless `on_error` is "status".
         """
-        if not self.routes_text or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
+        if not (self.routes_text or self.gpu) or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
             return None
         policy = self.resolve(policy, options)
         if type(prompt) is str:
-            return self._one_row(self.router.route_one(prompt, policy.compiled), None, policy, on_error)
+            gpu = self.gpu
+            figures = self.router.route_one(prompt, policy.compiled) if gpu is None else gpu.route_one(prompt, policy)
+            return self._one_row(figures, None, policy, on_error)
         request = parse_request(prompt)
         return self._route_request(request, policy, on_error) if request.all_text else None
 
     def _route_request(self, request: ParsedRequest, policy: Policy, on_error: str) -> Row | None:
-        """Decide one request in one C++ call; None where the second tier must be asked. Nothing is given of it, all of it is counted."""
+        """Decide one request, all counted, in one C++ call; None where the second tier must be asked, or a recording cannot say it all."""
         needs, limits, allowed = request.needs, None, None
         if needs is not None:
             limits, allowed = self.limits.of(needs)
@@ -112,11 +97,19 @@ class LoadedBundle(PlannedBundle):
                 check_features(needs, "prompt", self.bundle, policy)
         stated = -1 if request.max_output_tokens is None else request.max_output_tokens
         texts = request.encoded, request.billed_only
-        figures = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers)
+        if self.gpu is None:
+            one = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers)
+            return self._one_row(one, limits, policy, on_error)
+        figures = self.gpu.route_request(*texts, policy, allowed, stated, request.answers)
         return self._one_row(figures, limits, policy, on_error)
 
-    def _one_row(self, figures: OneRow, limits: RowLimits | None, policy: Policy, on_error: str) -> Row | None:
-        """Return the row that one C++ call made; None where the second tier must be asked. limits: what its request asks for."""
+    def _one_row(self, figures: OneRow | None, limits: RowLimits | None, policy: Policy, on_error: str) -> Row | None:
+        """Return the row that one C++ call made; None where it made none, or the second tier must be asked.
+
+        limits: what its request asks for.
+        """
+        if figures is None:
+            return None
         result, billed, truncated, support, own = figures
         if policy.escalate_below and self.escalates(result, policy):
             return None

@@ -23,7 +23,7 @@ from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
-from ipr_engine.errors import EncoderMismatchError
+from ipr_engine.errors import EncoderMismatchError, InvalidInputError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
@@ -124,7 +124,7 @@ class PlannedBundle:
         if again is not None:
             encoders = {**encoders, self.encoder_identity: self.encoder}
             self.second = SecondTier(bundle, again, options, encoders.get(bundle.encoder(again.encoder).identity))
-        self.gpu = _gpu(bundle, self.encoder, options, before)
+        self.gpu = _gpu(bundle, self.encoder, self.router, options, before)
         if self.gpu is None:  # else the route's own recording holds the encoder's work
             record_graphs(self.encoders_at_hand().values())
         self.cpu_fallback: Self | None = None
@@ -139,6 +139,20 @@ class PlannedBundle:
         refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
         second_plan = None if self.second is None else self.second.plan
         self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
+
+    def resolve(self, policy: Policy | None, options: Mapping[str, object] = MappingProxyType({})) -> Policy:
+        """Return the policy that a call's arguments mean, compiled for this bundle."""
+        policies = self.policies
+        if policy is None:
+            return policies.of_options(options)
+        if not isinstance(policy, Policy):
+            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
+        if options:
+            raise InvalidInputError(f"{', '.join(options)}: give either a policy or its arguments, not both")
+        mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
+        if mine and (policy.measured is None or policy.measured is policies.measured):
+            return policy
+        return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def is_second(self, identity: str | None) -> bool:
         """Return whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""
@@ -194,12 +208,14 @@ class PlannedBundle:
             self.cpu_fallback.measure(figures)
 
 
-def _gpu(bundle: Bundle, encoder: Encoder, options: LoadOptions, before: PlannedBundle | None) -> GpuRoutePlan | None:
+def _gpu(
+    bundle: Bundle, encoder: Encoder, router: Router, options: LoadOptions, before: PlannedBundle | None
+) -> GpuRoutePlan | None:
     if not on_gpu(options.device):
         return None
     from ipr_engine.gpu_router.route_plan import plan_gpu_route
 
-    return plan_gpu_route(bundle, encoder, options.device, None if before is None else before.gpu)
+    return plan_gpu_route(bundle, encoder, router, options.device, None if before is None else before.gpu)
 
 
 def plan_heads(bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:

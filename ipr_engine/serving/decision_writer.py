@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from ipr_engine._C import PlainPolicy
+from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision
-from ipr_engine.loaded.loaded_bundle import LoadedBundle, OneRow
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts.parsed import Needs
 from ipr_engine.request.row_inputs import RowInputs

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ipr_engine.cuda.block import Block
+from ipr_engine.cuda.buckets import fill_rows
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.encoders.torch_graphs import TorchGraphEncoder
 from tests.support import gpu_engines
@@ -68,13 +70,14 @@ def test_no_operator_waits_for_the_device(tmp_path, capturing, family, pooling, 
     eager = TorchEncoder.from_folder(folder, pooling=pooling, normalize=normalize, max_tokens=48)
     encoder = TorchGraphEncoder(eager, graphs=gpu_engines.emulated(), batches=(1, 3))
     for bucket in encoder.buckets:
-        ids = torch.ones(bucket.shape, dtype=torch.int64)
-        mask = torch.ones(bucket.shape, dtype=torch.int64)
-        if not all_seen:
-            mask[:, bucket.tokens // 2 :] = 0
+        inputs = Block(encoder.graphs, {"lengths": ((bucket.batch,), "int32"), **encoder.fields(bucket)})
+        seen = bucket.tokens if all_seen else bucket.tokens // 2
+        fill_rows(inputs.host, [np.ones(seen, np.int64)] * bucket.batch, encoder.pad_id)
+        inputs.copy_in()
         x = torch.zeros((bucket.batch, encoder.dim))
+        work = encoder.bind(bucket, inputs, x)
         with torch.inference_mode(), watched() as mode:
-            encoder.enqueue(bucket, ids, mask, x)
+            work()
         assert mode.seen > 20
         assert np.isfinite(x.numpy()).all()
 

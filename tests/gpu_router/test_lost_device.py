@@ -30,6 +30,29 @@ def test_a_lost_device_is_told_and_the_engine_refuses_further_work(folder, monke
             call()
 
 
+@pytest.mark.parametrize("fallback", [None, "cpu"])
+def test_a_device_lost_in_the_one_call_is_told_once_as_such(folder, monkeypatch, fallback):
+    engine = gpu_engine(folder, batches=(1,), fallback=fallback)
+    policy = engine.policy(tau=0.3)
+    before = engine.route("why", policy)  # the policy gets its row: the next prompt takes the one call
+
+    def lost():
+        raise RuntimeError("CUDA driver: the recording of 1 x 16 failed with error 700")
+
+    for slots in engine.loaded.gpu.router.passes.slots.values():
+        for slot in slots:
+            monkeypatch.setattr(slot.recording, "replay", lost)
+    if fallback:
+        assert engine.route("why", policy).model == before.model
+        return
+    with pytest.raises(
+        DeviceLostError, match="failed in flight: CUDA driver: the recording of 1 x 16 failed with error 700"
+    ):
+        engine.route("why", policy)
+    with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
+        engine.route("why", policy)
+
+
 def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypatch, caplog):
     engine = gpu_engine(folder, batches=(1,), fallback="cpu")
     assert "fallback=cpu" in repr(engine)

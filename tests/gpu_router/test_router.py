@@ -170,6 +170,87 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
     assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
 
 
+def in_one_call(engine, prompt, policy):
+    """The decision of one prompt by the C++ call, and by the walk, under a policy that has a row."""
+    [walked] = engine.route_many([prompt], policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(engine.loaded), "walk", None)
+        return engine.route(prompt, policy), walked
+
+
+def assert_equal_bits(got, want):
+    assert got.to_dict() == want.to_dict()
+    for name in ("qualities", "tokens_out", "costs_usd", "own_tokens"):
+        ours, theirs = getattr(got, name), getattr(want, name)
+        assert np.array_equal(ours, theirs, equal_nan=ours is not None), name
+    assert (got.truncated, got.billed_tokens, got.support) == (want.truncated, want.billed_tokens, want.support)
+
+
+@pytest.mark.parametrize("terms", POLICIES, ids=str)
+def test_one_prompt_in_one_call_is_what_the_walk_gives_to_the_bit(engine, rng, terms):
+    policy = engine.policy(**terms)
+    for prompt in [*PROMPTS, *random_prompts(rng, 3), "why " * 300]:
+        assert_equal_bits(*in_one_call(engine, prompt, policy))
+
+
+def test_one_request_in_one_call_is_what_the_walk_gives_to_the_bit(engine):
+    user = {"role": "user", "content": "what is the story"}
+    policy = engine.policy(tau=0.4)
+    for request in (
+        {"messages": [{"role": "system", "content": "be brief and kind"}, user]},
+        {"messages": [user], "tools": [{"name": "add"}]},
+        {"messages": [user], "max_tokens": 7000},
+    ):
+        got, want = in_one_call(engine, request, policy)
+        assert_equal_bits(got, want)
+        assert got.excluded == want.excluded
+
+
+def test_support_of_one_prompt_in_one_call_sends_it_where_the_policy_says(export, tmp_path):
+    folder = make_bundle(tmp_path, export, support=True)
+    engine = gpu_engine(folder, batches=(1,))
+    policy = engine.policy(tau=0.3, min_support=1.0, unsupported="cheapest")
+    for prompt in PROMPTS:
+        got, want = in_one_call(engine, prompt, policy)
+        assert_equal_bits(got, want)
+        assert got.cause == "unsupported"
+
+
+def test_what_one_call_cannot_say_is_said_by_the_walk(engine, cpu):
+    policy, there = engine.policy(tau=0.2), cpu.policy(tau=0.2)
+    engine.route("why", policy)
+    user = {"role": "user", "content": "what is the story"}
+    for request in (
+        {"messages": [user], "max_tokens": 3},
+        {"messages": [user], "n": 3},
+        "story " * 9000,
+    ):
+        got, want = engine.route(request, policy), cpu.route(request, there)
+        assert (got.model, got.status, got.billed_tokens) == (want.model, want.status, want.billed_tokens)
+        np.testing.assert_allclose(got.tokens_out, want.tokens_out, rtol=20 * QUALITY)
+    for bad in ("", " ", "\ud800"):
+        with pytest.raises(InvalidInputError) as ours:
+            engine.route(bad, policy)
+        with pytest.raises(InvalidInputError) as theirs:
+            cpu.route(bad, there)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
+    policy, walked = engine.policy(tau=0.2), []
+    engine.route("why", policy)
+    walk = type(engine.loaded).walk
+    monkeypatch.setattr(type(engine.loaded), "walk", lambda *a, **k: walked.append(1) or walk(*a, **k))
+    engine.route("why", policy)
+    assert not walked
+    profiling.enable("profiler")
+    try:
+        engine.route("why", policy)
+    finally:
+        profiling.disable()
+    assert walked
+
+
 @pytest.mark.parametrize("given", [np.nan, np.inf, 1e5])
 def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engine, cpu, given):
     own = np.full((2, 5), 10.0, np.float32)

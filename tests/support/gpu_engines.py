@@ -30,17 +30,18 @@ def make_export(folder: Path, **config: Any) -> Path:
 def make_bundle(
     folder: Path, export: Path, *, name: str = "one", models: int = 3, seed: int = 0, support: bool = False, **form: Any
 ) -> Path:
-    """Write a bundle whose heads read the export's transformer (dim 32)."""
+    """Write a bundle whose heads read the export's transformer."""
+    dim = read_export(export).dim
     parts = bundle_parts(folder / f"sources-{name}", models=models, dim=16, support=False)
     transformer = read_export(export).bundle_source("transformer", contained=True)
-    tensors = make_tensors(models=models, dim=32, seed=seed, **form)
+    tensors = make_tensors(models=models, dim=dim, seed=seed, **form)
     outputs = ("quality", "tokens") if "len_skip" in tensors else ("quality",)
     heads = replace(parts["heads"][0], encoder="transformer", outputs=outputs, tensors=tensors)
     if support:
         rng = np.random.default_rng(seed)
         distances = np.sort(rng.uniform(0.5, 2, 101)).astype(np.float32)
         parts["support"] = SupportSpec(
-            encoder="transformer", centroids=rng.normal(0, 0.3, (5, 32)).astype(np.float32), distances=distances
+            encoder="transformer", centroids=rng.normal(0, 0.3, (5, dim)).astype(np.float32), distances=distances
         )
     return write_bundle(folder / "bundles", BundleParts(**{**parts, "encoders": [transformer], "heads": [heads]}))
 
@@ -53,8 +54,8 @@ def cpu_engine(folder: Path) -> Engine:
     return Engine.load(folder, tier="torch")
 
 
-def gpu_engine(folder: Path, **arguments: Any) -> Engine:
-    return Engine.load(folder, tier="torch", device=DEVICE, **arguments)
+def gpu_engine(folder: Path, *, tier: str = "torch", **arguments: Any) -> Engine:
+    return Engine.load(folder, tier=tier, device=DEVICE, **arguments)
 
 
 def emulated() -> Any:

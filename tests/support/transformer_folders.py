@@ -101,7 +101,7 @@ def make_export_without_graph(source: Path, folder: Path) -> Path:
     write_manifest(
         folder,
         architecture="bert",
-        dim=32,
+        dim=json.loads((folder / "config.json").read_text())["hidden_size"],
         max_tokens=48,
         spec=spec,
         origin=ModelOrigin("tiny"),

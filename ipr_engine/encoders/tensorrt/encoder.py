@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.cuda.block import Block, Fields
 from ipr_engine.cuda.buckets import DEFAULT_BATCHES, Bucket, PromptReader
 from ipr_engine.cuda.driver import Device
-from ipr_engine.cuda.graphs import PURPOSE, CudaGraphs, Graphs
+from ipr_engine.cuda.graphs import CudaGraphs, Graphs, Work
+from ipr_engine.cuda.lost_device import PURPOSE
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.tensorrt.api import load_api
@@ -176,19 +178,33 @@ class TensorRtStream:
         self.graphs: Graphs = CudaGraphs(device, lock=runtime.lock)
         self.buckets, self.dim = tuple(runtime.buckets), encoder.dim
         self.pooling, self.normalize, self.read = encoder.pooling, encoder.normalize, encoder.read
-        self.integer, self.pad_id = str(runtime.integer), encoder.pad_id
+        self.max_tokens, self.pad_id = encoder.max_tokens, encoder.pad_id
+        self.wordpiece, self.special_ids = encoder.wordpiece, encoder.special_ids
         self._index = {bucket: i for i, bucket in enumerate(self.buckets)}
 
-    def enqueue(self, bucket: Bucket, ids: Any, mask: Any, x: Any) -> None:
-        """Run the bucket's context on the three tensors, in torch's current stream."""
-        stream = need("torch", PURPOSE, "gpu").cuda.current_stream(ids.device).cuda_stream
-        self._runtime.enqueue(
-            self._index[bucket],
-            stream,
-            input_ids=ids.data_ptr(),
-            attention_mask=mask.data_ptr(),
-            embedding=x.data_ptr(),
-        )
+    @property
+    def copies_in(self) -> bool:
+        return False
+
+    def fields(self, bucket: Bucket) -> Fields:
+        """Return ids and mask (batch, tokens), of the engine's integer type."""
+        return dict.fromkeys(("ids", "mask"), (bucket.shape, str(self._runtime.integer)))
+
+    def bind(self, bucket: Bucket, inputs: Block, x: Any) -> Work:
+        """Return what runs the bucket's context on the pass, in torch's current stream."""
+        ids, mask = inputs.device["ids"], inputs.device["mask"]
+        current_stream = need("torch", PURPOSE, "gpu").cuda.current_stream
+
+        def work() -> None:
+            self._runtime.enqueue(
+                self._index[bucket],
+                current_stream(ids.device).cuda_stream,
+                input_ids=ids.data_ptr(),
+                attention_mask=mask.data_ptr(),
+                embedding=x.data_ptr(),
+            )
+
+        return work
 
 
 def prepare_engine(

@@ -1,0 +1,58 @@
+"""`recorded_route` puts the recordings of all buckets behind one C++ call (csrc/include/ipr/recorded_route.h)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ipr_engine._C import RecordedRoute, Router
+from ipr_engine.cuda.buckets import Passes, StreamEncoder
+from ipr_engine.gpu_router.route_slot import RouteSlot
+
+LOGGER = logging.getLogger(__name__)
+
+
+def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEncoder) -> RecordedRoute | None:
+    """Return the one C++ call from text to decision.
+
+    None where the tokenizer is not C++, torch gives no graph's address, or a graph does not answer when it is replayed so once;
+    the log tells the last.
+
+    on_cpu: the bundle's router in C++.
+    """
+    if encoder.wordpiece is None:
+        return None
+    graphs = passes.graphs
+    slots = [slots[0] for slots in passes.slots.values()]
+    if any(slot.recording.native is None for slot in slots):
+        return None
+    native = graphs.native_calls()
+    before, after = encoder.special_ids
+    made = RecordedRoute(
+        on_cpu,
+        encoder.wordpiece,
+        before=before,
+        after=after,
+        max_tokens=encoder.max_tokens,
+        pad_id=encoder.pad_id,
+        passes=[pass_of(slot) for slot in slots],
+        calls=None if native is None else native.addresses,
+        context=0 if native is None else native.context,
+        stream=0 if native is None else native.stream,
+    )
+    if native is not None:
+        try:
+            with graphs.turn:
+                made.replay_each()
+        except RuntimeError as error:
+            LOGGER.warning(
+                "one prompt in one C++ call: %s; prompts are replayed from Python, which takes longer", error
+            )
+            return None
+    return made
+
+
+def pass_of(slot: RouteSlot) -> dict[str, Any]:
+    """Return the buffers of a slot, and what replays it, under the names of RecordedPass."""
+    beside = {"answers": slot.outputs, "x": slot.x, "done": slot.done, "replay": slot.recording.native}
+    return {**slot.inputs.host, **beside}

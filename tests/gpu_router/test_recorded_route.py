@@ -1,0 +1,309 @@
+"""One prompt through a recording in one C++ call: what is written, when it is read, and what is left to the walk.
+
+The driver is a stand-in (tests/support/stand_in_graphs.c); the answers are those that a test put into the buffers. The same call on
+real work, emulated, is in test_router.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ipr_engine._C import RecordedRoute, Router, WordPiece
+from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
+from ipr_engine.encoders.tokenizer import WordPieceTokenizer
+from ipr_engine.encoders.transformer import cut_between_words
+from ipr_engine.errors import InvalidInputError
+from tests.support.graph_stand_in import CONTEXT, GraphDriver, address_of
+
+MODELS, DIM, TOKENS = 3, 8, 16
+WORDS = ["why", "is", "the", "sky", "blue", "and", "so", "wide", "today", "of", "all", "days"]
+VOCAB = {word: at for at, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, "##ly", "un"])}
+BEFORE, AFTER, PAD = [2], [3], 0
+INF = float("inf")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    return GraphDriver(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(autouse=True)
+def _context(driver):
+    driver.make_current(CONTEXT)
+
+
+def make_pass(batch, tokens, integer=np.int32, mask=False):
+    """Buffers of a pass, with answers of a decided row in them."""
+    per_model = (batch, MODELS)
+    answers = {
+        "quality": np.full(per_model, 0.5, np.float32),
+        "tokens_out": np.full(per_model, 100, np.float32),
+        "cost_usd": np.full(per_model, 0.01, np.float32),
+        "threshold": np.full(batch, 0.4, np.float32),
+        "gap": np.full(batch, 0.1, np.float32),
+        "index": np.ones(batch, np.int32),
+        "status": np.zeros(batch, np.uint8),
+        "cause": np.full(batch, 3, np.uint8),
+    }
+    return {
+        "ids": np.full((batch, tokens), 77, integer),
+        **({"mask": np.full((batch, tokens), 77, integer)} if mask else {}),
+        "lengths": np.ones(batch, np.int32),
+        "policy_of_row": np.zeros(batch, np.int32),
+        "billed_tokens": np.full(per_model, np.nan, np.float32),
+        "tokens_out": np.zeros(per_model, np.float32),
+        "extra_usd": np.ones(per_model, np.float32),
+        "allowed": np.zeros(per_model, np.uint8),
+        "sequence": np.zeros(1, np.int32),
+        "done": np.zeros(1, np.int32),
+        "answers": answers,
+        "x": np.full((batch, DIM), 0.25, np.float32),
+    }
+
+
+class Routed:
+    """A RecordedRoute over a stand-in's graphs, and everything it was made of."""
+
+    def __init__(self, driver, *, passes=None, window=(INF,) * MODELS, max_tokens=TOKENS, support=True):
+        rng = np.random.default_rng(0)
+        heads = Heads(
+            skip=rng.normal(size=(MODELS, DIM)).astype(np.float32),
+            bias=np.zeros(MODELS, np.float32),
+            len_skip=np.zeros((MODELS, DIM), np.float32),
+            len_bias=np.zeros(MODELS, np.float32),
+        )
+        self.plan = DecidePlan(heads)
+        self.policy = self.make_policy()
+        near = {} if not support else {
+            "centroids": np.full((1, DIM), 0.25, np.float32), "distances": np.linspace(0.1, 1, 101, dtype=np.float32)
+        }  # fmt: skip
+        self.router = Router(self.plan, None, list(window), [1.0, 2.0, 1.0], [INF] * MODELS, **near)
+        self.tokenizer = WordPiece(VOCAB)
+        self.passes = [make_pass(1, TOKENS)] if passes is None else passes
+        self.graphs = [driver.graph(one["sequence"], one["done"]) for one in self.passes]
+        for one, graph in zip(self.passes, self.graphs, strict=True):
+            one["replay"] = address_of(graph)
+        self.route = RecordedRoute(
+            self.router, self.tokenizer, before=BEFORE, after=AFTER, max_tokens=max_tokens, pad_id=PAD,
+            passes=self.passes, **driver.arguments,
+        )  # fmt: skip
+
+    def make_policy(self, **terms):
+        ones = np.ones(MODELS, np.float32)
+        allowed = np.ones(MODELS, np.bool_)
+        return DecidePolicy(
+            self.plan, alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0, in_rate=ones, out_rate=ones, fixed_usd=ones,
+            allowed=allowed, **terms,
+        )  # fmt: skip
+
+    def one(self, text, row=5):
+        return self.route.route_one(text, self.policy, row)
+
+
+def ids_of(text, max_tokens=TOKENS):
+    own, starts = WordPieceTokenizer(WordPiece(VOCAB)).encode(text)
+    room = max_tokens - 2
+    if len(own) > room:
+        head, tail = cut_between_words(starts, room)
+        own = np.concatenate([own[:head], own[tail:]])
+    return [*BEFORE, *own.tolist(), *AFTER]
+
+
+@pytest.mark.parametrize(("integer", "mask"), [(np.int32, False), (np.int64, True), (np.int32, True)])
+def test_ids_lengths_and_mask_are_written_as_the_encoder_reads_them(driver, integer, mask):
+    made = Routed(driver, passes=[make_pass(2, TOKENS, integer, mask)])
+    for text in ("why is the sky blue", "unwhyly", " ".join(WORDS * 3), "why"):
+        assert made.one(text) is not None
+        wanted, one = ids_of(text), made.passes[0]
+        assert one["ids"][0].tolist() == wanted + [PAD] * (TOKENS - len(wanted))
+        assert one["lengths"].tolist() == [len(wanted), 1]
+        assert (one["ids"][1] == 77).all()  # another row is nobody's
+        if mask:
+            assert one["mask"][0].tolist() == [1] * len(wanted) + [0] * (TOKENS - len(wanted))
+
+
+def test_everything_else_that_the_recording_reads_is_of_this_request(driver):
+    made = Routed(driver)
+    one = made.passes[0]
+    made.route.route_request("why is", ("the sky", "blue " * 9), made.policy, 41, bytes([1, 0, 1]), 500, 1)
+    assert one["policy_of_row"].tolist() == [41]
+    assert one["allowed"].tolist() == [[1, 0, 1]]
+    assert np.isnan(one["tokens_out"]).all()
+    assert (one["extra_usd"] == 0).all()
+    assert one["billed_tokens"].tolist() == [[13] * MODELS]
+    made.one("why")
+    assert one["allowed"].tolist() == [[1, 1, 1]]
+    assert one["policy_of_row"].tolist() == [5]
+    assert one["billed_tokens"].tolist() == [[1] * MODELS]
+
+
+def test_the_shortest_then_smallest_pass_that_holds_the_prompt_is_replayed(driver):
+    shapes = [(8, 16), (2, 16), (4, 4), (8, 4), (2, 8)]
+    made = Routed(driver, passes=[make_pass(*shape) for shape in shapes])
+    for words, wanted in ((1, (4, 4)), (2, (4, 4)), (3, (2, 8)), (6, (2, 8)), (7, (2, 16)), (40, (2, 16))):
+        before = [graph.launches for graph in made.graphs]
+        made.one(" ".join((WORDS * 9)[:words]))
+        launched = [at for at, graph in enumerate(made.graphs) if graph.launches > before[at]]
+        assert [shapes[at] for at in launched] == [wanted]
+
+
+def test_the_answer_is_what_the_recording_left_with_the_bill_and_the_support(driver):
+    made = Routed(driver)
+    answers = made.passes[0]["answers"]
+    answers["quality"][0] = [0.1, 0.2, 0.3]
+    answers["index"][0] = 2
+    result, billed, truncated, support, own = made.one("why is the sky blue")
+    assert (result.index_at(0), billed, truncated, support, own) == (2, 5, False, 1.0, None)
+    assert result.quality[0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert (result.threshold_at(0), result.gap_at(0), result.cause_at(0)) == pytest.approx((0.4, 0.1, 3))
+    answers["quality"][:] = 0.9  # a result is a copy: the next request may come
+    assert result.quality[0].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert made.one(" ".join(WORDS * 3))[2] is True
+
+
+def test_a_prompt_of_little_support_goes_where_the_policy_says(driver):
+    made = Routed(driver)
+    made.policy = made.make_policy(min_support=0.5, unsupported_allowed=np.array([False, False, True]))
+    made.passes[0]["x"][:] = 9
+    result, _, _, support, _ = made.one("why")
+    assert (support, result.index_at(0), result.cause_at(0)) == (0.0, 2, 5)
+
+
+def test_the_host_waits_until_the_number_is_there(driver):
+    made = Routed(driver)
+    made.graphs[0].delay_us = 5000
+    start = time.monotonic()
+    for _ in range(3):
+        assert made.one("why") is not None
+    assert time.monotonic() - start > 0.014
+    assert made.graphs[0].queries > 0
+    assert made.passes[0]["done"][0] == made.passes[0]["sequence"][0] == 3
+
+
+def test_other_threads_run_while_the_host_waits(driver):
+    made = Routed(driver)
+    made.graphs[0].delay_us = 100_000
+    counted, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            counted[0] += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = counted[0]
+    made.one("why")
+    ran = counted[0] - before
+    stop.set()
+    thread.join()
+    assert ran > 1000
+
+
+@pytest.mark.parametrize("code", [1, 700, 719])
+@pytest.mark.parametrize("call", ["launch_code", "query_code"])
+def test_an_error_of_the_driver_is_told_and_means_a_failed_device(driver, call, code):
+    from ipr_engine.cuda.lost_device import is_device_error
+
+    made = Routed(driver)
+    setattr(made.graphs[0], call, code)
+    made.graphs[0].delay_us = 2000 if call == "query_code" else 0
+    with pytest.raises(RuntimeError, match=f"CUDA driver: the recording of 1 x 16 failed with error {code}$") as failed:
+        made.one("why")
+    assert is_device_error(pytest.importorskip("torch"), failed.value)
+    time.sleep(0.01)  # the stand-in's thread writes into the buffers
+
+
+def test_work_that_ends_without_answers_is_an_error_and_no_endless_wait(driver):
+    made = Routed(driver)
+    made.graphs[0].delay_us = -1
+    with pytest.raises(RuntimeError, match="the recording of 1 x 16 ended without its answers"):
+        made.one("why")
+
+
+def test_every_pass_is_replayed_once_when_that_is_asked_for(driver):
+    made = Routed(driver, passes=[make_pass(1, TOKENS), make_pass(4, 8)])
+    made.route.replay_each()
+    assert [graph.launches for graph in made.graphs] == [1, 1]
+    made.graphs[1].delay_us = -1
+    with pytest.raises(RuntimeError, match="the recording of 4 x 8 ended without its answers"):
+        made.route.replay_each()
+
+
+def test_numbers_of_requests_go_round_and_are_never_zero(driver):
+    made = Routed(driver)
+    made.passes[0]["sequence"][0] = made.passes[0]["done"][0] = 2**31 - 1
+    assert made.one("why") is not None
+    assert made.passes[0]["done"][0] == 1
+
+
+def test_a_thread_without_the_context_gets_it_for_the_call(driver):
+    made = Routed(driver)
+    seen = []
+
+    def other():
+        driver.make_current(0)
+        seen.append(made.one("why") is not None)
+        seen.append((driver.library.stand_in_pushes(), driver.library.stand_in_pops()))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [True, (1, 1)]
+    made.one("why")
+    assert driver.library.stand_in_pushes() == 0
+
+
+@pytest.mark.parametrize(
+    ("window", "text", "asked"),
+    [
+        ((50, INF, INF), "why", {}),  # 100 tokens are expected
+        ((INF, 103, INF), "why is", {}),  # 2 tokens are 4 of the second candidate's
+        ((INF,) * 3, "why", {"max_tokens": 99}),
+        ((INF,) * 3, "why", {"answers": 2}),
+        ((INF,) * 3, "", {}),
+        ((INF,) * 3, "   ", {}),
+    ],
+)
+def test_what_a_recording_cannot_say_is_left_to_the_walk(driver, window, text, asked):
+    made = Routed(driver, window=window)
+    terms = {"max_tokens": -1, "answers": 1, **asked}
+    assert made.route.route_request(text, (), made.policy, 0, None, **terms) is None
+    assert made.route.route_request("why", (), made.policy, 0, None, 100, 1) is not None or window[0] == 50
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda one: one.pop("lengths"), "passes: expected an array lengths"),
+        (lambda one: one.update(x=np.zeros((1, DIM + 1), np.float32)), "x: expected"),
+        (
+            lambda one: one.update(ids=np.zeros((1, TOKENS), np.int64), mask=np.zeros((1, TOKENS), np.int32)),
+            "mask: exp",
+        ),
+        (lambda one: one.update(replay=0), "replay: expected the address of a graph, got 0"),
+        (lambda one: one["done"].setflags(write=False), "done: expected a writable array"),
+    ],
+)
+def test_buffers_that_do_not_fit_are_refused(driver, change, words):
+    made = Routed(driver)
+    change(made.passes[0])
+    with pytest.raises(InvalidInputError, match=words):
+        RecordedRoute(
+            made.router, made.tokenizer, before=BEFORE, after=AFTER, max_tokens=TOKENS, pad_id=PAD, passes=made.passes,
+            **driver.arguments,
+        )  # fmt: skip
+
+
+def test_shapes_that_hold_no_prompt_are_refused(driver):
+    for max_tokens, words in ((2, "max_tokens: expected more than the 2 special ids"), (17, "one of 17 tokens")):
+        with pytest.raises(InvalidInputError, match=words):
+            Routed(driver, max_tokens=max_tokens)
+    for bad in (3, None, b"why", "\ud800"):
+        with pytest.raises(InvalidInputError, match="prompt: expected"):
+            Routed(driver).one(bad)
+    with pytest.raises(InvalidInputError, match="allowed: expected 3 bytes or None"):
+        Routed(driver).route.route_request("why", (), Routed(driver).policy, 0, b"\1", -1, 1)
