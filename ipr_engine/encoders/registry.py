@@ -13,7 +13,7 @@ from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
 from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
-from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TRANSFORMER_TIERS
+from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def open_export(
 
 def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
     """Return the first tier that can serve an export; BackendUnavailableError says why each cannot."""
-    if options.tier == "tensorrt" and options.device == "cpu":
-        raise InvalidInputError("tier: 'tensorrt' runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
+    if options.tier in ON_GPU_ALONE and options.device == "cpu":
+        raise InvalidInputError(f"tier: {options.tier!r} runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
     reasons = []
     for name in asked:

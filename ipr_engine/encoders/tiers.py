@@ -42,6 +42,12 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
             extras=("gpu",),
             roles={None: ("weights",), "bfloat16": ("weights",)},
         ),
+        "triton": Tier(
+            encoder="triton_graphs:TritonEncoder",
+            packages=("triton",),
+            extras=("gpu",),
+            roles={None: ("weights",)},
+        ),
         "tensorrt": Tier(
             encoder="tensorrt.encoder:TensorRtEncoder",
             packages=("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -54,5 +60,6 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
 AUTO: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"cpu": ("onnx", "torch"), "emulated": ("torch",), "cuda": ("tensorrt", "torch", "onnx")}
 )
+ON_GPU_ALONE = ("tensorrt", "triton")
 TIERS = ("auto", *TRANSFORMER_TIERS)
 FOLDER_TIER = "torch"  # the tier that runs a transformers folder as it is, without an export
