@@ -1,8 +1,8 @@
 #!/bin/sh
 # Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network; about twelve minutes.
 #
-#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor encoder decide last text tests tune tune_encoder roofs peers
-#                                               # sanitize counters; default all
+#   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor encoder fused host decide last text tests tune
+#                                               # tune_encoder roofs peers sanitize counters; default all
 #
 # Each part is a process of its own with a time limit, and appends to the results as it goes: what was measured stands if a
 # later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 encoder=$1
 shift
-[ $# -ge 1 ] || set -- floor encoder decide last text tests tune tune_encoder roofs peers sanitize counters
+[ $# -ge 1 ] || set -- floor encoder fused host decide last text tests tune tune_encoder roofs peers sanitize counters
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
 IPR_DEVICE=${IPR_DEVICE:-cuda}
@@ -39,11 +39,12 @@ step() {
     [ "$code" = 0 ] || failed="$failed $name"
 }
 
+# measure NAME PART SECONDS ARGUMENT...: a part of benchmarks.gpu, told under its name
 measure() {
-    part=$1 limit=$2
-    shift 2
+    name=$1 part=$2 limit=$3
+    shift 3
     # shellcheck disable=SC2086
-    step "$part" "$limit" "$PYTHON" -m benchmarks.gpu "$part" "$encoder" $quick \
+    step "$name" "$limit" "$PYTHON" -m benchmarks.gpu "$part" "$encoder" $quick \
         --minutes "$(awk "BEGIN {print ($limit - 15) / 60}")" ${IPR_RESULTS:+--out "$IPR_RESULTS"} "$@"
 }
 
@@ -61,8 +62,8 @@ build() {
 
 for part in "$@"; do
     case $part in
-    floor | encoder | decide | last | text | tests | tune | tune_encoder | roofs | peers | sanitize | counters) ;;
-    *) echo "PART: expected one of floor encoder decide last text tests tune tune_encoder roofs peers sanitize counters, got $part" && exit 2 ;;
+    floor | encoder | fused | host | decide | last | text | tests | tune | tune_encoder | roofs | peers | sanitize | counters) ;;
+    *) echo "PART: expected one of floor encoder fused host decide last text tests tune tune_encoder roofs peers sanitize counters, got $part" && exit 2 ;;
     esac
 done
 
@@ -72,23 +73,26 @@ build 2>&1 | tee -a "$log"
 
 for part in "$@"; do
     case $part in
-    floor) measure floor 60 ;;
-    encoder) measure encoder 120 ;;
-    decide) measure decide 90 ;;
-    last) measure last 60 ;;
-    text) measure text 150 ;;
-    tune) measure tune 120 ;;
-    tune_encoder) measure tune_encoder 180 ;;
-    roofs) measure roofs 40 ;;
-    peers) measure peers 240 ;;
+    floor) measure floor floor 60 ;;
+    encoder) measure encoder encoder 120 ;;
+    fused) measure fused text 120 --tier triton ;;
+    host) measure host host 40 ;;
+    decide) measure decide decide 90 ;;
+    last) measure last last 60 ;;
+    text) measure text text 150 ;;
+    tune) measure tune tune 120 ;;
+    tune_encoder) measure tune_encoder tune_encoder 180 ;;
+    roofs) measure roofs roofs 40 ;;
+    peers) measure peers peers 240 ;;
     tests)
         if "$PYTHON" -c 'import pytest, hypothesis' 2>/dev/null; then
             "$PYTHON" -c 'import xdist' 2>/dev/null && workers="-n $(($(nproc) * 3 / 4))" || workers=
             # shellcheck disable=SC2086
             step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
                 tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/gpu_router/test_lost_device.py \
-                tests/kernels/test_device.py tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py \
-                tests/kernels/test_input.py tests/kernels/test_cubin.py tests/kernels/bert
+                tests/encoders/test_triton_graphs.py tests/gpu_router/test_recorded_route.py tests/kernels/test_device.py \
+                tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py \
+                tests/kernels/test_cubin.py tests/kernels/bert
         else
             echo "pytest or hypothesis is missing: only the checks before each timing run" | tee -a "$log"
         fi

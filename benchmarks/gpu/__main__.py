@@ -6,10 +6,10 @@ its lines say so, and they are no figures.
 
     floor    what a replay costs before any work          encoder  the fused encoder, beside torch's forward pass
     decide   the kernel alone, beside eager torch         last     the kernel as the last node of a graph
-    text     load, stages, text to decision, throughput   table    what the lines of --out say
+    text     load, stages, text to decision, throughput   host     the host's part of a call alone
     tune     the decide kernel under other parameters     tune_encoder  the fused encoder under other tiles
     roofs    matrix products, copies, launches            peers    ours beside torch.compile, which frees memory under
-                                                                   our graphs: a process of its own
+    table    what the lines of --out say                           our graphs: a process of its own
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 BATCHES = (1, 8, 32, 64)
 PACKAGES = ("torch", "triton", "transformers")
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
-PARTS = ("floor", "encoder", "decide", "last", "text", "tune", "tune_encoder", "roofs", "peers", "table")
-NEEDS_ENCODER = ("encoder", "text", "tune_encoder", "peers")
+PARTS = ("floor", "encoder", "decide", "last", "text", "host", "tune", "tune_encoder", "roofs", "peers", "table")
+NEEDS_ENCODER = ("encoder", "text", "host", "tune_encoder", "peers")
+QUICK_TOKENS = 64  # Triton's interpreter takes minutes for a long prompt
 RESULTS = "gpu.jsonl"  # in a folder given as --out
 
 
@@ -44,6 +45,9 @@ def main() -> int:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("encoder", type=Path, metavar="ENCODER_DIR", nargs="?")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--tier", default="torch", choices=("torch", "triton"), help="who runs the encoder, of text and host"
+    )
     parser.add_argument("--quick", action="store_true", help="few sizes and rounds")
     parser.add_argument("--pooling", help="mean, cls or last, for a bare transformers folder")
     parser.add_argument("--minutes", type=float, default=4.5, help="no new measurement begins after this long")
@@ -96,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return failed
         print(f"[{time.monotonic() - begun:5.0f} s] {json.dumps(line)}", flush=True)
         if arguments.out is not None:
-            append(arguments.out, [recorded(line, command) | device])
+            append(arguments.out, [recorded(line, command) | device | line])
 
 
 def _measure(arguments: argparse.Namespace, ends: float) -> Iterator[Line]:
@@ -135,6 +139,15 @@ def _text(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
         yield from text.measure(run, engine, export)
 
 
+def _host(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
+    from . import host
+
+    with tempfile.TemporaryDirectory() as folder:
+        _, engine, line = _load(run, arguments, Path(folder), (1,))
+        yield line
+        yield from host.measure(run, engine)
+
+
 def _peers(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
     from . import decide, text
 
@@ -146,7 +159,7 @@ def _peers(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
 
 
 _ALONE = {"floor": "floor", "decide": "decide", "last": "last_node", "tune": "tune", "roofs": "device_roofs"}
-_PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _text, "peers": _peers}
+_PARTS = {part: _alone(module) for part, module in _ALONE.items()} | {"text": _text, "host": _host, "peers": _peers}
 _PARTS |= {part: _of_encoder(part) for part in ("encoder", "tune_encoder")}
 
 
@@ -159,11 +172,12 @@ def _load(
 
     from . import models
 
-    export = models.as_export(arguments.encoder, work, pooling=arguments.pooling)
+    max_tokens = QUICK_TOKENS if arguments.quick else models.MAX_TOKENS
+    export = models.as_export(arguments.encoder, work, pooling=arguments.pooling, max_tokens=max_tokens)
     bundle = models.make_bundle(export, work)
     device = EMULATED if arguments.device == "cpu" else arguments.device
     start = time.monotonic()
-    engine = Engine.load(bundle, tier="torch", device=device, batches=(1,) if arguments.quick else batches)
+    engine = Engine.load(bundle, tier=arguments.tier, device=device, batches=(1,) if arguments.quick else batches)
     seconds = round(time.monotonic() - start, 1)
     assert engine.loaded.gpu is not None
     run.graphs = engine.loaded.gpu.stream.graphs

@@ -17,8 +17,11 @@ MODELS, HIDDEN = 11, 64  # what the figures to reach are stated for
 MAX_TOKENS = 512
 
 
-def as_export(folder: Path, work: Path, *, pooling: str | None) -> Path:
-    """Return `folder` if it is an export, else one without an ONNX graph made of its transformers or sentence-transformers files."""
+def as_export(folder: Path, work: Path, *, pooling: str | None, max_tokens: int = MAX_TOKENS) -> Path:
+    """Return `folder` if it is an export, else one without an ONNX graph made of its transformers or sentence-transformers files.
+
+    max_tokens: of one that is made.
+    """
     if is_export(folder):
         return folder
     normalize = None if pooling is None else True
@@ -32,7 +35,7 @@ def as_export(folder: Path, work: Path, *, pooling: str | None) -> Path:
         made,
         architecture="measured",
         dim=encoder.dim,
-        max_tokens=min(MAX_TOKENS, encoder.spec.positions or MAX_TOKENS),
+        max_tokens=min(max_tokens, encoder.spec.positions or max_tokens),
         spec=encoder.spec,
         origin=ModelOrigin(folder.name),
         files=files,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ipr_engine import Decisions, Engine
+from ipr_engine.cuda.buckets import fill_rows
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.gpu_router.route_rows import RouteRows
@@ -103,19 +104,16 @@ def _stages(run: GpuRun, engine: Engine, batch: int, tokens: int) -> Iterator[Li
     bucket = next(b for b in encoder.buckets if b.batch >= batch and b.tokens >= tokens)
     slot = router.make_slot(run.graphs, bucket)
     prompts = prompts_of(encoder, tokens, batch)
-    slot.inputs.host["mask"].fill(1)
-    slot.inputs.host["lengths"].fill(bucket.tokens)
-    device = slot.inputs.device
+    fill_rows(slot.inputs.host, [np.ones(bucket.tokens, np.int64)] * bucket.batch, slot.pad_id)
     x = run.graphs.buffer((bucket.batch, router.live.dim), torch.float32)
     seen = []
     for _ in range(5 if run.quick else 300):
         seen.append(_timed(lambda: encoder.read(prompts)))
-    labels = {"op": "stages", "batch": batch, "tokens": tokens, "bucket": str(bucket)}
+    labels = {"op": "stages", "tier": _tier(engine), "batch": batch, "tokens": tokens, "bucket": str(bucket)}
     columns = {"tokenize_us": spread(seen)["p50_us"]}
     columns["copy_us"] = node_us(run, "copy", slot.inputs.copy_in)["p50_us"]
-    columns["encode_us"] = node_us(
-        run, "encode", lambda: encoder.enqueue(bucket, device["ids"], device["mask"], x), nodes=4
-    )["p50_us"]
+    slot.inputs.copy_in()
+    columns["encode_us"] = node_us(run, "encode", encoder.bind(bucket, slot.inputs, x), nodes=4)["p50_us"]
     columns["decide_us"] = node_us(run, "decide", _launch(router, slot, bucket, x))["p50_us"]
     columns["whole_us"] = _replay_us(run, slot)
     yield labels | columns
@@ -152,20 +150,26 @@ def _whole(
     """Time calls from Python, text in, decision out; with `mode` beside a compiled encoder."""
     prompts = prompts_of(eager, tokens, batch)
     policy = engine.policy(tau=0.3)
-    variants: dict[str, Callable[[], object]] = {
-        "encoder and decide in one graph": lambda: engine.route_many(prompts, policy),
-    }
+    variants: dict[str, Callable[[], object]] = {}
+    if batch == 1:
+        variants["one graph, one C++ call"] = lambda: engine.route(prompts[0], policy)
+    variants["encoder and decide in one graph"] = lambda: engine.route_many(prompts, policy)
     if mode is None:
         variants["encoder in a graph, decide on the CPU"] = lambda: engine.decide(engine.encode(prompts), policy)
         variants["eager encoder, decide on the CPU"] = lambda: _by(engine, eager, prompts, policy)
     else:
         compiled = _Compiled(eager, mode)
         if mode == "reduce-overhead":
-            del variants["encoder and decide in one graph"]  # its graphs may point to memory that this mode frees
+            variants.clear()  # their graphs may point to memory that this mode frees
         variants[f"torch.compile {mode} encoder, decide on the CPU"] = lambda: _by(engine, compiled, prompts, policy)
-    labels = {"op": "text to decision", "batch": batch, "tokens": tokens}
+    labels = {"op": "text to decision", "tier": _tier(engine), "batch": batch, "tokens": tokens}
     for name, found in calls_us(run, variants):
         yield labels | {"impl": name, **found}
+
+
+def _tier(engine: Engine) -> str:
+    encoder: Any = engine.encoder
+    return str(encoder.tier)
 
 
 def _by(engine: Engine, encoder: Any, prompts: list[str], policy: Any) -> object:

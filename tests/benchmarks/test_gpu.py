@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import skips
 from tests.support.places import ROOT
-from tests.support.transformer_folders import import_torch, make_bare_transformer
+from tests.support.transformer_folders import import_torch, make_bare_transformer, make_sentence_transformer
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_parts_append_to_a_folder_and_keep_what_was_measured_before_one_fail
 def test_a_part_that_is_none_is_told(encoder, tmp_path):
     done = run_parts(encoder, tmp_path / "gpu.jsonl", "speed")
     assert done.returncode == 2
-    assert "PART: expected one of floor encoder decide last text" in done.stdout
+    assert "PART: expected one of floor encoder fused host decide last text" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def fused(tmp_path_factory):
     """An encoder that the fused kernels compute."""
     import_torch()
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "num_hidden_layers": 1}
-    return make_bare_transformer(tmp_path_factory.mktemp("fused"), **sizes)
+    return make_sentence_transformer(tmp_path_factory.mktemp("fused"), **sizes)
 
 
 @pytest.mark.slow
@@ -99,6 +99,20 @@ def test_the_fused_encoder_is_correct_then_measured_then_tuned(fused, tmp_path):
     assert min(line["least_cosine"] for line in lines if line.get("what") == "gate") > 0.9999
     assert {line.get("impl") for line in lines if line.get("as") == "node"} == {"fused", "torch float16"}
     assert {line["rows"] for line in lines if line["op"] == "tune_encoder"} == {"few", "many"}
+    assert not [line for line in lines if "error" in line]
+
+
+@pytest.mark.slow
+def test_text_to_decision_through_the_fused_encoder_and_the_hosts_part_alone_are_measured(fused, tmp_path):
+    pytest.importorskip("triton", reason=skips.GPU)
+    done = run_parts(fused, tmp_path, "fused", "host")
+    assert done.returncode == 0, done.stdout[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    whole = [line for line in lines if line["op"] == "text to decision"]
+    assert {(line["tier"], line["impl"]) for line in whole} >= {("triton", "one graph, one C++ call")}
+    host = [line for line in lines if line["op"] == "host"]
+    assert {line["what"] for line in host} >= {"Engine.route, one C++ call", "Engine.route, the walk"}
+    assert all("replaced by nothing" in line["note"] for line in host)
     assert not [line for line in lines if "error" in line]
 
 
