@@ -58,7 +58,7 @@ def export_encoder(
     int8: bool = False,
     calibration: Sequence[str] | None = None,
 ) -> Export:
-    """Export a sentence encoder for the tiers `onnx`, `tensorrt` and `torch` (docs/encoders.md).
+    """Export a sentence encoder for the tiers `onnx`, `openvino`, `tensorrt` and `torch` (docs/encoders.md).
 
     Args:
         source: a sentence-transformers folder, a transformers folder (then `pooling`), or a hub id.
