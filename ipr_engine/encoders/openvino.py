@@ -254,8 +254,9 @@ def _capabilities(core: Any) -> list[str]:
 
 def _require_gate(export: Export, dtype: str) -> None:
     """Refuse an export whose graph did not compute what the model does when OpenVINO ran it at the export."""
-    cosine = export.provenance.get("smallest_cosine", {}).get(COSINES[dtype])
-    if cosine is not None and cosine < GATES[dtype]:
+    measured = export.provenance.get("smallest_cosine")
+    cosine = measured.get(COSINES[dtype]) if isinstance(measured, dict) else None
+    if isinstance(cosine, (int, float)) and cosine < GATES[dtype]:
         raise BackendUnavailableError(
             f"openvino: when {export.name!r} was exported its embeddings by OpenVINO in {dtype} differed from the model's: smallest "
             f"cosine {cosine}, expected at least {GATES[dtype]}; take another tier"

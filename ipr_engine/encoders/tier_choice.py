@@ -123,9 +123,12 @@ def keep_choice(file: Path, choice: TierChoice, tiers: Sequence[str]) -> TierCho
     try:
         with os.fdopen(handle, "w") as written:
             json.dump(asdict(choice), written)
-        if (before := read_choice(file, tiers)) is not None:
-            return before
-        os.replace(name, file)
+        try:
+            os.link(name, file)  # of two processes one alone makes the file
+        except OSError:  # it is there, or the file system has no links
+            if (before := read_choice(file, tiers)) is not None:
+                return before
+            os.replace(name, file)
     finally:
         Path(name).unlink(missing_ok=True)
     return choice
@@ -158,9 +161,11 @@ def open_fastest(
         encoder = open_tier(choice.tier)
     else:
         begun = time.perf_counter()
-        encoders, complete = _open_all(export, tiers, open_tier)
+        encoders = _open_all(export, tiers, open_tier)
+        if len(encoders) == 1:
+            return encoders[tiers[0]]
         choice, kept = measure(encoders), "not kept"
-        if file is not None and complete:
+        if file is not None and len(encoders) == len(tiers):
             try:
                 choice, kept = keep_choice(file, choice, tiers), f"kept in {file}"
             except OSError as error:
@@ -173,14 +178,13 @@ def open_fastest(
 
 def _open_all(
     export: Export, tiers: Sequence[str], open_tier: Callable[[str], TransformerEncoder]
-) -> tuple[dict[str, TransformerEncoder], bool]:
-    """Open the tiers that run the export alike, the first in any case; return whether these are all."""
+) -> dict[str, TransformerEncoder]:
+    """Open the tiers that run the export alike, the first in any case."""
     encoders = {tiers[0]: open_tier(tiers[0])}
     for name in tiers[1:]:
         try:
             encoder = open_tier(name)
-            pair = {tiers[0]: encoders[tiers[0]], name: encoder}
-            ids = _row(pair)
+            ids = _row(encoders)
             x, want = (own.embed([ids])[0].astype(np.float64) for own in (encoder, encoders[tiers[0]]))
         except IprError as error:
             LOGGER.warning("%s: auto leaves out %s: %s", export.name, name, error)
@@ -190,7 +194,7 @@ def _open_all(
             encoders[name] = encoder
         else:
             LOGGER.warning("%s: auto leaves out %s: cosine %.6f to %s", export.name, name, cosine, tiers[0])
-    return encoders, len(encoders) == len(tiers)
+    return encoders
 
 
 def _row(encoders: Encoders) -> NDArray[np.int64]:
