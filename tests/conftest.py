@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import settings
 from ipr_engine import Engine
 from ipr_engine import _old_spellings as old_spellings
 from ipr_engine.decide.contract import available_isas
+from ipr_engine.encoders import tier_choice
 
 pytest.register_assert_rewrite("tests.support")  # what is asserted there shows its values, as in a test file
 
@@ -51,6 +53,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for reason in sorted(set(reasons)):
         verdict = "UNEXPECTED SKIP" if reason in unexpected else "not run"
         terminalreporter.write_line(f"{verdict}: {reasons.count(reason)} test(s): {reason}", red=reason in unexpected)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tier_choices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tier "auto" takes is kept for this run alone, and not in the home of who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tier_choice, "CACHE", tmp_path_factory.mktemp("tiers"))
+        yield
 
 
 @pytest.fixture

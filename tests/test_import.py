@@ -13,7 +13,18 @@ import pytest
 import ipr_engine
 from tests.support.places import ROOT
 
-HEAVY = ("torch", "triton", "tensorrt", "transformers", "onnxruntime", "tokenizers", "safetensors", "rich", "model2vec")
+HEAVY = (
+    "torch",
+    "triton",
+    "tensorrt",
+    "transformers",
+    "onnxruntime",
+    "openvino",
+    "tokenizers",
+    "safetensors",
+    "rich",
+    "model2vec",
+)
 
 
 def run(code):

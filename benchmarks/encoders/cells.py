@@ -45,6 +45,10 @@ def check(subjects: Sequence[Subject], prompts: list[str], reference: Subject) -
     }
 
 
+def _weight_bytes(name: str) -> int:
+    return next((size for dtype, size in (("int8", 1), ("bfloat16", 2)) if dtype in name), 4)
+
+
 def _unit(x: Embeddings) -> Any:
     wide = x.astype(np.float64)
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
@@ -114,7 +118,7 @@ def time_cell(
             }
         if stage == "embed" and sizes is not None:
             rate = flops(sizes, cell.lengths) / seen / 1e9
-            read = weight_bytes(sizes, bytes_each=1 if "int8" in name else 4) / seen / 1e9
+            read = weight_bytes(sizes, bytes_each=_weight_bytes(name)) / seen / 1e9
             line |= {
                 "gflops": round(rate, 2),
                 "share_of_gflops": round(rate / roofs.gflops, 4),

@@ -27,6 +27,8 @@ def open_subjects(
     makers: dict[str, Callable[[], Subject]] = {
         "onnx": lambda: _tier(export, "onnx", threads, device),
         "onnx int8": lambda: _tier(export, "onnx", threads, device, dtype="int8"),
+        "openvino": lambda: _tier(export, "openvino", threads, device),
+        "openvino bfloat16-mixed": lambda: _tier(export, "openvino", threads, device, dtype="bfloat16-mixed"),
         "torch": lambda: _tier(export, "torch", threads, device),
         "tensorrt": lambda: _tier(export, "tensorrt", threads, device),
         "plain ONNX Runtime": lambda: plain_onnx(export, threads),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ipr_engine._extras import need
 from ipr_engine.encoders.manifest import Export
+from ipr_engine.encoders.openvino import import_openvino
 
 from .subject import Embeddings, Subject
 
@@ -55,7 +56,7 @@ def plain_onnx(export: Export, threads: int) -> Subject:
 
 
 def openvino(export: Export, threads: int) -> Subject:
-    library = need("openvino", "the peer", "peers")
+    library = import_openvino("the peer")
 
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = library.Core().compile_model(str(export.file("onnx")), "CPU", settings)

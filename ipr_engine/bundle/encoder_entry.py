@@ -22,7 +22,8 @@ from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueEr
 
 KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
-DTYPES = ("int8", "bfloat16")  # embeddings further from float32's than a cosine of 0.9999: part of the identity
+# Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
+DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
 _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")

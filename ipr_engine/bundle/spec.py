@@ -89,7 +89,7 @@ class EncoderSpec:
         pooling, normalize: None of a concatenated one, whose parts have their own.
         files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
             what it names; none when the model is referenced, to be found at load by its identity.
-        dtype: "int8" or "bfloat16" where the heads read embeddings of that arithmetic; else None.
+        dtype: "int8", "bfloat16" or "bfloat16-mixed" where the heads read embeddings of that arithmetic; else None.
         name, revision: of a transformer: a hub id and its revision, or what the export was called.
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
     """

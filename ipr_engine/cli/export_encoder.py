@@ -14,7 +14,7 @@ from ipr_engine.prompts import parse_request
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export-encoder",
-        help="export a sentence encoder for the onnx, tensorrt and torch tiers (extra [export])",
+        help="export a sentence encoder for the tiers onnx, openvino, tensorrt and torch (extra [export])",
         description="Export a sentence encoder: ONNX with pooling and normalisation inside, float16 weights, a manifest with hashes. "
         "Every graph is compared with the float32 model before it is kept. Needs the extra [export].",
     )

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.bundle.encoder_entry import DTYPES
 from ipr_engine.bundle.origin import constant_notice
 from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
 from ipr_engine.errors import InvalidInputError
@@ -43,7 +44,9 @@ def add_parser(subparsers: Any) -> None:
         help="of a transformer (default the export's own, 256 of a transformers folder)",
     )
     parser.add_argument(
-        "--dtype", choices=("int8", "bfloat16"), help="fit on an export's embeddings in this arithmetic"
+        "--dtype",
+        choices=DTYPES,
+        help="fit on an export's embeddings in this arithmetic: int8 of the onnx tier, bfloat16 of torch, bfloat16-mixed of openvino",
     )
     parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
     parser.add_argument(

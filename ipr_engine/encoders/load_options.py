@@ -42,9 +42,9 @@ class LoadOptions:
     )
     tier: str = option(
         "auto",
-        "who runs a transformer, where the heads read one: `onnx`, `torch` or `tensorrt`. `auto` takes, on the CPU, onnx, else torch, "
-        "and on a GPU tensorrt, else torch: the first whose package is installed and whose file the export has "
-        "([encoders.md](encoders.md))",
+        "who runs a transformer, where the heads read one: `onnx`, `openvino`, `torch`, `triton` or `tensorrt`. `auto` takes, on the CPU, onnx, "
+        "else openvino, else torch, and on a GPU tensorrt, else torch: the first whose package is installed and that has the heads' "
+        "embeddings. onnx and openvino are timed against each other once where both are installed ([encoders.md](encoders.md))",
         flag=Flag(choices=TIERS, help="who runs them (default auto: docs/encoders.md)", states_default=True),
     )
     device: str = option(
@@ -55,11 +55,11 @@ class LoadOptions:
     )
     threads: int | None = option(
         None,
-        "threads of the onnx tier, at least 1; by default one a physical core",
+        "threads of the onnx and openvino tiers, at least 1; by default one a physical core",
         flag=Flag(
             takes="whole number",
             metavar="N",
-            help="of the onnx tier (default one a physical core)",
+            help="of the onnx and openvino tiers (default one a physical core)",
             states_default=True,
         ),
     )

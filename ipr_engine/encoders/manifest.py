@@ -98,7 +98,7 @@ class Export:
 
         Args:
             max_tokens: None is the export's own.
-            dtype: "int8" or "bfloat16" for heads fitted on embeddings of that arithmetic.
+            dtype: "int8", "bfloat16" or "bfloat16-mixed" for heads fitted on embeddings of that arithmetic.
         """
         limit = self.max_tokens if max_tokens is None else max_tokens
         files = {"manifest": (MANIFEST, self.folder / MANIFEST)} if contained else {}

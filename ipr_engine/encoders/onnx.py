@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -18,7 +18,6 @@ from ipr_engine.errors import BackendUnavailableError, BundleFormatError, Invali
 
 PRECISIONS = ("float32", "int8")
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # ids a row is filled up to on a GPU; then steps of 256
 _PURPOSE = "the onnx encoder"
 
@@ -52,8 +51,7 @@ class OnnxEncoder(TransformerEncoder):
             raise InvalidInputError(f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}")
         if precision == "int8" and provider != "cpu":
             raise InvalidInputError(f"precision: the int8 model is made for the CPU, got provider {provider!r}")
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise InvalidInputError(f"threads: expected None or an int >= 1, got {threads!r}")
+        threads = checked_threads(threads)
         role = _role(export, precision, provider)
         super().__init__(
             export.spec,
@@ -61,8 +59,7 @@ class OnnxEncoder(TransformerEncoder):
             batch=batch,
             dtype=export.arithmetic("int8" if precision == "int8" else None),
         )
-        self.precision, self.provider = precision, provider
-        self.threads = physical_cores() if threads is None else threads
+        self.precision, self.provider, self.threads = precision, provider, threads
         self.dim = export.dim
         self._session = _open_session(export.file(role), provider, self.threads)
         self._masked = _check_signature(self._session, export.file(role), self.dim)
@@ -126,7 +123,7 @@ class OnnxEncoder(TransformerEncoder):
     def summary(self) -> str:
         """Tier, dimensions, precision, provider or number of threads, tokenizer."""
         where = f"{self.threads} thread{'s' * (self.threads > 1)}" if self.provider == "cpu" else self.provider
-        return f"onnx {self.dim}-d {self.precision} on {where}, {self.tokenizer.kind} tokenizer"
+        return self.told(f"onnx {self.dim}-d {self.precision} on {where}, {self.tokenizer.kind} tokenizer")
 
     def _plan(self) -> None:
         """Allocate for the largest run, and run it once: missing memory is an error now, which names the bucket."""
@@ -145,7 +142,7 @@ class OnnxEncoder(TransformerEncoder):
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise BackendUnavailableError(
                 f"onnx: no run of {rows} rows x {tokens} tokens on {self.provider!r}, the largest bucket planned: "
-                f"{_first_line(error)}; take a smaller batch or max_tokens"
+                f"{first_line(error)}; take a smaller batch or max_tokens"
             ) from error
         self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
 
@@ -185,7 +182,7 @@ class OnnxEncoder(TransformerEncoder):
                 self.run_planned(rows, tokens)
             except Exception as error:  # as above; a GPU that went away, say
                 raise BackendUnavailableError(
-                    f"onnx: a run of {rows} rows x {tokens} tokens on {self.provider!r} failed: {_first_line(error)}"
+                    f"onnx: a run of {rows} rows x {tokens} tokens on {self.provider!r} failed: {first_line(error)}"
                 ) from error
             return self._output[:rows].copy()
 
@@ -204,16 +201,6 @@ class OnnxEncoder(TransformerEncoder):
             f"tokenizer={self.tokenizer.kind!r}, precision={self.precision!r}, provider={self.provider!r}, "
             f"threads={self.threads}, identity={self.identity[:12]}...)"
         )
-
-
-def physical_cores() -> int:
-    """Count the cores that this process may run on; the hardware threads of one core share its arithmetic and count once."""
-    allowed = os.sched_getaffinity(0)
-    cores = set()
-    for cpu in allowed:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
-    return len(cores)
 
 
 def _role(export: Export, precision: str, provider: str) -> str:
@@ -242,7 +229,7 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
     try:
         session = runtime.InferenceSession(str(path), options, providers=[name])
     except Exception as error:  # ONNX Runtime's errors have no base of their own
-        raise BundleFormatError(f"{path}: ONNX Runtime cannot open it: {_first_line(error)}") from error
+        raise BundleFormatError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
     if session.get_providers()[0] != name:  # it goes on with the CPU where a CUDA library is missing
         raise BackendUnavailableError(
             f"provider: {provider!r} was asked for and could not start here (is there a GPU, are its libraries installed?); "
@@ -267,7 +254,3 @@ def _check_signature(session: Any, path: Path, dim: int) -> bool:
             f"got {inputs} -> {outputs}"
         )
     return "attention_mask" in inputs
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -13,7 +13,7 @@ from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
 from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
-from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TRANSFORMER_TIERS
+from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TIMED, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def open_export(
 
     Args:
         max_tokens: None is the export's own.
-        dtype: None for embeddings as float32 gives them; "int8" or "bfloat16" for those of that arithmetic.
+        dtype: None for embeddings as float32 gives them; "int8", "bfloat16" or "bfloat16-mixed" for those of that arithmetic.
     Raises:
         BackendUnavailableError: no tier can serve it here, or not the one asked for; the message says why each cannot.
         as `read_export`.
@@ -136,22 +136,35 @@ def open_export(
 
     options = LoadOptions() if options is None else options
     export = read_export(folder)
-    tier = _tier_class(_choose_tier(export, options, dtype), options.device)
-    return tier.open_export(export, options, max_tokens=max_tokens, dtype=dtype)
+
+    def open_tier(name: str) -> Encoder:
+        tier = _tier_class(name, options.device)
+        return tier.open_export(export, options, max_tokens=max_tokens, dtype=dtype)
+
+    tiers = _tiers_for(export, options, dtype)
+    if len(tiers) == 1:
+        return open_tier(tiers[0])
+    from ipr_engine.encoders.tier_choice import open_fastest
+
+    return open_fastest(export, tiers, cast(Any, open_tier), threads=options.threads, dtype=dtype)
 
 
-def _choose_tier(export: Export, options: LoadOptions, dtype: str | None) -> str:
-    """Return the first tier that can serve an export; BackendUnavailableError says why each cannot."""
+def _tiers_for(export: Export, options: LoadOptions, dtype: str | None) -> tuple[str, ...]:
+    """Return the first tier that can serve an export, and those to time against it, if any.
+
+    Raises:
+        BackendUnavailableError: none can; says why each cannot.
+    """
     if options.tier in ON_GPU_ALONE and options.device == "cpu":
         raise InvalidInputError(f"tier: {options.tier!r} runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
-    reasons = []
-    for name in asked:
-        reason = _why_not(name, export, dtype)
-        if reason is None:
-            return name
-        reasons.append(f"{name}: {reason}")
-    raise BackendUnavailableError(f"tier: no tier can run {export.name!r} here ({'; '.join(reasons)})")
+    reasons = {name: _why_not(name, export, dtype) for name in asked}
+    able = [name for name, reason in reasons.items() if reason is None]
+    if not able:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise BackendUnavailableError(f"tier: no tier can run {export.name!r} here ({told})")
+    timed = TIMED if options.device == "cpu" and able[0] in TIMED else ()
+    return (able[0], *(name for name in able[1:] if name in timed))
 
 
 def _kind_of(device: str) -> str:
@@ -162,7 +175,7 @@ def _why_not(name: str, export: Export, dtype: str | None) -> str | None:
     """Say why a tier cannot serve an export; None where it can."""
     tier = TRANSFORMER_TIERS[name]
     if dtype not in tier.roles:
-        return f"it has no {dtype}"
+        return f"it has {' and '.join(own or 'float32' for own in tier.roles)}, no {dtype or 'float32'}"
     if not any(role in export.files for role in tier.roles[dtype]):
         return f"the export has no file {' or '.join(tier.roles[dtype])}"
     if not any(importlib.util.find_spec(package) for package in tier.packages):
@@ -196,7 +209,8 @@ def open_encoder(
         max_tokens: None is the tier's own default: 512 static, the export's own, 256 torch.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it; None otherwise.
         tier, device, threads: as of `LoadOptions`; a table is read on the CPU.
-        dtype: "int8" or "bfloat16" for an export's embeddings in that arithmetic, which have an identity of their own.
+        dtype: "int8", "bfloat16" or "bfloat16-mixed" for an export's embeddings in that arithmetic, which have an identity of
+            their own.
     Raises:
         InvalidInputError: an argument is outside of the above, or pooling cannot be told.
         BackendUnavailableError: a package or the device is missing here.

@@ -35,6 +35,12 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
             extras=("onnx",),
             roles={None: ("onnx", "onnx_cpu"), "int8": ("onnx_int8",)},
         ),
+        "openvino": Tier(
+            encoder="openvino:OpenVinoEncoder",
+            packages=("openvino",),
+            extras=("openvino",),
+            roles={None: ("onnx",), "bfloat16-mixed": ("onnx",)},
+        ),
         "torch": Tier(
             encoder="torch:TorchEncoder",
             gpu_encoder="torch_graphs:TorchGraphEncoder",
@@ -56,10 +62,13 @@ TRANSFORMER_TIERS: Mapping[str, Tier] = MappingProxyType(
         ),
     }
 )
-# The tiers that "auto" tries on a kind of device, in this order; the first that can serve an export does.
+# The tiers that "auto" tries on a kind of device, in this order; the first that can serve an export does, but for TIMED.
 AUTO: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"cpu": ("onnx", "torch"), "emulated": ("torch",), "cuda": ("tensorrt", "torch", "onnx")}
+    {"cpu": ("onnx", "openvino", "torch"), "emulated": ("torch",), "cuda": ("tensorrt", "torch", "onnx")}
 )
 ON_GPU_ALONE = ("tensorrt", "triton")
+# On a CPU "auto" times these against each other where several of them can serve an export (tier_choice.py). torch is behind them
+# on every length of docs/encoder-bench, and takes seconds to import.
+TIMED = ("onnx", "openvino")
 TIERS = ("auto", *TRANSFORMER_TIERS)
 FOLDER_TIER = "torch"  # the tier that runs a transformers folder as it is, without an export

@@ -28,9 +28,11 @@ class TransformerEncoder:
         identity: names the model, not the tier.
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         native: None: these tiers need Python.
+        chosen: how tier "auto" came to this one, where it measured; a part of `summary`.
     """
 
     native = None
+    chosen: str | None = None
     dim: int
 
     def __init__(
@@ -81,6 +83,15 @@ class TransformerEncoder:
     def special_ids(self) -> tuple[list[int], list[int]]:
         """The ids before and after those of a prompt."""
         return list(self.spec.before), list(self.spec.after)
+
+    @property
+    def summary(self) -> str:
+        """A few words, see `Encoder.summary`."""
+        raise NotImplementedError
+
+    def told(self, summary: str) -> str:
+        """Return a tier's summary with what is known of its choice."""
+        return summary if self.chosen is None else f"{summary}, {self.chosen}"
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode`. The class of the tier bounds the effect of batch mates."""

@@ -51,7 +51,8 @@ class EncoderChoice:
         options: who runs a transformer, and where.
         max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
-        dtype: "int8" or "bfloat16" to fit on an export's embeddings in that arithmetic; the bundle then serves them.
+        dtype: "int8", "bfloat16" or "bfloat16-mixed" to fit on an export's embeddings in that arithmetic; the bundle then serves
+            them.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
     """

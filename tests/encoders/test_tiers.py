@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TIERS, TRANSFORMER_TIERS
+from ipr_engine.bundle.encoder_entry import DTYPES
+from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, TIERS, TIMED, TRANSFORMER_TIERS
 
 PLACES = [
     place for tier in TRANSFORMER_TIERS.values() for place in (tier.encoder, tier.gpu_encoder) if place is not None
@@ -26,6 +27,13 @@ def test_every_tier_is_tried_somewhere_by_auto_and_auto_tries_no_other():
     assert {name for order in AUTO.values() for name in order} == set(TRANSFORMER_TIERS)
     assert ("auto", *TRANSFORMER_TIERS) == TIERS
     assert FOLDER_TIER in TRANSFORMER_TIERS
+    assert set(TIMED) <= set(AUTO["cpu"])
+
+
+def test_an_arithmetic_with_a_name_is_one_that_a_bundle_can_name_and_has_one_tier():
+    """So that the heads' identity tells who can serve them."""
+    served = [dtype for tier in TRANSFORMER_TIERS.values() for dtype in tier.roles if dtype is not None]
+    assert sorted(served) == sorted(DTYPES)
 
 
 def test_the_registry_imports_no_tier_before_one_is_asked_for():
@@ -34,4 +42,4 @@ def test_the_registry_imports_no_tier_before_one_is_asked_for():
     loaded = set(done.stdout.split())
     assert "ipr_engine.encoders.tiers" in loaded
     modules = {f"ipr_engine.encoders.{place.partition(':')[0]}" for place in PLACES}
-    assert not loaded & {*modules, "torch", "onnxruntime", "tensorrt"}
+    assert not loaded & {*modules, "torch", "onnxruntime", "openvino", "tensorrt"}

@@ -26,6 +26,7 @@ from ipr_engine.bundle import (
     PriceList,
     RuleConstants,
     SupportSpec,
+    TransformerSource,
     write_bundle,
 )
 from tests.support.seeds import seeded
@@ -227,3 +228,12 @@ def make_siblings(tmp_path: Path, count: int, *, models: int = 5, dim: int = 16,
         parts |= {"candidates": candidates, "prices": prices, "provenance": {"sibling": number}}
         written.append(write_bundle(tmp_path / "bundles", BundleParts(**parts), activate=number == 0))
     return written
+
+
+def with_heads_on(source: TransformerSource, folder: Path) -> Path:
+    """Write a bundle of three candidates whose heads read a transformer; return its folder."""
+    parts = bundle_parts(folder / "sources", dim=16, support=False)
+    heads = replace(parts["heads"][0], encoder=source.id, tensors=make_tensors(models=3, dim=source.dim))
+    return write_bundle(
+        folder / "bundles", BundleParts(**{**parts, "encoders": [*parts["encoders"], source], "heads": [heads]})
+    )

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.openvino import COSINES, GATES, compile_graph
 from ipr_engine.encoders.transformer import TransformerEncoder, padded
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import InvalidInputError, IprError
 
-MIN_COSINE = 0.99999  # float32 against float32
+MIN_COSINE = GATES["float32"]  # float32 against float32
 MIN_COSINE_FLOAT16 = 0.9999  # of the float16 weights, and of every tier that runs in float16
 MIN_COSINE_INT8 = 0.98  # far below what is measured (docs/encoders.md); a graph below it is broken
 TEXTS = (
@@ -93,6 +94,29 @@ def check_rows_graph(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np
             x = embed(np.repeat(ids[None], copies, axis=0), np.empty((0, 0), np.int64))  # the graph takes no mask
             cosines.append(worst_cosine(x, np.repeat(expected[None], copies, axis=0)))
     return check_cosine(path.name, float(np.min(cosines)), least)
+
+
+def openvino_cosines(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np.float32]) -> dict[str, float]:
+    """Run model.onnx by OpenVINO, where it is installed: every row alone and twice over, in each precision of this processor.
+
+    Returns:
+        What the openvino tier's gate reads in the manifest, which refuses a graph below it; nothing of a precision, or of a
+        graph, that OpenVINO cannot run here.
+    """
+    cosines = {}
+    for dtype, name in COSINES.items():
+        try:
+            request = compile_graph(path, dtype, 1).create_infer_request()
+        except IprError:  # the tier says so where it is asked for
+            continue
+        least = 1.0
+        for ids, expected in zip(rows, want, strict=True):
+            for copies in (1, 2):
+                filled = np.repeat(ids[None], copies, axis=0)
+                x = request.infer({"input_ids": filled, "attention_mask": np.ones_like(filled)})[0]
+                least = np.minimum(least, worst_cosine(x, np.repeat(expected[None], copies, axis=0)))
+        cosines[name] = round(float(np.nan_to_num(least, nan=-1.0)), 8)
+    return cosines
 
 
 def _session(path: Path) -> Embed:

@@ -25,6 +25,7 @@ from ipr_engine.encoders.export.check import (
     check_rows_graph,
     check_standard_graph,
     embedded_alone,
+    openvino_cosines,
     sample,
     worst_cosine,
 )
@@ -33,6 +34,7 @@ from ipr_engine.encoders.export.quantize import CALIBRATION_PROMPTS, linear_inpu
 from ipr_engine.encoders.export.standard_graph import OPSET, write_standard_graph
 from ipr_engine.encoders.manifest import Export, ModelOrigin, read_export, write_manifest
 from ipr_engine.encoders.model_files import parse_json, read_bytes
+from ipr_engine.encoders.openvino import COSINES
 from ipr_engine.encoders.tokenizer import read_tokenizer
 from ipr_engine.encoders.torch import TorchEncoder, check_fit, load_model, spec_of
 from ipr_engine.encoders.transformer_files import read_transformer_folder, special_ids
@@ -56,7 +58,7 @@ def export_encoder(
     int8: bool = False,
     calibration: Sequence[str] | None = None,
 ) -> Export:
-    """Export a sentence encoder for the tiers `onnx`, `tensorrt` and `torch` (docs/encoders.md).
+    """Export a sentence encoder for the tiers `onnx`, `openvino`, `tensorrt` and `torch` (docs/encoders.md).
 
     Args:
         source: a sentence-transformers folder, a transformers folder (then `pooling`), or a hub id.
@@ -124,6 +126,7 @@ def export_encoder(
         if data is not None:
             files["onnx_data"] = data.name
         cosines["onnx"] = check_standard_graph(work / files["onnx"], rows, want, spec.pad_id)
+        cosines |= openvino_cosines(work / files["onnx"], rows, want)
 
         weights = read_bert_weights(model)
         if weights is not None:
@@ -233,7 +236,8 @@ def _write_float16(model: Any, path: Path) -> None:
 
 
 def _provenance(cosines: dict[str, float], rows: int) -> dict[str, Any]:
-    packages = ("torch", "transformers", "onnx", "onnxruntime", "tokenizers")
+    packages = ["torch", "transformers", "onnx", "onnxruntime", "tokenizers"]
+    packages += ["openvino"] * any(name in cosines for name in COSINES.values())
     return {
         "versions": {"ipr_engine": __version__, **{name: version(name) for name in packages}},
         "opset": OPSET,

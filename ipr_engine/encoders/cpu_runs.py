@@ -1,0 +1,32 @@
+"""A tier on the CPU asks here how many threads it takes, and how many ids one run should hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ipr_engine.errors import InvalidInputError
+
+GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return the number of threads: as given, or one a physical core. InvalidInputError for another value."""
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise InvalidInputError(f"threads: expected None or an int >= 1, got {threads!r}")
+    return physical_cores() if threads is None else threads
+
+
+def physical_cores() -> int:
+    """Count the cores that this process may run on; the hardware threads of one core share its arithmetic and count once."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in allowed:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
+    return len(cores)
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error of a runtime as one line: its type, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
