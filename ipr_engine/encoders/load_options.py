@@ -42,9 +42,9 @@ class LoadOptions:
     )
     tier: str = option(
         "auto",
-        "who runs a transformer, where the heads read one: `onnx`, `openvino`, `torch`, `triton` or `tensorrt`. `auto` takes, on the CPU, onnx, "
-        "else openvino, else torch, and on a GPU tensorrt, else torch: the first whose package is installed and that has the heads' "
-        "embeddings. onnx and openvino are timed against each other once where both are installed ([encoders.md](encoders.md))",
+        "who runs a transformer, where the heads read one: `onnx`, `openvino`, `torch`, `triton` or `tensorrt`. `auto` takes, on the "
+        "CPU, onnx, else openvino, else torch, and on a GPU tensorrt, else torch: the first whose package is installed and that has the "
+        "heads' embeddings. onnx and openvino are timed against each other once where both are installed ([encoders.md](encoders.md))",
         flag=Flag(choices=TIERS, help="who runs them (default auto: docs/encoders.md)", states_default=True),
     )
     device: str = option(
