@@ -47,7 +47,7 @@ def _ints(text: str) -> tuple[int, ...]:
 def run(arguments: argparse.Namespace) -> int:
     from ..encoders.run import Settings, bench_encoder
     from ..encoders.tables import plot, tables
-    from ..harness.machine import machine
+    from ..harness.machine import machine, recorded
     from ..harness.results import append, as_json
 
     given = {name: getattr(arguments, name) for name in ("lengths", "batches", "mixed")}
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     lines = []
     for line in bench_encoder(arguments.folder, arguments.model, settings, _say):
         lines.append(line)
-        whole = {**line, **machine(), "command": command}
+        whole = recorded(line, command)
         if arguments.json:
             print(as_json(whole), flush=True)
         if arguments.record is not None:
