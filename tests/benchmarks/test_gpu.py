@@ -111,7 +111,7 @@ def test_text_to_decision_through_the_fused_encoder_and_the_hosts_part_alone_are
     whole = [line for line in lines if line["op"] == "text to decision"]
     assert {(line["tier"], line["impl"]) for line in whole} >= {("triton", "one graph, one C++ call")}
     host = [line for line in lines if line["op"] == "host"]
-    assert {line["what"] for line in host} >= {"Engine.route, one C++ call", "Engine.route, the walk"}
+    assert {line["what"] for line in host} >= {"Engine.route, one C++ call", "Engine.route_many, one C++ call"}
     assert all("replaced by nothing" in line["note"] for line in host)
     assert not [line for line in lines if "error" in line]
 
