@@ -28,7 +28,7 @@ SHAPES = {
 }
 
 
-def built(shape: BertShape, arch: str, tables: Sequence[str] = ("few", "many")) -> Iterator[dict[str, Any]]:
+def built(shape: BertShape, arch: str, tables: Sequence[str] = ("few", "some", "many")) -> Iterator[dict[str, Any]]:
     """Yield what each kernel of a shape takes on an architecture, table by table: registers, shared memory, stack, local memory.
 
     Raises:

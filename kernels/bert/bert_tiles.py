@@ -87,7 +87,7 @@ def bert_tiles(rows: int, arch: str | None = None, head: int = 32) -> BertTiles:
 
 
 def bert_tables(arch: str | None = None, head: int = 32) -> dict[str, BertTiles]:
-    """Return the tiles for "few" rows and for "many"."""
+    """Return the tiles for "few", "some" and "many" rows."""
     found: dict[str, BertTiles] = {}
     for tiles, _ in _fitting(arch, head):
         found.setdefault(tiles.rows, tiles)

@@ -128,6 +128,7 @@ def test_the_number_of_kernels_is_told():
 
 @pytest.mark.parametrize("arch", [None, "sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("head", [32, 64])
-def test_the_table_gives_small_batches_the_few(arch, head):
+def test_the_table_goes_by_the_number_of_rows(arch, head):
     assert bert_tiles(64, arch, head).rows == "few"
+    assert bert_tiles(8 * 64, arch, head).rows == "some"
     assert bert_tiles(512 * 64, arch, head).rows == "many"
