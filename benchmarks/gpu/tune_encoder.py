@@ -64,7 +64,6 @@ def variants(table: BertTiles) -> list[tuple[str, BertTiles]]:
     """Return the table's entry, then what else might be faster: the name of the kernel, the tiles."""
     found = [
         ("entry", table),
-        ("apart", replace(table, apart=not table.apart)),
         ("pdl", replace(table, pdl=not table.pdl)),
     ]
     for depth, warps, stages in ATTENTION[table.rows]:
