@@ -66,7 +66,7 @@ def test_long_rows_and_many_rows_keep_the_gate(table, lengths):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lengths", [(16,), (64, 23)])
+@pytest.mark.parametrize("lengths", [(16,), (40,)])
 def test_minilm_keeps_the_gate(lengths):
     path = minilm_json()
     if path is None:
@@ -74,7 +74,7 @@ def test_minilm_keeps_the_gate(lengths):
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(path.parent, dtype=torch.float32).eval()
-    check(model, lengths, 64)
+    check(model, lengths)
 
 
 @pytest.mark.parametrize("table", TABLES)
