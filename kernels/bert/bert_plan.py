@@ -51,7 +51,7 @@ class BertPlan:
     """A `BertPlan` holds a BERT encoder packed on a device; it does not change after construction.
 
     Args:
-        model: transformers' BertModel, weights of any float type; copied.
+        model: transformers' BertModel, weights of any float type; those of the plan's type and device already are shared with it.
         device: a torch device: "cuda", "cuda:1"; "cpu" under Triton's interpreter.
         dtype: "float16", of matrices and activations; sums, biases and LayerNorm are float32.
     Attributes:
