@@ -76,7 +76,7 @@ for part in "$@"; do
     floor) measure floor floor 60 ;;
     encoder) measure encoder encoder 120 ;;
     fused) measure fused text 120 --tier triton ;;
-    host) measure host host 40 ;;
+    host) measure host host 90 ;;
     decide) measure decide decide 90 ;;
     last) measure last last 60 ;;
     text) measure text text 150 ;;

@@ -24,7 +24,7 @@ PRECISIONS = {"float32": "f32", MIXED: "bf16"}  # dtype -> OpenVINO's name of it
 GATES = {"float32": 0.99999, MIXED: 0.999}  # dtype -> the least cosine with the float32 model (docs/encoders.md)
 COSINES = {"float32": "openvino", MIXED: "openvino_bfloat16_mixed"}  # dtype -> where an export keeps what was measured
 # OpenVINO keeps what it made for a shape that it has run, in some three entries; a shape takes up to 0.8 MB. Its default of 5,000
-# entries had no end in reach after 1,000 shapes of MiniLM, with 1,000 of them memory stopped at 280 MB (docs/encoders.md).
+# entries had no end in reach after 1,000 shapes of MiniLM, with 1,000 of them memory grew by 280 MB and no more (docs/encoders.md).
 KEPT_ENTRIES = 1000
 _PURPOSE = "the openvino encoder"
 _TELEMETRY = "openvino_telemetry"

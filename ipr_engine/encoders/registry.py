@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -18,6 +20,8 @@ from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, Enco
 
 if TYPE_CHECKING:
     from ipr_engine.encoders.manifest import Export
+
+LOGGER = logging.getLogger(__name__)
 
 
 class TransformerTier(Protocol):
@@ -165,7 +169,7 @@ def _tiers_for(export: Export, options: LoadOptions, dtype: str | None) -> tuple
     if options.tier in ON_GPU_ALONE and options.device == "cpu":
         raise InvalidInputError(f"tier: {options.tier!r} runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
-    reasons = {name: _why_not(name, export, dtype) for name in asked}
+    reasons = {name: _why_not(name, export, dtype) or _why_not_on(name, options) for name in asked}
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -187,6 +191,22 @@ def _why_not(name: str, export: Export, dtype: str | None) -> str | None:
         return f"the export has no file {' or '.join(tier.roles[dtype])}"
     if not any(importlib.util.find_spec(package) for package in tier.packages):
         return f"{' or '.join(tier.packages)} is not installed; {' or '.join(map(pip_extra, tier.extras))}"
+    return None
+
+
+def _why_not_on(name: str, options: LoadOptions) -> str | None:
+    """Say why "auto" passes over a tier on this device; None where it does not, and where the tier was asked for by name."""
+    if name != "tensorrt" or options.tier != "auto":
+        return None
+    from ipr_engine.cuda.driver import Device
+    from ipr_engine.encoders.tensorrt.api import load_api
+
+    try:
+        with contextlib.closing(Device(options.device)) as gpu:
+            load_api().require_gpu(gpu)
+    except BackendUnavailableError as error:  # no driver, or a GPU that this TensorRT does not build for
+        LOGGER.warning("tier 'auto' passes over tensorrt: %s", error)
+        return str(error)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -273,6 +274,24 @@ def test_a_gpu_that_tensorrt_rtx_does_not_name_is_told_which_tier_to_take(way, d
     with pytest.raises(BackendUnavailableError, match=told):
         ways[way]()
     assert not (tmp_path / "c").exists()
+    assert driver.live == 0
+
+
+# the export is a graph alone: behind tensorrt onnx serves it
+@pytest.mark.parametrize(("capability", "taken"), [((9, 0), "onnx"), ((8, 9), "tensorrt")])
+def test_auto_passes_over_tensorrt_on_a_gpu_that_it_does_not_name_and_says_so(
+    driver, export, caplog, monkeypatch, capability, taken
+):
+    from ipr_engine.encoders import registry
+    from ipr_engine.encoders.load_options import LoadOptions
+
+    driver.capability(*capability)
+    opened = []
+    tier = SimpleNamespace(open_export=lambda *_, **__: "an encoder")
+    monkeypatch.setattr(registry, "_tier_class", lambda name, device: opened.append(name) or tier)
+    assert registry.open_export(export.folder, LoadOptions(device="cuda")) == "an encoder"
+    assert opened == [taken]
+    assert ("passes over tensorrt: device: tensorrt_rtx" in caplog.text) == (taken == "onnx")
     assert driver.live == 0
 
 
