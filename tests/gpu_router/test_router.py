@@ -321,6 +321,24 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
         assert got.threshold == pytest.approx(want.threshold, abs=2 * QUALITY)
 
 
+def test_a_policy_that_is_not_packed_takes_nobodys_row(root, export, monkeypatch):
+    monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 2)
+    engine = gpu_engine(make_bundle(root, export, name="packed"), batches=(1,))
+    heads, policies = engine.loaded.gpu.heads, [engine.policy(tau=tau) for tau in (0.0, 1.0, 0.5)]
+
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    want = [engine.route("why", policy).threshold for policy in policies[:2]]
+    with monkeypatch.context() as patch:
+        patch.setattr(heads.plan, "pack_policy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.route("why", policies[2])
+    engine.route("why", policies[2])
+    assert [engine.route("why", policy).threshold for policy in policies[:2]] == want
+    assert [engine.route("why", policy).threshold for policy in policies[:2]] == want
+
+
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):
     terms = {"tau": 0.6, "prices": {engine.bundle.names[0]: (0.01, 0.01)}, "exclude": [engine.bundle.names[1]]}
     recorded = engine.loaded.gpu.router
