@@ -21,6 +21,9 @@ from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
 
+# Characters of a request that are tokenized while it has the device's turn; a longer text is tokenized before (0.2 ms or more).
+LONGEST = 65_536
+
 
 class GpuRoutePlan:
     """A `GpuRoutePlan` holds a loaded bundle's heads on the device, and the recordings that run them, which bundles share.
@@ -45,14 +48,14 @@ class GpuRoutePlan:
     def route_one(self, prompt: str, policy: Policy) -> OneRow | None:
         """Decide one text in one C++ call; None where `route` has to, which then tells what is wrong with the text, if anything.
 
-        That is a text without a token, a policy that is new to the device, heads that another bundle's have replaced there, an
-        output that a context window does not hold, ranges for a profiler, and a device that failed.
+        That is a text without a token or over LONGEST, a policy that is new to the device, heads that another bundle's have replaced
+        there, an output that a context window does not hold, ranges for a profiler, and a device that failed.
 
         Raises:
             InvalidInputError: the prompt is no text.
         """
         recorded = self.recorded
-        if recorded is None:
+        if recorded is None or len(prompt) > LONGEST:
             return None
         return self._in_turn(policy, lambda row: recorded.route_one(prompt, policy.compiled, row))
 
@@ -67,7 +70,7 @@ class GpuRoutePlan:
     ) -> OneRow | None:
         """Decide one request in one C++ call, as `Router.route_request` takes it; None as of `route_one`, and where its limits bind."""
         recorded = self.recorded
-        if recorded is None:
+        if recorded is None or sum(map(len, billed_only), len(encoded)) > LONGEST:
             return None
         rest = (allowed, max_tokens, answers)
         return self._in_turn(

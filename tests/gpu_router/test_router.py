@@ -236,6 +236,18 @@ def test_what_one_call_cannot_say_is_said_by_the_walk(engine, cpu):
         assert str(ours.value) == str(theirs.value)
 
 
+@pytest.mark.parametrize("where", ["one text", "beside the text"])
+def test_a_long_text_is_not_tokenized_while_others_wait_for_the_device(engine, monkeypatch, where):
+    policy, text = engine.policy(tau=0.2), "why " * 17_000
+    chat = [{"role": "system", "content": text}, {"role": "user", "content": "why"}]
+    engine.route("why", policy)
+    read, held = engine.loaded.gpu.stream.read, []
+    turn = engine.loaded.gpu.router.passes.graphs.turn
+    monkeypatch.setattr(engine.loaded.gpu.stream, "read", lambda texts: held.append(turn.locked()) or read(texts))
+    assert engine.route(text if where == "one text" else chat, policy).billed_tokens >= 17_000
+    assert held == [False]
+
+
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
     policy, walked = engine.policy(tau=0.2), []
     engine.route("why", policy)
