@@ -22,6 +22,7 @@ from ipr_engine.errors import InvalidInputError, RowError
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
 from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, random_prompts
@@ -214,6 +215,16 @@ def test_support_of_one_prompt_in_one_call_sends_it_where_the_policy_says(export
         got, want = in_one_call(engine, prompt, policy)
         assert_equal_bits(got, want)
         assert got.cause == "unsupported"
+
+
+def test_own_tokens_of_one_request_in_one_call_are_those_of_the_walk(export, tmp_path):
+    engine = gpu_engine(make_bundle(tmp_path, export, models=5, tokenizer=shipped_profile("claude_2")), batches=(1,))
+    policy = engine.policy(tau=0.3)
+    chat = [{"role": "system", "content": "Почему небо голубое? " * 6}, {"role": "user", "content": "why 8080"}]
+    for request in ("what is the story", {"messages": chat, "tools": [{"name": "add"}]}):
+        got, want = in_one_call(engine, request, policy)
+        assert got.own_tokens is not None
+        assert_equal_bits(got, want)
 
 
 def test_what_one_call_cannot_say_is_said_by_the_walk(engine, cpu):
