@@ -19,6 +19,7 @@ from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
@@ -257,6 +258,17 @@ def test_a_long_text_is_not_tokenized_while_others_wait_for_the_device(engine, m
     monkeypatch.setattr(engine.loaded.gpu.stream, "read", lambda texts: held.append(turn.locked()) or read(texts))
     assert engine.route(text if where == "one text" else chat, policy).billed_tokens >= 17_000
     assert held == [False]
+
+
+def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_log_says_so(engine, monkeypatch, caplog):
+    plan, loaded = engine.loaded.gpu, engine.loaded
+
+    def missing():
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
+    assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
+    assert "libcuda.so.1: cannot open shared object file; prompts are replayed from Python" in caplog.text
 
 
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
