@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -148,17 +149,23 @@ class Passes(Generic[SlotT]):
         with self.graphs.exclusive():
             begin()
             turn = dict.fromkeys(self.slots, 0)
-            for step in steps:
-                slots = self.slots[step.bucket]
-                slot = slots[turn[step.bucket] % len(slots)]
-                turn[step.bucket] += 1
-                if any(slot is other for other, _ in flying):  # its results are not collected yet
-                    land(slot)
-                fill(slot, step)
-                slot.recording.replay()
-                flying.append((slot, step))
-            if flying:
-                land(flying[-1][0])
+            try:
+                for step in steps:
+                    slots = self.slots[step.bucket]
+                    slot = slots[turn[step.bucket] % len(slots)]
+                    turn[step.bucket] += 1
+                    if any(slot is other for other, _ in flying):  # its results are not collected yet
+                        land(slot)
+                    fill(slot, step)
+                    slot.recording.replay()
+                    flying.append((slot, step))
+                if flying:
+                    land(flying[-1][0])
+            except BaseException:
+                # The next caller writes into these buffers, which a replay in flight would read, and answer by its number.
+                with suppress(RuntimeError):  # of a lost device: the error that is raised tells it
+                    self.graphs.settle()
+                raise
 
 
 def fill_rows(host: Mapping[str, NDArray[Any]], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:

@@ -80,6 +80,9 @@ class Graphs(Protocol):
     def lose(self, error: RuntimeError) -> None:
         """Remember the failure of the device that `error` reports, so that `exclusive` tells it; raise any other error."""
 
+    def settle(self) -> None:
+        """Wait until nothing of the replays is in flight; only within `exclusive`."""
+
     def native_calls(self) -> NativeCalls | None:
         """Return what C++ launches the recordings with; None where it calls them."""
 
@@ -155,6 +158,10 @@ class EagerGraphs(_InTurns):
         self._on_cpu = self._torch.device(device).type == "cpu"
         self._failure = DeviceFailure(self._torch, device)
 
+    def settle(self) -> None:
+        if not self._on_cpu:
+            self._torch.cuda.synchronize(self.device)
+
     def native_calls(self) -> None:
         return None
 
@@ -173,9 +180,7 @@ class EagerGraphs(_InTurns):
     def record(self, label: str, work: Work) -> Recording:
         with self.exclusive():
             work()
-            recording = _EagerRecording(
-                self._torch, work, lambda: None if self._on_cpu else self._torch.cuda.synchronize(self.device)
-            )
+            recording = _EagerRecording(self._torch, work, self.settle)
             recording.wait()
         return recording
 
@@ -233,6 +238,9 @@ class CudaGraphs(_InTurns):
         self._stream = torch.cuda.Stream(self.device)  # of replays
         self.side_stream = torch.cuda.Stream(self.device)  # of warm-ups and captures; an owner's own
         self._pool = torch.cuda.graph_pool_handle()
+
+    def settle(self) -> None:
+        self._stream.synchronize()
 
     def native_calls(self) -> NativeCalls:
         driver = Driver()

@@ -133,6 +133,8 @@ class TritonEncoder(GraphEncoder):
         fill_rows(inputs.host, rows, self.pad_id)
         x = self.graphs.buffer((bucket.batch, self.dim), torch.float32)
         work = self.bind(bucket, inputs, x)
+        if self.plan.arch is not None:  # weights and buffers were filled in another stream than they are read in
+            torch.cuda.synchronize(self.graphs.device)
         with self.graphs.exclusive():
             work()
             got = x.cpu().numpy()

@@ -10,13 +10,14 @@ from ipr_engine.cuda.buckets import Passes, StreamEncoder
 from ipr_engine.gpu_router.route_slot import RouteSlot
 
 LOGGER = logging.getLogger(__name__)
+REPLAYED_FROM_PYTHON = "one prompt in one C++ call: %s; prompts are replayed from Python, which takes longer"
 
 
 def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEncoder) -> RecordedRoute | None:
     """Return the one C++ call from text to decision.
 
-    None where the tokenizer is not C++, torch gives no graph's address, or a graph does not answer when it is replayed so once;
-    the log tells the last.
+    None where the tokenizer is not C++, torch gives no graph's address, the driver's library does not load, or a graph does not
+    answer when it is replayed so once; the log tells the last two.
 
     on_cpu: the bundle's router in C++.
     """
@@ -26,7 +27,11 @@ def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEnc
     slots = [slot for slots in passes.slots.values() for slot in slots]
     if any(slot.recording.native is None for slot in slots):
         return None
-    native = graphs.native_calls()
+    try:
+        native = graphs.native_calls()
+    except (OSError, AttributeError) as error:  # a driver under another name, or without one of these functions
+        LOGGER.warning(REPLAYED_FROM_PYTHON, error)
+        return None
     before, after = encoder.special_ids
     made = RecordedRoute(
         on_cpu,
@@ -45,7 +50,7 @@ def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEnc
             with graphs.turn:
                 made.replay_each()
         except RuntimeError as error:
-            LOGGER.warning("prompts in one C++ call: %s; they are replayed from Python, which takes longer", error)
+            LOGGER.warning(REPLAYED_FROM_PYTHON, error)
             return None
     return made
 

@@ -21,6 +21,9 @@ from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
 
+# Characters of a request that are tokenized while it has the device's turn; a longer text is tokenized before (0.2 ms or more).
+LONGEST = 65_536
+
 Made = TypeVar("Made")
 
 
@@ -45,15 +48,20 @@ class GpuRoutePlan:
         self._graphs, self._turn = router.passes.graphs, router.passes.graphs.turn
 
     def route_one(self, prompt: str, policy: Policy) -> OneRow | None:
-        """Decide one text in one C++ call; None where `route` has to: the tokenizer is not C++, ranges are marked, the device failed.
+        """Decide one text in one C++ call; None where `route` has to: the tokenizer is not C++, the text is over LONGEST, ranges are
+        marked, the device failed.
 
         Raises:
             InvalidInputError: the prompt is no text, or has no token.
         """
+        if len(prompt) > LONGEST:
+            return None
         return self._in_turn(policy, lambda recorded, row: recorded.route_one(prompt, policy.compiled, row))
 
     def route_request(self, encoded: str, billed_only: tuple[str, ...], policy: Policy, *asked: Any) -> OneRow | None:
         """Decide one request in one C++ call; as `route_one`. asked: what `Router.route_request` takes behind the policy."""
+        if sum(map(len, billed_only), len(encoded)) > LONGEST:
+            return None
         return self._in_turn(
             policy,
             lambda recorded, row: recorded.route_request(encoded, billed_only, policy.compiled, row, *asked),
@@ -61,6 +69,8 @@ class GpuRoutePlan:
 
     def route_many(self, prompts: list[str], policy: Policy) -> ManyRows | None:
         """Decide several texts in one C++ call; as `route_one`, errors name the prompt."""
+        if max(map(len, prompts), default=0) > LONGEST:
+            return None
         return self._in_turn(policy, lambda recorded, row: recorded.route_many(prompts, policy.compiled, row))
 
     def _in_turn(self, policy: Policy, call: Callable[[RecordedRoute, int], Made]) -> Made | None:

@@ -71,9 +71,10 @@ class GpuHeads(Generic[PolicyT]):
         found = self.row_at_hand(policy)
         if found is not None:
             return found
-        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         torch = need("torch", PURPOSE, "gpu")
+        # a policy that cannot be packed takes nobody's row
         packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
+        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         self.plan.policies[row].copy_(packed)
         live.policies[row].copy_(self.plan.policies[row])
         self._rows[id(policy)] = policy, row

@@ -129,8 +129,8 @@ class Service:
                 _check_budget(budget_us)
             if on_error != "raise":
                 check_on_error(on_error)
-            if self.cache is not None:
-                size = None
+            if self.cache is not None or not loaded.routes_text:
+                size = None  # a recording on a GPU waits for its device, and a queue gathers batches for it
             elif type(prompt) is str:
                 size = len(prompt)
             else:

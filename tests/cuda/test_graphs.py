@@ -158,6 +158,25 @@ def test_a_device_lost_in_a_replay_ends_the_work(surface):
             recording.replay()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a row"), RuntimeError("CUDA error: misaligned")])
+def test_what_is_in_flight_has_ended_before_an_error_leaves_the_passes(surface, error):
+    """The next caller writes into the same buffers: a replay that still read them would answer by its number."""
+
+    def make(graphs, bucket):
+        return type("Slot", (), {"recording": graphs.record(str(bucket), lambda: None)})()
+
+    def fill(slot, step):
+        if step.begin:
+            raise error
+
+    passes = Passes(CudaGraphs("cuda"), [Bucket(16, 1), Bucket(32, 1)], make)
+    surface.log.clear()
+    told = DeviceLostError if isinstance(error, RuntimeError) else type(error)
+    with pytest.raises(told):
+        passes.run([20, 10], fill, lambda slot, step: None)
+    assert surface.log == ["in replays", "replay", "event in replays", "wait for replays"]
+
+
 def test_a_device_that_is_not_there_is_told(surface):
     with pytest.raises(BackendUnavailableError, match="'cuda:3' was asked for, and there are 1"):
         CudaGraphs("cuda:3")

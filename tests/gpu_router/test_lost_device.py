@@ -47,8 +47,9 @@ def test_a_device_lost_in_the_one_call_is_told_once_as_such(folder, monkeypatch,
         return
     with pytest.raises(
         DeviceLostError, match="failed in flight: CUDA driver: the recording of 1 x 16 failed with error 700"
-    ):
+    ) as told:
         engine.route("why", policy)
+    assert told.value.__cause__ is None  # the walk did not ask the device once more
     with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
         engine.route("why", policy)
 

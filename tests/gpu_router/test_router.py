@@ -19,9 +19,11 @@ from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import InvalidInputError, RowError
+from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
+from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
 from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, random_prompts
@@ -223,6 +225,16 @@ def test_support_of_one_prompt_in_one_call_sends_it_where_the_policy_says(export
         assert got.cause == "unsupported"
 
 
+def test_own_tokens_of_one_request_in_one_call_are_those_of_the_walk(export, tmp_path):
+    engine = gpu_engine(make_bundle(tmp_path, export, models=5, tokenizer=shipped_profile("claude_2")), batches=(1,))
+    policy = engine.policy(tau=0.3)
+    chat = [{"role": "system", "content": "Почему небо голубое? " * 6}, {"role": "user", "content": "why 8080"}]
+    for request in ("what is the story", {"messages": chat, "tools": [{"name": "add"}]}):
+        got, want = in_one_call(engine, request, policy)
+        assert got.own_tokens is not None
+        assert_equal_bits(got, want)
+
+
 def test_limits_windows_and_several_answers_pass_a_second_time_in_the_one_call(engine):
     policy = engine.policy(tau=0.2)
     user = {"role": "user", "content": "what is the story"}
@@ -270,6 +282,29 @@ def test_a_prompt_without_a_token_is_an_error_in_the_same_words(engine, cpu):
         assert str(ours.value) == str(theirs.value)
     kept = engine.route_many(["why", " ", "how"], policy, on_error="status")
     assert [row.status for row in kept] == ["ok", "invalid_input", "ok"]
+
+
+@pytest.mark.parametrize("where", ["one text", "beside the text"])
+def test_a_long_text_is_not_tokenized_while_others_wait_for_the_device(engine, monkeypatch, where):
+    policy, text = engine.policy(tau=0.2), "why " * 17_000
+    chat = [{"role": "system", "content": text}, {"role": "user", "content": "why"}]
+    engine.route("why", policy)
+    read, held = engine.loaded.gpu.stream.read, []
+    turn = engine.loaded.gpu.router.passes.graphs.turn
+    monkeypatch.setattr(engine.loaded.gpu.stream, "read", lambda texts: held.append(turn.locked()) or read(texts))
+    assert engine.route(text if where == "one text" else chat, policy).billed_tokens >= 17_000
+    assert held == [False]
+
+
+def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_log_says_so(engine, monkeypatch, caplog):
+    plan, loaded = engine.loaded.gpu, engine.loaded
+
+    def missing():
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
+    assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
+    assert "libcuda.so.1: cannot open shared object file; prompts are replayed from Python" in caplog.text
 
 
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
@@ -355,6 +390,24 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
     for at in (0, 1, 2, 0, 3, 0, 1, 4, 2):
         got, want = engine.route("why", policies[at]), cpu.route("why", tau=policies[at].tau, worth=0.001)
         assert got.threshold == pytest.approx(want.threshold, abs=2 * QUALITY)
+
+
+def test_a_policy_that_is_not_packed_takes_nobodys_row(root, export, monkeypatch):
+    monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 2)
+    engine = gpu_engine(make_bundle(root, export, name="packed"), batches=(1,))
+    heads, policies = engine.loaded.gpu.heads, [engine.policy(tau=tau) for tau in (0.0, 1.0, 0.5)]
+
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    want = [engine.route("why", policy).threshold for policy in policies[:2]]
+    with monkeypatch.context() as patch:
+        patch.setattr(heads.plan, "pack_policy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.route("why", policies[2])
+    engine.route("why", policies[2])
+    assert [engine.route("why", policy).threshold for policy in policies[:2]] == want
+    assert [engine.route("why", policy).threshold for policy in policies[:2]] == want
 
 
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):

@@ -14,6 +14,7 @@ import numpy as np
 from ipr_engine.bundle import BundleParts, SupportSpec, write_bundle
 from ipr_engine.encoders.manifest import read_export
 from ipr_engine.engine import Engine
+from ipr_engine.tokens.token_profile import TokenProfile
 from tests.support import decide_implementations
 from tests.support.bundles import WORDS, bundle_parts, make_tensors
 from tests.support.transformer_folders import import_torch, make_bare_transformer, make_export_without_graph
@@ -28,15 +29,18 @@ def make_export(folder: Path, **config: Any) -> Path:
 
 
 def make_bundle(
-    folder: Path, export: Path, *, name: str = "one", models: int = 3, seed: int = 0, support: bool = False, **form: Any
-) -> Path:
-    """Write a bundle whose heads read the export's transformer."""
+    folder: Path, export: Path, *, name: str = "one", models: int = 3, seed: int = 0, support: bool = False,
+    tokenizer: TokenProfile | None = None, **form: Any,
+) -> Path:  # fmt: skip
+    """Write a bundle whose heads read the export's transformer. tokenizer: of every second candidate."""
     dim = read_export(export).dim
     parts = bundle_parts(folder / f"sources-{name}", models=models, dim=16, support=False)
     transformer = read_export(export).bundle_source("transformer", contained=True)
     tensors = make_tensors(models=models, dim=dim, seed=seed, **form)
     outputs = ("quality", "tokens") if "len_skip" in tensors else ("quality",)
     heads = replace(parts["heads"][0], encoder="transformer", outputs=outputs, tensors=tensors)
+    if tokenizer is not None:
+        parts["candidates"][1::2] = [replace(one, tokenizer=tokenizer) for one in parts["candidates"][1::2]]
     if support:
         rng = np.random.default_rng(seed)
         distances = np.sort(rng.uniform(0.5, 2, 101)).astype(np.float32)

@@ -43,6 +43,7 @@ class GraphDriver:
         subprocess.run(["gcc", *flags, "-o", path, source], check=True)
         self.library = ctypes.CDLL(str(path))
         self.graphs: list[Graph] = []
+        self.kept: list[Any] = []  # by a test whose graph writes later than it ends
 
     @property
     def arguments(self) -> dict[str, Any]:
