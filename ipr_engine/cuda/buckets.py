@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -146,19 +147,26 @@ class Passes(Generic[SlotT]):
 
         steps = plan_passes(lengths, self.buckets)
         with self.graphs.exclusive():
-            begin()
-            turn = dict.fromkeys(self.slots, 0)
-            for step in steps:
-                slots = self.slots[step.bucket]
-                slot = slots[turn[step.bucket] % len(slots)]
-                turn[step.bucket] += 1
-                if any(slot is other for other, _ in flying):  # its results are not collected yet
-                    land(slot)
-                fill(slot, step)
-                slot.recording.replay()
-                flying.append((slot, step))
-            if flying:
-                land(flying[-1][0])
+            try:
+                begin()
+                turn = dict.fromkeys(self.slots, 0)
+                for step in steps:
+                    slots = self.slots[step.bucket]
+                    slot = slots[turn[step.bucket] % len(slots)]
+                    turn[step.bucket] += 1
+                    if any(slot is other for other, _ in flying):  # its results are not collected yet
+                        land(slot)
+                    fill(slot, step)
+                    flying.append((slot, step))
+                    slot.recording.replay()
+                if flying:
+                    land(flying[-1][0])
+            except BaseException:
+                # Interrupted: what is enqueued reads the slots still, and the next caller is about to write into them.
+                with suppress(RuntimeError):  # a device that failed; the first error tells it
+                    if flying:
+                        flying[-1][0].recording.wait()
+                raise
 
 
 def fill_rows(host: Mapping[str, NDArray[Any]], rows: Sequence[NDArray[np.int64]], pad_id: int) -> None:

@@ -89,7 +89,8 @@ def read_choice(file: Path, tiers: Sequence[str]) -> TierChoice | None:
             ms={str(name): float(ms) for name, ms in held["ms"].items()},
             tokens=int(held["tokens"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    # what a damaged file can hold: no JSON, too deep, other types, numbers without end
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return choice if choice.tier in tiers else None
 

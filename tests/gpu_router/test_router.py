@@ -321,6 +321,61 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
         assert got.threshold == pytest.approx(want.threshold, abs=2 * QUALITY)
 
 
+def test_a_policy_that_was_interrupted_takes_no_row_of_another(root, export, monkeypatch):
+    monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 3)
+    engine = gpu_engine(make_bundle(root, export, name="rows"), batches=(1,))
+    heads = engine.loaded.gpu.heads
+    policies = [engine.policy(tau=0.4, worth=worth) for worth in (0, 0.001, 0.01, 0.1, 1)]
+    for policy in policies[:3]:
+        engine.route("why", policy)
+    pack = type(heads.plan).pack_policy
+
+    class Interrupting:
+        """Rows that a first write into is interrupted."""
+
+        def __init__(self, rows):
+            self.rows = rows
+
+        def __getitem__(self, row):
+            raise KeyboardInterrupt
+
+    for interrupted in ("packed", "written"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            if interrupted == "packed":
+                patch.setattr(type(heads.plan), "pack_policy", lambda *_, **__: Interrupting(0)[0])
+            else:
+                patch.setattr(heads.plan, "policies", Interrupting(3))
+            with engine.loaded.gpu.router.passes.graphs.exclusive():
+                heads.row_of(policies[3], engine.loaded.gpu.router.live)
+    assert type(heads.plan).pack_policy is pack
+    for policy in (*policies[3:], *policies):
+        engine.route("why", policy)
+        rows = [row for _, row in heads._rows.values()]
+        assert len(set(rows)) == len(rows) <= 3
+
+
+def test_heads_whose_loading_was_interrupted_are_loaded_again(root, export, folder, monkeypatch):
+    engine = gpu_engine(folder, batches=(1,))
+    policy = engine.policy(tau=0.3)
+    want = engine.route("why", policy)
+    old, router = engine.loaded, engine.loaded.gpu.router
+    engine.swap(make_bundle(root, export, name="half", models=5, hidden=8, rank=2, seed=11))
+    copied = engine.loaded.gpu.heads.plan
+
+    class Interrupted:
+        def __getattr__(self, name):
+            if name == "vectors":
+                raise KeyboardInterrupt
+            return getattr(copied, name)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine.loaded.gpu.heads, "plan", Interrupted())
+        engine.route("why", tau=0.3)
+    assert engine.loaded.gpu.router is router
+    again = old.route(RouteRequest("why", old.resolve(policy)))[0]
+    np.testing.assert_array_equal(again.qualities, want.qualities)
+
+
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):
     terms = {"tau": 0.6, "prices": {engine.bundle.names[0]: (0.01, 0.01)}, "exclude": [engine.bundle.names[1]]}
     recorded = engine.loaded.gpu.router
