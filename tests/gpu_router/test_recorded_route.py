@@ -305,7 +305,9 @@ def test_buffers_that_do_not_fit_are_refused(driver, change, words):
 def test_buffers_stay_while_the_route_lives_whatever_becomes_of_the_dicts(driver):
     made = Routed(driver)
     (one,) = made.passes
-    buffers = [weakref.ref(array) for array in (*one.values(), *one["answers"].values()) if isinstance(array, np.ndarray)]
+    buffers = [
+        weakref.ref(array) for array in (*one.values(), *one["answers"].values()) if isinstance(array, np.ndarray)
+    ]
     made.passes.clear()
     one["answers"].clear()
     one.clear()

@@ -321,36 +321,28 @@ def test_more_policies_than_rows_are_served_each_with_its_own(root, export, cpu,
         assert got.threshold == pytest.approx(want.threshold, abs=2 * QUALITY)
 
 
-def test_a_policy_that_was_interrupted_takes_no_row_of_another(root, export, monkeypatch):
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["packed", "written"])
+def test_a_policy_that_was_interrupted_takes_no_row_of_another(root, export, monkeypatch, at):
     monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 3)
     engine = gpu_engine(make_bundle(root, export, name="rows"), batches=(1,))
-    heads = engine.loaded.gpu.heads
+    heads, live = engine.loaded.gpu.heads, engine.loaded.gpu.router.live
     policies = [engine.policy(tau=0.4, worth=worth) for worth in (0, 0.001, 0.01, 0.1, 1)]
     for policy in policies[:3]:
         engine.route("why", policy)
-    pack = type(heads.plan).pack_policy
-
-    class Interrupting:
-        """Rows that a first write into is interrupted."""
-
-        def __init__(self, rows):
-            self.rows = rows
-
-        def __getitem__(self, row):
-            raise KeyboardInterrupt
-
-    for interrupted in ("packed", "written"):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            if interrupted == "packed":
-                patch.setattr(type(heads.plan), "pack_policy", lambda *_, **__: Interrupting(0)[0])
-            else:
-                patch.setattr(heads.plan, "policies", Interrupting(3))
-            with engine.loaded.gpu.router.passes.graphs.exclusive():
-                heads.row_of(policies[3], engine.loaded.gpu.router.live)
-    assert type(heads.plan).pack_policy is pack
+    with monkeypatch.context() as patch:
+        if at == "packed":
+            patch.setattr(type(heads.plan), "pack_policy", interrupt)
+        else:
+            patch.setattr(heads.plan, "policies", type("Rows", (), {"__getitem__": interrupt})())
+        with pytest.raises(KeyboardInterrupt):
+            heads.row_of(policies[3], live)
     for policy in (*policies[3:], *policies):
         engine.route("why", policy)
-        rows = [row for _, row in heads._rows.values()]
+        rows = [row for row in map(heads.row_at_hand, policies) if row is not None]
         assert len(set(rows)) == len(rows) <= 3
 
 
@@ -360,18 +352,18 @@ def test_heads_whose_loading_was_interrupted_are_loaded_again(root, export, fold
     want = engine.route("why", policy)
     old, router = engine.loaded, engine.loaded.gpu.router
     engine.swap(make_bundle(root, export, name="half", models=5, hidden=8, rank=2, seed=11))
-    copied = engine.loaded.gpu.heads.plan
+    assert engine.loaded.gpu.router is router
+    heads = engine.loaded.gpu.heads
 
     class Interrupted:
         def __getattr__(self, name):
-            if name == "vectors":
-                raise KeyboardInterrupt
-            return getattr(copied, name)
+            return interrupt() if name == "vectors" else getattr(plan, name)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine.loaded.gpu.heads, "plan", Interrupted())
-        engine.route("why", tau=0.3)
-    assert engine.loaded.gpu.router is router
+    plan = heads.plan
+    with monkeypatch.context() as patch:
+        patch.setattr(heads, "plan", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            engine.route("why", tau=0.3)
     again = old.route(RouteRequest("why", old.resolve(policy)))[0]
     np.testing.assert_array_equal(again.qualities, want.qualities)
 
