@@ -8,7 +8,7 @@
 # later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
 # From the environment: PYTHON (default python3); IPR_RESULTS, a file, or a folder that gets gpu.jsonl and gpu.log (default
 # benchmarks/results/gpu.jsonl, and no log; empty records nothing); IPR_DEVICE=cpu takes every step on a CPU, quickly.
-# ENCODER_DIR: an export or a transformers folder; `python -m benchmarks.gpu.pack` makes one in float16 and a tree to carry.
+# ENCODER_DIR: an export or a sentence-transformers folder; benchmarks.gpu.pack makes one in float16 and a tree to carry.
 set -u
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }

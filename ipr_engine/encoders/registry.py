@@ -127,14 +127,21 @@ def open_export(
 
     Args:
         max_tokens: None is the export's own.
-        dtype: None for embeddings as float32 gives them; "int8", "bfloat16" or "bfloat16-mixed" for those of that arithmetic.
+        dtype: None or "float32" for embeddings as float32 gives them; "int8", "bfloat16" or "bfloat16-mixed" for those of that
+            arithmetic.
     Raises:
+        InvalidInputError: a dtype that no tier has.
         BackendUnavailableError: no tier can serve it here, or not the one asked for; the message says why each cannot.
         as `read_export`.
     """
     from ipr_engine.encoders.manifest import read_export
 
     options = LoadOptions() if options is None else options
+    dtype = None if dtype == "float32" else dtype
+    known = dict.fromkeys(own for tier in TRANSFORMER_TIERS.values() for own in tier.roles)
+    if dtype not in known:
+        names = ", ".join(own or "float32" for own in known)
+        raise InvalidInputError(f"dtype: expected one of {names}, got {dtype!r}")
     export = read_export(folder)
 
     def open_tier(name: str) -> Encoder:

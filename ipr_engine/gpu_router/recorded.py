@@ -23,7 +23,7 @@ def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEnc
     if encoder.wordpiece is None:
         return None
     graphs = passes.graphs
-    slots = [slots[0] for slots in passes.slots.values()]
+    slots = [slot for slots in passes.slots.values() for slot in slots]
     if any(slot.recording.native is None for slot in slots):
         return None
     native = graphs.native_calls()
@@ -45,9 +45,7 @@ def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEnc
             with graphs.turn:
                 made.replay_each()
         except RuntimeError as error:
-            LOGGER.warning(
-                "one prompt in one C++ call: %s; prompts are replayed from Python, which takes longer", error
-            )
+            LOGGER.warning("prompts in one C++ call: %s; they are replayed from Python, which takes longer", error)
             return None
     return made
 

@@ -10,7 +10,11 @@ from ipr_engine.encoders.registry import open_encoder
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from tests.support.bundles import make_encoder
-from tests.support.transformer_folders import make_bare_transformer, make_sentence_transformer
+from tests.support.transformer_folders import (
+    make_bare_transformer,
+    make_export_without_graph,
+    make_sentence_transformer,
+)
 
 PROMPTS = ["what is the story", "", "why " * 20]
 
@@ -72,3 +76,12 @@ def test_a_device_that_is_none_is_refused_whatever_the_encoder(tmp_path, device)
 def test_a_dtype_is_for_exports(tmp_path):
     with pytest.raises(InvalidInputError, match=r"dtype: .* is no export"):
         open_encoder(make_encoder(tmp_path), dtype="int8")
+
+
+def test_float32_is_a_dtype_like_the_others_and_one_that_no_tier_has_is_told_as_such(tmp_path):
+    export = make_export_without_graph(make_bare_transformer(tmp_path / "bare"), tmp_path / "export")
+    assert open_encoder(export, dtype="float32").identity == open_encoder(export).identity
+    with pytest.raises(
+        InvalidInputError, match="dtype: expected one of float32, int8, bfloat16-mixed, bfloat16, got 'bf16'"
+    ):
+        open_encoder(export, dtype="bf16")
