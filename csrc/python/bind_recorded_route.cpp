@@ -31,7 +31,7 @@ class PythonReplays : public Replays {
 
 struct PyRecordedRoute {
   py::object router, tokenizer;
-  py::list buffers;
+  py::list kept;  // what the passes borrow: the dicts that brought it may change
   const PyRouter* on;
   std::optional<GraphReplays> graphs;  // absent where passes are callables
   PythonReplays callables;
@@ -66,17 +66,18 @@ CudaCalls calls_of(const py::dict& calls) {
   return to;
 }
 
-// The array `name` of a pass, writable.
+// The array `name` of a pass, writable, added to `kept`.
 template <class T>
-T* buffer(const py::dict& pass, const char* name, std::vector<py::ssize_t> shape) {
+T* buffer(const py::dict& pass, const char* name, std::vector<py::ssize_t> shape, py::list& kept) {
   IPR_CHECK(pass.contains(name), "passes: expected an array ", name);
   const py::object array = pass[name];
   T* const data = const_cast<T*>(array_data<T>(array, name, "passes' shape", std::move(shape)));
   IPR_CHECK(py::reinterpret_borrow<py::array>(array).writeable(), name, ": expected a writable array");
+  kept.append(array);
   return data;
 }
 
-RecordedPass pass_of(const py::dict& pass, py::ssize_t models, py::ssize_t dim, bool with_callables) {
+RecordedPass pass_of(const py::dict& pass, py::ssize_t models, py::ssize_t dim, bool with_callables, py::list& kept) {
   IPR_CHECK(pass.contains("ids") && py::isinstance<py::array>(pass["ids"]), "passes: expected an array ids");
   const auto ids = py::reinterpret_borrow<py::array>(pass["ids"]);
   IPR_CHECK(ids.ndim() == 2, "ids: expected (batch, tokens) int32 or int64, got ", describe(ids));
@@ -86,34 +87,36 @@ RecordedPass pass_of(const py::dict& pass, py::ssize_t models, py::ssize_t dim, 
   to.tokens = tokens;
   to.wide = ids.itemsize() == sizeof(int64_t);
   const auto integers = [&](const char* name) -> void* {
-    if (to.wide) return buffer<int64_t>(pass, name, {batch, tokens});
-    return buffer<int32_t>(pass, name, {batch, tokens});
+    if (to.wide) return buffer<int64_t>(pass, name, {batch, tokens}, kept);
+    return buffer<int32_t>(pass, name, {batch, tokens}, kept);
   };
   to.ids = integers("ids");
   to.mask = pass.contains("mask") ? integers("mask") : nullptr;
-  to.lengths = buffer<int32_t>(pass, "lengths", {batch});
-  to.policy_of_row = buffer<int32_t>(pass, "policy_of_row", {batch});
-  to.billed_tokens = buffer<float>(pass, "billed_tokens", {batch, models});
-  to.tokens_out = buffer<float>(pass, "tokens_out", {batch, models});
-  to.extra_usd = buffer<float>(pass, "extra_usd", {batch, models});
-  to.allowed = buffer<uint8_t>(pass, "allowed", {batch, models});
-  to.sequence = buffer<int32_t>(pass, "sequence", {1});
-  to.done = buffer<int32_t>(pass, "done", {1});
-  const py::dict answers = pass["answers"];
-  to.answers = {buffer<float>(answers, "quality", {batch, models}),
-                buffer<float>(answers, "tokens_out", {batch, models}),
-                buffer<float>(answers, "cost_usd", {batch, models}),
-                buffer<float>(answers, "threshold", {batch}),
-                buffer<float>(answers, "gap", {batch}),
-                buffer<int32_t>(answers, "index", {batch}),
-                reinterpret_cast<Status*>(buffer<uint8_t>(answers, "status", {batch})),
-                reinterpret_cast<Cause*>(buffer<uint8_t>(answers, "cause", {batch}))};
-  to.x = buffer<float>(pass, "x", {batch, dim});
+  to.lengths = buffer<int32_t>(pass, "lengths", {batch}, kept);
+  to.policy_of_row = buffer<int32_t>(pass, "policy_of_row", {batch}, kept);
+  to.billed_tokens = buffer<float>(pass, "billed_tokens", {batch, models}, kept);
+  to.tokens_out = buffer<float>(pass, "tokens_out", {batch, models}, kept);
+  to.extra_usd = buffer<float>(pass, "extra_usd", {batch, models}, kept);
+  to.allowed = buffer<uint8_t>(pass, "allowed", {batch, models}, kept);
+  to.sequence = buffer<int32_t>(pass, "sequence", {1}, kept);
+  to.done = buffer<int32_t>(pass, "done", {1}, kept);
+  IPR_CHECK(pass.contains("answers") && py::isinstance<py::dict>(pass["answers"]), "passes: expected a dict answers");
+  const auto answers = py::reinterpret_borrow<py::dict>(pass["answers"]);
+  to.answers = {buffer<float>(answers, "quality", {batch, models}, kept),
+                buffer<float>(answers, "tokens_out", {batch, models}, kept),
+                buffer<float>(answers, "cost_usd", {batch, models}, kept),
+                buffer<float>(answers, "threshold", {batch}, kept),
+                buffer<float>(answers, "gap", {batch}, kept),
+                buffer<int32_t>(answers, "index", {batch}, kept),
+                reinterpret_cast<Status*>(buffer<uint8_t>(answers, "status", {batch}, kept)),
+                reinterpret_cast<Cause*>(buffer<uint8_t>(answers, "cause", {batch}, kept))};
+  to.x = buffer<float>(pass, "x", {batch, dim}, kept);
   IPR_CHECK(pass.contains("replay"), "passes: expected replay, a callable or the address of a graph");
   const py::object replay = pass["replay"];
   if (with_callables) {
     IPR_CHECK(PyCallable_Check(replay.ptr()), "replay: expected a callable where no calls are given");
-    to.exec = replay.ptr();  // kept alive with the buffers
+    to.exec = replay.ptr();
+    kept.append(replay);
   } else {
     to.exec = address(replay);
     IPR_CHECK(to.exec != nullptr, "replay: expected the address of a graph, got 0");
@@ -130,11 +133,12 @@ std::unique_ptr<PyRecordedRoute> make_recorded_route(const py::object& router, c
   const auto models = static_cast<py::ssize_t>(on.router.plan().models());
   const auto dim = static_cast<py::ssize_t>(on.router.plan().dim());
   std::vector<RecordedPass> native;
-  for (const py::handle pass : passes) native.push_back(pass_of(pass.cast<py::dict>(), models, dim, !calls));
+  py::list kept;
+  for (const py::handle pass : passes) native.push_back(pass_of(pass.cast<py::dict>(), models, dim, !calls, kept));
   std::optional<GraphReplays> replays;
   if (calls) replays.emplace(calls_of(*calls), reinterpret_cast<void*>(context), reinterpret_cast<void*>(stream));
   return std::unique_ptr<PyRecordedRoute>(
-      new PyRecordedRoute{router, tokenizer, py::list(passes), &on, std::move(replays), PythonReplays(),
+      new PyRecordedRoute{router, tokenizer, std::move(kept), &on, std::move(replays), PythonReplays(),
                           RecordedRoute(on.router, tokenizer.cast<const WordPiece&>(),
                                         {std::move(before), std::move(after), max_tokens, pad_id}, std::move(native))});
 }
@@ -150,8 +154,14 @@ void replay_each(const PyRecordedRoute& self) {
   });
 }
 
+void check_policy(const PyRecordedRoute& self, const DecidePolicy& policy) {
+  const int64_t models = self.on->router.plan().models();
+  IPR_CHECK(policy.models() == models, "policy: expected one for ", models, " models, got one for ", policy.models());
+}
+
 py::tuple routed(const PyRecordedRoute& self, const DecidePolicy& policy, int32_t policy_row, const Prompts& prompts,
                  const RequestLimits& limits) {
+  check_policy(self, policy);
   RoutedAlone made{{}, {}, py::none(), 0, false, false, 0};
   Facts facts{};
   make_room(*self.on, made, facts);
@@ -174,6 +184,7 @@ py::tuple route_request(const PyRecordedRoute& self, py::handle encoded, const p
 
 py::tuple route_many(const PyRecordedRoute& self, const py::list& prompts, const DecidePolicy& policy,
                      int32_t policy_row) {
+  check_policy(self, policy);
   const ListedTexts texts(prompts);
   RoutedMany made(*self.on, texts.count());
   const Facts facts = made.facts();

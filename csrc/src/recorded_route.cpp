@@ -187,8 +187,8 @@ struct RecordedRoute::Call {
       const size_t end = std::min(begin + static_cast<size_t>(shape.batch), order.size());
       fill(pass, rows, order, begin, end, again);
       ipr::begin(pass);
+      kept.flying.push_back({&pass, begin, end});  // before the start: an interrupted one may run
       replays.start(pass);
-      kept.flying.push_back({&pass, begin, end});
       begin = end;
     }
   }
@@ -223,13 +223,13 @@ struct RecordedRoute::Call {
 
   // Waits for the first `count` passes in flight and reads their answers.
   void land(const std::vector<int64_t>& order, const Again* again, size_t count) {
-    for (size_t at = 0; at < count; ++at) {
-      const Flying& one = kept.flying[at];
+    for (; count > 0; --count) {
+      const Flying one = kept.flying.front();
       replays.wait(*one.pass);
+      kept.flying.erase(kept.flying.begin());
       for (size_t of = one.begin; of < one.end; ++of)
         collect(*one.pass, static_cast<int64_t>(of - one.begin), order[of], again);
     }
-    kept.flying.erase(kept.flying.begin(), kept.flying.begin() + static_cast<std::ptrdiff_t>(count));
   }
 
   void collect(const RecordedPass& pass, int64_t at, int64_t row, const Again* again) {
@@ -280,20 +280,26 @@ void RecordedRoute::route(const DecidePolicy& policy, int32_t policy_row, const 
   kept.again.clear();
   kept.turns.assign(shapes_.size(), 0);
   const int64_t count = prompts.encoded.count;
-  const ReadRows* running = nullptr;
-  for (int64_t first = 0, turn = 0; first < count; first += kChunk, ++turn) {
-    ReadRows& rows = kept.rows[turn % 2];
-    try {
+  try {
+    const ReadRows* running = nullptr;
+    for (int64_t first = 0, turn = 0; first < count; first += kChunk, ++turn) {
+      ReadRows& rows = kept.rows[turn % 2];
       call.read(rows, first, std::min(kChunk, count - first));
-    } catch (const InvalidInput&) {
-      if (running) call.finish(*running);  // what flies still writes into the passes
-      throw;
+      if (running) call.finish(*running);
+      call.start(rows, rows.by_length, nullptr);
+      running = &rows;
     }
     if (running) call.finish(*running);
-    call.start(rows, rows.by_length, nullptr);
-    running = &rows;
+  } catch (...) {
+    // What flies reads and writes the passes' buffers still: the next request's number could end up as its own.
+    for (const Flying& one : kept.flying) {
+      try {
+        replays.wait(*one.pass);
+      } catch (const std::exception&) {  // of a lost device: the first error tells it
+      }
+    }
+    throw;
   }
-  if (running) call.finish(*running);
   if (facts.support)
     router_.send_unsupported(policy, count, {facts.billed_tokens, facts.own_tokens}, false, limits, facts.support,
                              results);

@@ -147,9 +147,9 @@ class Passes(Generic[SlotT]):
 
         steps = plan_passes(lengths, self.buckets)
         with self.graphs.exclusive():
-            begin()
-            turn = dict.fromkeys(self.slots, 0)
             try:
+                begin()
+                turn = dict.fromkeys(self.slots, 0)
                 for step in steps:
                     slots = self.slots[step.bucket]
                     slot = slots[turn[step.bucket] % len(slots)]
@@ -157,8 +157,8 @@ class Passes(Generic[SlotT]):
                     if any(slot is other for other, _ in flying):  # its results are not collected yet
                         land(slot)
                     fill(slot, step)
-                    slot.recording.replay()
                     flying.append((slot, step))
+                    slot.recording.replay()
                 if flying:
                     land(flying[-1][0])
             except BaseException:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._extras import need
+from ipr_engine._extras import need, pip_extra
 from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
@@ -182,18 +182,28 @@ def import_openvino(purpose: str = _PURPOSE) -> Any:
     package that does so OpenVINO takes a stub.
 
     Raises:
-        BackendUnavailableError: it is missing; says what to install.
+        BackendUnavailableError: it is missing or damaged; says what to install.
     """
     with _importing:
-        if "openvino" in sys.modules:
-            return need("openvino", purpose, "openvino")
-        before = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python is told that a module is not there
+        telemetry = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
+        without = "openvino" not in sys.modules
+        if without:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # how Python is told that a module is not there
         try:
-            return need("openvino", purpose, "openvino")
+            found = need("openvino", purpose, "openvino")
+        except BackendUnavailableError:
+            raise
+        except Exception as error:  # whatever a damaged installation raises
+            raise BackendUnavailableError(f"{purpose}: openvino cannot be imported: {first_line(error)}") from error
         finally:
-            del sys.modules[_TELEMETRY]
-            sys.modules.update(before)
+            if without:
+                del sys.modules[_TELEMETRY]
+                sys.modules.update(telemetry)
+    if not hasattr(found, "Core"):  # a folder of that name, on Python's path, is a package too
+        raise BackendUnavailableError(
+            f"{purpose} needs openvino, and what is here by that name has no Core ({found!r}): {pip_extra('openvino')}"
+        )
+    return found
 
 
 def _powers_of_two(rows: int, most: int) -> Iterator[int]:
@@ -211,7 +221,11 @@ def compile_graph(path: Path, dtype: str, threads: int) -> Any:
         BackendUnavailableError: openvino is missing here, or cannot compile it, or not in this precision.
         BundleFormatError: openvino cannot read it.
     """
-    core = import_openvino().Core()
+    openvino = import_openvino()
+    try:
+        core = openvino.Core()
+    except Exception as error:  # OpenVINO's errors have no base of their own
+        raise BackendUnavailableError(f"openvino: it does not start: {first_line(error)}") from error
     if dtype == MIXED and not has_bfloat16(core):
         raise BackendUnavailableError(
             f"dtype: {dtype!r} was asked for, and this processor has no bfloat16 that OpenVINO uses (it offers "
@@ -221,7 +235,7 @@ def compile_graph(path: Path, dtype: str, threads: int) -> Any:
     core.set_property({"ENABLE_MMAP": False})
     try:
         model = core.read_model(str(path))
-    except Exception as error:  # OpenVINO's errors have no base of their own
+    except Exception as error:  # as above
         raise BundleFormatError(f"{path}: OpenVINO cannot open it: {first_line(error)}") from error
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

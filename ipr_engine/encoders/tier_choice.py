@@ -90,7 +90,8 @@ def read_choice(file: Path, tiers: Sequence[str]) -> TierChoice | None:
             ms={str(name): float(ms) for name, ms in held["ms"].items()},
             tokens=int(held["tokens"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    # what a damaged file can hold: no JSON, too deep, other types, numbers without end
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     return choice if choice.tier in tiers else None
 
@@ -153,16 +154,15 @@ def open_fastest(
         tiers: at least two that can serve it, the first of them taken where no other gains enough.
         open_tier: opens it on one tier.
     Raises:
-        what the first tier raises, or the kept one.
+        what the first tier raises.
     """
     try:
         file: Path | None = choice_file(export, tiers, threads, dtype)
     except RuntimeError:  # of Path.expanduser
         file = None
     choice = None if file is None else read_choice(file, tiers)
-    if choice is not None:
-        encoder = open_tier(choice.tier)
-    else:
+    encoder = None if choice is None else _open_kept(export, choice.tier, tiers[0], open_tier)
+    if choice is None or encoder is None:
         begun = time.perf_counter()
         encoders = _open_all(export, tiers, open_tier)
         if len(encoders) == 1:
@@ -177,6 +177,19 @@ def open_fastest(
         LOGGER.info("%s: %s, measured in %.2f s, %s", export.name, choice, time.perf_counter() - begun, kept)
     encoder.chosen = str(choice)
     return encoder
+
+
+def _open_kept(
+    export: Export, tier: str, first: str, open_tier: Callable[[str], TransformerEncoder]
+) -> TransformerEncoder | None:
+    """Open the tier of a kept choice; None, with a warning, where one behind the first fails, as it may by now."""
+    try:
+        return open_tier(tier)
+    except IprError as error:
+        if tier == first:
+            raise
+        LOGGER.warning("%s: auto took %s before, and it fails now: %s", export.name, tier, error)
+        return None
 
 
 def _open_all(

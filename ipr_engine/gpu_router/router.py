@@ -74,7 +74,10 @@ class GpuHeads(Generic[PolicyT]):
         torch = need("torch", PURPOSE, "gpu")
         # a policy that cannot be packed takes nobody's row
         packed = torch.from_numpy(self.plan.pack_policy(**self._op_terms(policy)))
-        row = len(self._rows) if len(self._rows) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
+        # interrupted after popitem, a row belongs to nobody, wherever it lies: their number does not tell which
+        taken = {row for _, row in self._rows.values()}
+        free = (row for row in range(POLICY_ROWS) if row not in taken)
+        row = next(free) if len(taken) < POLICY_ROWS else self._rows.popitem(last=False)[1][1]
         self.plan.policies[row].copy_(packed)
         live.policies[row].copy_(self.plan.policies[row])
         self._rows[id(policy)] = policy, row
@@ -225,6 +228,7 @@ class GpuRouter:
     def _load(self, heads: GpuHeads[Any]) -> None:
         """Make `heads` the live ones, in the stream's order: on the device, nothing waits."""
         if self._loaded is not heads:
+            self._loaded = None  # interrupted, a part of each is live
             for name in ("weights", "vectors", "policies"):
                 getattr(self.live, name).copy_(getattr(heads.plan, name), non_blocking=True)
             self._loaded = heads

@@ -9,12 +9,14 @@ import sys
 import threading
 from importlib.metadata import version
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ipr_engine import Engine
 from ipr_engine.encoders import openvino as tier
+from ipr_engine.encoders import tier_choice
 from ipr_engine.encoders.export import export_encoder
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import ModelOrigin, read_export, write_manifest
@@ -213,9 +215,28 @@ def test_what_another_imported_of_openvino_stays(monkeypatch):
     marker = object()
     monkeypatch.setitem(sys.modules, "openvino_telemetry", marker)
     monkeypatch.delitem(sys.modules, "openvino")
-    monkeypatch.setattr(tier, "need", lambda *_: sys.modules["openvino_telemetry"])
-    assert tier.import_openvino() is None  # what stands there meanwhile
+    monkeypatch.setattr(tier, "need", lambda *_: SimpleNamespace(Core=sys.modules["openvino_telemetry"]))
+    assert tier.import_openvino().Core is None  # what stands there meanwhile
     assert sys.modules["openvino_telemetry"] is marker
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", "has no Core"),
+        ("raise RuntimeError('half a wheel')", "cannot be imported: RuntimeError: half a wheel"),
+        ("def Core(): raise RuntimeError('no plugins.xml')", "it does not start: RuntimeError: no plugins.xml"),
+    ],
+)
+def test_a_damaged_installation_is_told_and_auto_serves_without_it(exported, tmp_path, monkeypatch, code, words):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(code)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tier_choice, "CACHE", tmp_path / "tiers")
+    with pytest.raises(BackendUnavailableError, match=words):
+        OpenVinoEncoder.from_export(exported)
+    assert open_encoder(exported).summary.startswith("onnx ")
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json"])

@@ -113,7 +113,14 @@ def test_a_choice_is_of_one_export_number_of_threads_processor_and_release(expor
     assert len(set(files)) == 6
 
 
-@pytest.mark.parametrize("held", ["", "{}", "[]", '{"tier": "torch", "ms": {}, "tokens": 1}', '{"tier": "onnx"}'])
+@pytest.mark.parametrize(
+    "held",
+    [
+        "", "{}", "[]", '{"tier": "torch", "ms": {}, "tokens": 1}', '{"tier": "onnx"}', "[" * 100_000,
+        '{"tier": "onnx", "ms": {}, "tokens": Infinity}', '{"tier": "onnx", "ms": {"onnx": 1' + "0" * 400 + '}, "tokens": 1}',
+    ],
+    ids=range(8),
+)  # fmt: skip
 def test_a_file_that_holds_no_choice_of_these_tiers_counts_as_none(export, cache, held):
     file = choice_file(export, TIERS, 1, None)
     file.parent.mkdir()
@@ -164,6 +171,16 @@ def test_a_later_tier_that_fails_or_embeds_otherwise_is_left_out_with_a_warning(
     assert taken.summary == "onnx 32-d float32 on 1 thread, wordpiece tokenizer"
     assert "auto leaves out openvino: " in caplog.text
     assert not cache.exists()  # the next load looks again
+
+
+def test_a_kept_tier_that_fails_by_now_is_left_out_and_the_first_one_serves(export, caplog):
+    file = choice_file(export, TIERS, 1, None)
+    keep_choice(file, TierChoice(tier="openvino", ms={"onnx": 2, "openvino": 1}, tokens=48), TIERS)
+    opens = OnTier(export, {"openvino": BackendUnavailableError("libopenvino.so: cannot open shared object file")})
+    taken = open_fastest(export, TIERS, opens, threads=1, dtype=None)
+    assert taken.chosen is None
+    assert "auto took openvino before, and it fails now: libopenvino.so" in caplog.text
+    assert read_choice(file, TIERS).tier == "openvino"  # kept: it may come back
 
 
 def test_the_first_tier_fails_as_it_does_alone(export):

@@ -245,3 +245,24 @@ def test_passes_collect_every_row_once_in_any_mix(rng):
         seen.clear()
         passes.run(sorted(rng.integers(1, 65, count).tolist(), reverse=True), fill, collect)
         assert seen == list(range(count))
+
+
+def test_what_an_interrupted_call_enqueued_is_done_before_the_next_one_fills_its_buffers():
+    waited = []
+
+    class Recording:
+        def __init__(self, label):
+            self.replay, self.wait = (lambda: None), lambda: waited.append(label)
+
+    class Slot:
+        def __init__(self, graphs, bucket):
+            self.recording = Recording(str(bucket))
+
+    def interrupt_second(slot, step):
+        if step.begin:
+            raise KeyboardInterrupt
+
+    passes = Passes(Counted(), make_buckets(64, (1,)), Slot)
+    with pytest.raises(KeyboardInterrupt):
+        passes.run([30, 10], interrupt_second, lambda slot, step: None)
+    assert waited == ["1 x 32"]

@@ -6,8 +6,10 @@ real work, emulated, is in test_router.py.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -350,6 +352,8 @@ def test_no_prompt_is_no_launch(driver):
         ),
         (lambda one: one.update(replay=0), "replay: expected the address of a graph, got 0"),
         (lambda one: one["done"].setflags(write=False), "done: expected a writable array"),
+        (lambda one: one.pop("answers"), "passes: expected a dict answers"),
+        (lambda one: one.update(answers=list(one["answers"].items())), "passes: expected a dict answers"),
     ],
 )
 def test_buffers_that_do_not_fit_are_refused(driver, change, words):
@@ -360,6 +364,37 @@ def test_buffers_that_do_not_fit_are_refused(driver, change, words):
             made.router, made.tokenizer, before=BEFORE, after=AFTER, max_tokens=TOKENS, pad_id=PAD, passes=made.passes,
             **driver.arguments,
         )  # fmt: skip
+
+
+def test_buffers_stay_while_the_route_lives_whatever_becomes_of_the_dicts(driver):
+    made = Routed(driver)
+    (one,) = made.passes
+    buffers = [
+        weakref.ref(array) for array in (*one.values(), *one["answers"].values()) if isinstance(array, np.ndarray)
+    ]
+    made.passes.clear()
+    one["answers"].clear()
+    one.clear()
+    gc.collect()
+    assert all(array() is not None for array in buffers)
+    assert made.one("why is the sky blue") is not None
+    made.route = None
+    gc.collect()
+    assert all(array() is None for array in buffers)
+
+
+def test_a_policy_of_other_heads_is_refused(driver):
+    made = Routed(driver)
+    heads = Heads(skip=np.zeros((1, DIM), np.float32), bias=np.zeros(1, np.float32))
+    one = np.ones(1, np.float32)
+    other = DecidePolicy(
+        DecidePlan(heads), alpha_hi=0.7, alpha_lo=0.3, offset=0, worth=0, in_rate=one, out_rate=one, fixed_usd=one,
+        allowed=one.astype(np.bool_), min_support=0.5, unsupported_allowed=one.astype(np.bool_),
+    )  # fmt: skip
+    made.passes[0]["x"][:] = 9
+    with pytest.raises(InvalidInputError, match="policy: expected one for 3 models, got one for 1"):
+        made.route.route_one("why", other, 0)
+    assert made.graphs[0].launches == 0
 
 
 def test_shapes_that_hold_no_prompt_are_refused(driver):

@@ -410,6 +410,53 @@ def test_a_policy_that_is_not_packed_takes_nobodys_row(root, export, monkeypatch
     assert [engine.route("why", policy).threshold for policy in policies[:2]] == want
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["packed", "written"])
+def test_a_policy_that_was_interrupted_takes_no_row_of_another(root, export, monkeypatch, at):
+    monkeypatch.setattr("ipr_engine.gpu_router.router.POLICY_ROWS", 3)
+    engine = gpu_engine(make_bundle(root, export, name="rows"), batches=(1,))
+    heads, live = engine.loaded.gpu.heads, engine.loaded.gpu.router.live
+    policies = [engine.policy(tau=0.4, worth=worth) for worth in (0, 0.001, 0.01, 0.1, 1)]
+    for policy in policies[:3]:
+        engine.route("why", policy)
+    with monkeypatch.context() as patch:
+        if at == "packed":
+            patch.setattr(type(heads.plan), "pack_policy", interrupt)
+        else:
+            patch.setattr(heads.plan, "policies", type("Rows", (), {"__getitem__": interrupt})())
+        with pytest.raises(KeyboardInterrupt):
+            heads.row_of(policies[3], live)
+    for policy in (*policies[3:], *policies):
+        engine.route("why", policy)
+        rows = [row for row in map(heads.row_at_hand, policies) if row is not None]
+        assert len(set(rows)) == len(rows) <= 3
+
+
+def test_heads_whose_loading_was_interrupted_are_loaded_again(root, export, folder, monkeypatch):
+    engine = gpu_engine(folder, batches=(1,))
+    policy = engine.policy(tau=0.3)
+    want = engine.route("why", policy)
+    old, router = engine.loaded, engine.loaded.gpu.router
+    engine.swap(make_bundle(root, export, name="half", models=5, hidden=8, rank=2, seed=11))
+    assert engine.loaded.gpu.router is router
+    heads = engine.loaded.gpu.heads
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return interrupt() if name == "vectors" else getattr(plan, name)
+
+    plan = heads.plan
+    with monkeypatch.context() as patch:
+        patch.setattr(heads, "plan", Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            engine.route("why", tau=0.3)
+    again = old.route(RouteRequest("why", old.resolve(policy)))[0]
+    np.testing.assert_array_equal(again.qualities, want.qualities)
+
+
 def test_new_prices_and_exclusions_are_a_policy_and_need_no_recording(engine, cpu):
     terms = {"tau": 0.6, "prices": {engine.bundle.names[0]: (0.01, 0.01)}, "exclude": [engine.bundle.names[1]]}
     recorded = engine.loaded.gpu.router
