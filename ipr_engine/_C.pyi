@@ -374,7 +374,7 @@ class Router:
 
 @final
 class RecordedRoute:
-    """One prompt -> decision through work that was recorded for a GPU: tokenise, fill, launch, poll, read. Keeps what it is given alive.
+    """Prompts -> decisions through work that was recorded for a GPU: tokenise, fill, launch, poll, read. Keeps what it is given alive.
 
     One call at a time: a call writes into the buffers of `passes`.
     """
@@ -411,9 +411,8 @@ class RecordedRoute:
 
     def route_one(
         self, prompt: str, policy: DecidePolicy, policy_row: int
-    ) -> tuple[DecideResult, int, bool, float | None, bytes | None] | None:
-        """As `Router.route_one`, under the device's policy in that row; None where the recording cannot say it all: a text without a
-        token, or an output that a context window does not hold.
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
+        """As `Router.route_one`, under the policy that stands in that row on the device.
 
         Raises:
             RuntimeError: the device failed; the words are those of `ipr_engine.cuda.lost_device.is_device_error`.
@@ -428,8 +427,13 @@ class RecordedRoute:
         allowed: bytes | None,
         max_tokens: int,
         answers: int,
-    ) -> tuple[DecideResult, int, bool, float | None, bytes | None] | None:
-        """As `Router.route_request`; None too where an output is over max_tokens, or several answers are asked for."""
+    ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
+        """As `Router.route_request`; errors as of `route_one`."""
+
+    def route_many(
+        self, prompts: list[str], policy: DecidePolicy, policy_row: int
+    ) -> tuple[DecideResult, npt.NDArray[np.int64], npt.NDArray[np.bool_], _Floats | None, _Floats | None]:
+        """As `Router.route_many`; errors as of `route_one`."""
 
 # ---- bind_request.cpp
 

@@ -47,7 +47,7 @@ def _ints(text: str) -> tuple[int, ...]:
 def run(arguments: argparse.Namespace) -> int:
     from ..encoders.run import Settings, bench_encoder
     from ..encoders.tables import plot, tables
-    from ..harness.machine import machine
+    from ..harness.machine import machine, recorded
     from ..harness.results import append, as_json
 
     given = {name: getattr(arguments, name) for name in ("lengths", "batches", "mixed")}
@@ -62,10 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads < 0:
         raise InvalidInputError(f"--threads: expected at least 1, got {arguments.threads}")
     command = "ipr " + " ".join(sys.argv[1:])
-    lines = []
+    lines, loads = [], []
     for line in bench_encoder(arguments.folder, arguments.model, settings, _say):
         lines.append(line)
-        whole = {**line, **machine(), "command": command}
+        whole = recorded(line, command)
+        loads.append(whole["load_1m"])
         if arguments.json:
             print(as_json(whole), flush=True)
         if arguments.record is not None:
@@ -76,7 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report is not None:
         arguments.report.mkdir(parents=True, exist_ok=True)
         plot(lines, arguments.report / "encoder.png")
-        heading = f"# Encoder tiers, measured\n\n{machine()['machine']}; {machine()['date']}; `{command}`\n\n"
+        load = f"load {min(loads)} to {max(loads)}"
+        heading = f"# Encoder tiers, measured\n\n{machine()['machine']}; {load}; {machine()['date']}; `{command}`\n\n"
         (arguments.report / "encoder.md").write_text(heading + text + "\n![time against length](encoder.png)\n")
     return 0
 

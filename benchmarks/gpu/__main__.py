@@ -36,6 +36,7 @@ PACKAGES = ("torch", "triton", "transformers")
 NOT_A_FIGURE = "emulated on the CPU, eager, kernel interpreted: shows that the code runs, is no figure"
 PARTS = ("floor", "encoder", "decide", "last", "text", "host", "tune", "tune_encoder", "roofs", "peers", "table")
 NEEDS_ENCODER = ("encoder", "text", "host", "tune_encoder", "peers")
+HOST_BATCHES = (1, 8)  # the host's part of a row is the same in every batch, and an emulated load takes all of them
 QUICK_TOKENS = 64  # Triton's interpreter takes minutes for a long prompt
 RESULTS = "gpu.jsonl"  # in a folder given as --out
 
@@ -143,7 +144,7 @@ def _host(run: GpuRun, arguments: argparse.Namespace) -> Iterator[Line]:
     from . import host
 
     with tempfile.TemporaryDirectory() as folder:
-        _, engine, line = _load(run, arguments, Path(folder), (1,))
+        _, engine, line = _load(run, arguments, Path(folder), HOST_BATCHES)
         yield line
         yield from host.measure(run, engine)
 

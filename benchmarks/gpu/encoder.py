@@ -26,6 +26,7 @@ SIZES = ((1, 64), (1, 16), (1, 128), (8, 64), (512, 64), (64, 64), (1, 512))
 QUICK = ((1, 5),)
 CHECKED = ((1, 64), (3, 17), (2, 129), (33, 64))
 GATE = 0.9999  # least cosine of an embedding to float32's
+MOST = {"few": 4096, "some": 8192}  # rows beyond which small tiles are not timed
 LONG = 2048  # rows above which a recording holds fewer passes
 
 
@@ -47,8 +48,12 @@ def measure(run: GpuRun, folder: Path) -> Iterator[Line]:
         if not run.has_time(f"encoder, {batch} x {tokens}", 8):
             continue
         own = bert_tiles(batch * tokens, plan.arch, plan.shape.head)
-        other = next(tiles for name, tiles in tables.items() if name != own.rows)
-        tried = [own] if batch * tokens > 16 * LONG else [own, other]
+        others = [
+            tiles
+            for tiles in tables.values()
+            if tiles.rows != own.rows and batch * tokens <= MOST.get(tiles.rows, 2**31)
+        ]
+        tried = [own, *others[: 1 if run.quick else None]]
         for tiles in tried + ([replace(own, pdl=False)] if plan.pdl and own.pdl else []):
             launch = make_launch(run, plan, batch, tokens, tiles=tiles)
             labels = {"impl": "fused", "rows": tiles.rows, "pdl": plan.pdl and tiles.pdl, "nodes": launch.nodes}
@@ -119,14 +124,16 @@ def _bits(run: GpuRun, plan: BertPlan, tables: dict[str, BertTiles]) -> Iterator
             "in_a_bucket": int((row(1, bucket, tiles) != alone[name]).sum()),
             "in_a_batch": int((row(batch, bucket, tiles) != alone[name]).sum()),
         }  # fmt: skip
-    few, many = alone.values()
-    yield {
-        "op": "encoder",
-        "what": "bits",
-        "rows": "few beside many",
-        "numbers": few.numel(),
-        "differ": int((few != many).sum()),
-    }
+    first, *others = alone
+    for name in others:
+        differ = int((alone[first] != alone[name]).sum())
+        yield {
+            "op": "encoder",
+            "what": "bits",
+            "rows": f"{first} beside {name}",
+            "numbers": alone[first].numel(),
+            "differ": differ,
+        }
 
 
 def _by_torch(run: GpuRun, model: Any, plan: BertPlan, batch: int, tokens: int) -> Callable[[], object]:

@@ -1,7 +1,7 @@
 """The host's part of a call, the device's work replaced by nothing: a launch stores the number of the request, and that is all.
 
-The answers are those that the last real work left, so only times are looked at. The one C++ call stands beside the walk, whose
-recordings are replaced likewise, in turns. It takes every step of the host, on any machine.
+The answers are those that the last real work left, so only times are looked at. The one C++ call stands beside the steps from
+Python, whose recordings are replaced likewise, in turns. It takes every step of the host, on any machine.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .timing import GpuRun, calls_us
 
 LENGTHS = (16, 64, 256)
 PROMPTS = 32  # of each length, in turn
+MANY, MANY_TOKENS = 1024, 64
 NOTE = "the device's work replaced by nothing: the host's part alone"
 
 
@@ -36,15 +37,17 @@ class _Nothing:
 
 
 def measure(run: GpuRun, engine: Engine) -> Iterator[Line]:
-    """Yield lines of op "host": `Engine.route` of one text, by the C++ call and by the walk; the engine decides nothing afterwards."""
+    """Yield lines of op "host": texts by the C++ call and by the steps from Python; the engine decides nothing afterwards."""
     gpu = engine.loaded.gpu
     assert gpu is not None
     encoder: Any = gpu.stream
     policy = engine.policy(tau=0.2)
     prompts = {tokens: prompts_of(encoder, tokens, PROMPTS) for tokens in LENGTHS if tokens <= encoder.max_tokens}
-    for some in prompts.values():  # the policy gets its row, and every bucket that is timed answers of a decided one
+    many = prompts_of(encoder, min(MANY_TOKENS, encoder.max_tokens), MANY)
+    for some in prompts.values():  # every bucket that is timed answers of decided rows
         engine.route(some[0], policy)
-    slots = [slots[0] for slots in gpu.router.passes.slots.values()]
+    engine.route_many(many[: 4 * max(bucket.batch for bucket in encoder.buckets)], policy)
+    slots = [slot for slots in gpu.router.passes.slots.values() for slot in slots]
     for slot in slots:
         slot.recording = _Nothing()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,25 +68,33 @@ def measure(run: GpuRun, engine: Engine) -> Iterator[Line]:
         for tokens, some in prompts.items():
             calls: dict[str, Callable[[], object]] = {
                 "Engine.route, one C++ call": _by(engine, recorded, some, policy),
-                "Engine.route, the walk": _by(engine, None, some, policy),
+                "Engine.route, steps from Python": _by(engine, None, some, policy),
                 "RecordedRoute.route_one alone": _each(some, lambda text: recorded.route_one(text, policy.compiled, 0)),
                 "tokenizing alone": _each(some, encoder.count_tokens),
             }
             for what, times in calls_us(run, calls):
                 yield {"op": "host", "what": what, "tokens": tokens, "note": NOTE} | times
+        batch: dict[str, Callable[[], object]] = {
+            "Engine.route_many, one C++ call": _by(engine, recorded, [many], policy),
+            "Engine.route_many, steps from Python": _by(engine, None, [many], policy),
+        }
+        for what, times in calls_us(run, batch, rounds=10, calls=5):
+            told = {"op": "host", "what": what, "tokens": MANY_TOKENS, "prompts": MANY, "note": NOTE}
+            yield told | times | {"us_a_prompt": round(times["p50_us"] / MANY, 3)}
 
 
-def _by(engine: Engine, recorded: RecordedRoute | None, prompts: list[str], policy: Any) -> Callable[[], object]:
+def _by(engine: Engine, recorded: RecordedRoute | None, prompts: list[Any], policy: Any) -> Callable[[], object]:
+    """Return a call of the engine with one of the prompts in turn; a list is a batch."""
     gpu = engine.loaded.gpu
     assert gpu is not None
 
-    def call(prompt: str) -> object:
+    def call(prompt: Any) -> object:
         gpu.recorded = recorded
-        return engine.route(prompt, policy)
+        return engine.route_many(prompt, policy) if isinstance(prompt, list) else engine.route(prompt, policy)
 
     return _each(prompts, call)
 
 
-def _each(prompts: list[str], call: Callable[[str], object]) -> Callable[[], object]:
+def _each(prompts: list[Any], call: Callable[[Any], object]) -> Callable[[], object]:
     turns = cycle(prompts)
     return lambda: call(next(turns))

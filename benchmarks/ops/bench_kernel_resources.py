@@ -28,7 +28,7 @@ def _encoder(size: Size) -> Iterator[Line]:
 
     for name, shape in list(SHAPES.items())[: size.of(len(SHAPES), 1)]:
         for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
-            for line in built(shape, arch, size.of(("few", "many"), ("few",))):
+            for line in built(shape, arch, size.of(("few", "some", "many"), ("few",))):
                 case = f"bert_{name}_{line.pop('rows')}_{line.pop('kernel')}"
                 yield {
                     "op": "resources",

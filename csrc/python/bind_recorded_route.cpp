@@ -1,4 +1,4 @@
-// RecordedRoute for Python: text to decision through a recording, in one call. Router, tokenizer and buffers are kept
+// RecordedRoute for Python: texts to decisions through recordings, in one call. Router, tokenizer and buffers are kept
 // alive by the route that borrows them.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -20,12 +20,30 @@ namespace {
 
 namespace py = pybind11;
 
+// Passes that are callables of Python's, which do the work and return when it is done.
+class PythonReplays : public Replays {
+ public:
+  void start(const RecordedPass& pass) const override { py::handle(static_cast<PyObject*>(pass.exec))(); }
+  void wait(const RecordedPass& pass) const override {
+    if (!landed(pass)) fail_pass(pass, 0);
+  }
+};
+
 struct PyRecordedRoute {
   py::object router, tokenizer;
   py::list buffers;
   const PyRouter* on;
-  std::optional<GraphReplays> replays;  // absent where each pass is a callable of Python's
+  std::optional<GraphReplays> graphs;  // absent where passes are callables
+  PythonReplays callables;
   RecordedRoute route;
+
+  // Runs `work`, which takes the replays; without the GIL where that is not needed.
+  template <class Work>
+  void run(Work&& work) const {
+    if (!graphs) return work(static_cast<const Replays&>(callables));
+    py::gil_scoped_release released;
+    work(static_cast<const Replays&>(*graphs));
+  }
 };
 
 void* address(py::handle number) { return reinterpret_cast<void*>(number.cast<uintptr_t>()); }
@@ -116,62 +134,53 @@ std::unique_ptr<PyRecordedRoute> make_recorded_route(const py::object& router, c
   std::optional<GraphReplays> replays;
   if (calls) replays.emplace(calls_of(*calls), reinterpret_cast<void*>(context), reinterpret_cast<void*>(stream));
   return std::unique_ptr<PyRecordedRoute>(
-      new PyRecordedRoute{router, tokenizer, py::list(passes), &on, std::move(replays),
+      new PyRecordedRoute{router, tokenizer, py::list(passes), &on, std::move(replays), PythonReplays(),
                           RecordedRoute(on.router, tokenizer.cast<const WordPiece&>(),
                                         {std::move(before), std::move(after), max_tokens, pad_id}, std::move(native))});
 }
 
-// Replays a pass and waits for its answers.
-void run(const PyRecordedRoute& self, const RecordedPass& pass) {
-  int code = 0;
-  if (self.replays) {
-    py::gil_scoped_release released;
-    code = self.replays->run(pass);
-  } else {
-    py::handle(static_cast<PyObject*>(pass.exec))();
-    if (!landed(pass)) code = -1;
-  }
-  if (code == 0) return;
-  const std::string shape = std::to_string(pass.batch) + " x " + std::to_string(pass.tokens);
-  if (code < 0) throw std::runtime_error("CUDA driver: the recording of " + shape + " ended without its answers");
-  throw std::runtime_error("CUDA driver: the recording of " + shape + " failed with error " + std::to_string(code));
-}
-
 // Replays every pass once, whatever stands in its buffers.
 void replay_each(const PyRecordedRoute& self) {
-  for (const RecordedPass& pass : self.route.passes()) {
-    begin(pass);
-    run(self, pass);
-  }
+  self.run([&](const Replays& replays) {
+    for (const RecordedPass& pass : self.route.passes()) {
+      begin(pass);
+      replays.start(pass);
+      replays.wait(pass);
+    }
+  });
 }
 
-// What Router.route_one gives; None where the recording cannot say it all: a text without a token, an output that does
-// not fit a context window or is over what the request states, several answers.
-py::object routed(const PyRecordedRoute& self, const DecidePolicy& policy, int32_t policy_row, const Prompts& prompts,
-                  const RequestLimits& limits, size_t bytes) {
+py::tuple routed(const PyRecordedRoute& self, const DecidePolicy& policy, int32_t policy_row, const Prompts& prompts,
+                 const RequestLimits& limits) {
   RoutedAlone made{{}, {}, py::none(), 0, false, false, 0};
   Facts facts{};
   make_room(*self.on, made, facts);
-  const RecordedPass* pass = nullptr;
-  run_released(bytes, [&] { pass = self.route.fill(prompts, limits, policy_row, facts); });
-  if (!pass) return py::none();
-  run(self, *pass);
-  if (!self.route.collect(*pass, policy, limits, made.row, facts)) return py::none();
+  self.run(
+      [&](const Replays& replays) { self.route.route(policy, policy_row, prompts, limits, replays, made.row, facts); });
   return made.facts();
 }
 
-py::object route_one(const PyRecordedRoute& self, py::handle prompt, const DecidePolicy& policy, int32_t policy_row) {
+py::tuple route_one(const PyRecordedRoute& self, py::handle prompt, const DecidePolicy& policy, int32_t policy_row) {
   const Utf8 text = utf8_of(prompt, "prompt");
-  return routed(self, policy, policy_row, {{&text.data, &text.bytes, 1}, nullptr}, {nullptr, nullptr, nullptr},
-                text.bytes);
+  return routed(self, policy, policy_row, {{&text.data, &text.bytes, 1}, nullptr}, {nullptr, nullptr, nullptr});
 }
 
-py::object route_request(const PyRecordedRoute& self, py::handle encoded, const py::tuple& billed_only,
-                         const DecidePolicy& policy, int32_t policy_row, py::handle allowed, int64_t max_tokens,
-                         int64_t answers) {
+py::tuple route_request(const PyRecordedRoute& self, py::handle encoded, const py::tuple& billed_only,
+                        const DecidePolicy& policy, int32_t policy_row, py::handle allowed, int64_t max_tokens,
+                        int64_t answers) {
   const AskedTexts asked(encoded, billed_only, allowed, max_tokens, answers, self.on->router.plan().models());
-  if (answers > 1) return py::none();
-  return routed(self, policy, policy_row, asked.prompts(), asked.limits(), asked.bytes());
+  return routed(self, policy, policy_row, asked.prompts(), asked.limits());
+}
+
+py::tuple route_many(const PyRecordedRoute& self, const py::list& prompts, const DecidePolicy& policy,
+                     int32_t policy_row) {
+  const ListedTexts texts(prompts);
+  RoutedMany made(*self.on, texts.count());
+  const Facts facts = made.facts();
+  self.run([&](const Replays& replays) {
+    self.route.route(policy, policy_row, texts.prompts(), {nullptr, nullptr, nullptr}, replays, made.rows, facts);
+  });
+  return made.told();
 }
 
 }  // namespace
@@ -186,5 +195,6 @@ void bind_recorded_route(pybind11::module_& m) {
       .def("replay_each", &replay_each)
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("policy_row"))
       .def("route_request", &route_request, py::arg("encoded"), py::arg("billed_only"), py::arg("policy"),
-           py::arg("policy_row"), py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"));
+           py::arg("policy_row"), py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"))
+      .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"), py::arg("policy_row"));
 }

@@ -20,7 +20,6 @@ namespace py = pybind11;
 
 using FloatArray = py::array_t<float, py::array::c_style>;
 using DoubleArray = py::array_t<double, py::array::c_style>;
-using Int64Array = py::array_t<int64_t, py::array::c_style>;
 
 // A decided row takes about as long as tokenizing this much text: what run_released weighs.
 constexpr size_t kBytesPerRow = 128;
@@ -80,32 +79,13 @@ py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tupl
   return route_alone(self, policy, asked.prompts(), asked.limits(), asked.bytes()).facts();
 }
 
-// (DecideResult, billed_tokens (batch,) int64, truncated (batch,) bool, support (batch,) float32 or None,
-// own_tokens (batch, models) float32 or None)
 py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy) {
-  const py::tuple held(prompts);  // a list could change once the GIL is given up
-  const size_t batch = held.size();
-  std::vector<const char*> utf8(batch);
-  std::vector<size_t> bytes(batch);
-  size_t total = 0;
-  for (size_t row = 0; row < batch; ++row) {
-    const Utf8 text = utf8_of(held[row], "prompts[" + std::to_string(row) + "]");
-    utf8[row] = text.data;
-    bytes[row] = text.bytes;
-    total += text.bytes;
-  }
-  Int64Array billed(static_cast<py::ssize_t>(batch));
-  py::array_t<bool> truncated(static_cast<py::ssize_t>(batch));
-  std::optional<FloatArray> support;
-  if (self.router.support()) support.emplace(static_cast<py::ssize_t>(batch));
-  Results results;
-  py::object result = new_decide_result(static_cast<int64_t>(batch), self.router.plan().models(), results);
-  std::optional<FloatArray> own = own_array(self, static_cast<py::ssize_t>(batch));
-  const Prompts texts{{utf8.data(), bytes.data(), static_cast<int64_t>(batch)}, nullptr};
-  const Facts facts{billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr,
-                    own ? own->mutable_data() : nullptr};
-  run_released(total, [&] { self.router.route(policy, texts, {nullptr, nullptr, nullptr}, results, facts); });
-  return py::make_tuple(std::move(result), billed, truncated, support, own);
+  const ListedTexts texts(prompts);
+  RoutedMany made(self, texts.count());
+  const Facts facts = made.facts();
+  run_released(texts.bytes(),
+               [&] { self.router.route(policy, texts.prompts(), {nullptr, nullptr, nullptr}, made.rows, facts); });
+  return made.told();
 }
 
 // Own tokens (batch, models) from terms (batch, kTerms), NaN where not known; null terms: of no row.

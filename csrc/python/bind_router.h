@@ -1,8 +1,12 @@
 // What Python holds of a router, and one prompt on it.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "bind_result.h"
@@ -60,6 +64,55 @@ inline RoutedAlone route_alone(const PyRouter& self, const DecidePolicy& policy,
   run_released(bytes, [&] { self.router.route(policy, prompts, limits, made.row, facts); });
   return made;
 }
+
+// The texts of several prompts, borrowed from a list of str that may change once the GIL is given up.
+class ListedTexts {
+ public:
+  // Throws InvalidInput, naming the prompt.
+  explicit ListedTexts(const py::list& prompts) : held_(prompts), utf8_(held_.size()), sizes_(held_.size()) {
+    for (size_t row = 0; row < held_.size(); ++row) {
+      const Utf8 text = utf8_of(held_[row], "prompts[" + std::to_string(row) + "]");
+      utf8_[row] = text.data;
+      sizes_[row] = text.bytes;
+      bytes_ += text.bytes;
+    }
+  }
+
+  int64_t count() const { return static_cast<int64_t>(sizes_.size()); }
+  Prompts prompts() const { return {{utf8_.data(), sizes_.data(), count()}, nullptr}; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  py::tuple held_;
+  std::vector<const char*> utf8_;
+  std::vector<size_t> sizes_;
+  size_t bytes_ = 0;
+};
+
+// What is known of several prompts, each (batch,); own tokens (batch, models).
+struct RoutedMany {
+  Results rows{};
+  py::object result;
+  py::array_t<int64_t> billed;
+  py::array_t<bool> truncated;
+  std::optional<py::array_t<float>> support, own;
+
+  RoutedMany(const PyRouter& self, int64_t batch)
+      : result(new_decide_result(batch, self.router.plan().models(), rows)), billed(batch), truncated(batch) {
+    if (self.router.support()) support.emplace(batch);
+    if (self.router.tokenizers())
+      own.emplace(std::vector<py::ssize_t>{static_cast<py::ssize_t>(batch),
+                                           static_cast<py::ssize_t>(self.router.plan().models())});
+  }
+
+  Facts facts() {
+    return {billed.mutable_data(), truncated.mutable_data(), support ? support->mutable_data() : nullptr,
+            own ? own->mutable_data() : nullptr};
+  }
+
+  // (DecideResult, billed_tokens int64, truncated bool, support float32 or None, own_tokens float32 or None)
+  py::tuple told() const { return py::make_tuple(result, billed, truncated, support, own); }
+};
 
 // The texts and limits of one request of several texts, borrowed from what Python gave; not to be moved.
 class AskedTexts {

@@ -1,6 +1,8 @@
 #include "ipr/graph_replays.h"
 
 #include <chrono>
+#include <stdexcept>
+#include <string>
 
 namespace ipr {
 namespace {
@@ -9,7 +11,6 @@ namespace {
 constexpr auto kPatience = std::chrono::microseconds(500);
 constexpr int kLooks = 64;      // at the word between two looks at the clock
 constexpr int kNotReady = 600;  // CUDA_ERROR_NOT_READY
-constexpr int kNoAnswer = -1;
 
 inline void relax() {
 #if IPR_X86
@@ -17,33 +18,46 @@ inline void relax() {
 #endif
 }
 
+// Runs `call`, which gives a CUresult, in the context.
+template <class Call>
+int within(const CudaCalls& calls, void* context, Call&& call) {
+  void* current = nullptr;
+  if (const int code = calls.ctx_get_current(&current)) return code;
+  if (current == context) return call();
+  if (const int code = calls.ctx_push_current(context)) return code;  // a thread that has not used this device yet
+  const int code = call();
+  const int popped = calls.ctx_pop_current(&current);
+  return code ? code : popped;
+}
+
 }  // namespace
+
+void fail_pass(const RecordedPass& pass, int code) {
+  const std::string what =
+      "CUDA driver: the recording of " + std::to_string(pass.batch) + " x " + std::to_string(pass.tokens);
+  throw std::runtime_error(code ? what + " failed with error " + std::to_string(code)
+                                : what + " ended without its answers");
+}
 
 GraphReplays::GraphReplays(const CudaCalls& calls, void* context, void* stream)
     : calls_(calls), context_(context), stream_(stream) {}
 
-int GraphReplays::run(const RecordedPass& pass) const {
-  void* current = nullptr;
-  if (const int code = calls_.ctx_get_current(&current)) return code;
-  if (current == context_) return launch_and_wait(pass);
-  if (const int code = calls_.ctx_push_current(context_)) return code;  // a thread that has not used this device yet
-  const int code = launch_and_wait(pass);
-  const int popped = calls_.ctx_pop_current(&current);
-  return code ? code : popped;
+void GraphReplays::start(const RecordedPass& pass) const {
+  const int code = within(calls_, context_, [&] { return calls_.graph_launch(pass.exec, stream_); });
+  if (code) fail_pass(pass, code);
 }
 
-int GraphReplays::launch_and_wait(const RecordedPass& pass) const {
-  if (const int code = calls_.graph_launch(pass.exec, stream_)) return code;
+void GraphReplays::wait(const RecordedPass& pass) const {
   auto ask = std::chrono::steady_clock::now() + kPatience;
   for (;;) {
     for (int look = 0; look < kLooks; ++look) {
-      if (landed(pass)) return 0;
+      if (landed(pass)) return;
       relax();
     }
     if (std::chrono::steady_clock::now() < ask) continue;
-    const int code = calls_.stream_query(stream_);
-    if (code == 0) return landed(pass) ? 0 : kNoAnswer;
-    if (code != kNotReady) return code;
+    const int code = within(calls_, context_, [&] { return calls_.stream_query(stream_); });
+    if (code == 0 && landed(pass)) return;
+    if (code != kNotReady) fail_pass(pass, code);
     ask = std::chrono::steady_clock::now() + kPatience;
   }
 }

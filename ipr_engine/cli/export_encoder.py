@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.encoders.export import export_encoder
+    from ipr_engine.encoders.openvino import COSINES
 
     export = export_encoder(
         arguments.source,
@@ -73,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     for role, path in export.files.items():
         cosine = f"  smallest cosine to float32 {cosines[role]:.7f}" if role in cosines else ""
         print(f"  {path.name:<18} {path.stat().st_size / 1e6:8.1f} MB{cosine}")
+    measured = [f"{dtype} {cosines[name]:.7f}" for dtype, name in COSINES.items() if name in cosines]
+    if measured:
+        print(f"  model.onnx by OpenVINO: smallest cosine to float32 {', '.join(measured)}")
     return 0
 
 

@@ -40,6 +40,14 @@ PARTS = ("quality", "tokens_out", "cost_usd", "threshold", "gap", "index", "stat
 # What a router says of one prompt: decided, billed_tokens, truncated, support (None without centroids), own tokens (models,)
 # float32 as bytes, since one row makes no array (None where no candidate names its tokenizer).
 OneRow = tuple[DecideResult, int, bool, float | None, bytes | None]
+# The same of several, each (rows,), own tokens (rows, models) float32.
+ManyRows = tuple[
+    DecideResult,
+    npt.NDArray[np.int64],
+    npt.NDArray[np.bool_],
+    npt.NDArray[np.float32] | None,
+    npt.NDArray[np.float32] | None,
+]
 
 Floats = npt.NDArray[np.float32]
 

@@ -29,7 +29,7 @@ from ipr_engine.errors import IprError
 
 CACHE = Path("~/.cache/ipr_engine/tiers")
 TOKENS = 64  # of the row that is timed, alone
-# A later tier has to gain so much: two that are alike lie within 0.94 and 1.06 of each other in docs/encoder-bench.
+# A later tier has to gain so much: OpenVINO lies within 0.98 and 1.06 of the onnx tier in docs/encoder-bench.
 LEAST_GAIN = 0.9
 LEAST_COSINE = 0.9999  # of a later tier's embedding with the first one's: what makes them tiers of one identity
 SECONDS = 0.25  # of running, all tiers together

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,9 @@ from ipr_engine._profiling import marks_ranges
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
-from ipr_engine.decide.contract import OneRow
+from ipr_engine.decide.contract import ManyRows, OneRow
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
@@ -23,6 +23,7 @@ from ipr_engine.policy.policy import Policy, op_terms
 
 # Characters of a request that are tokenized while it has the device's turn; a longer text is tokenized before (0.2 ms or more).
 LONGEST = 65_536
+Made = TypeVar("Made")
 
 
 class GpuRoutePlan:
@@ -31,7 +32,7 @@ class GpuRoutePlan:
     Attributes:
         encoder: the bundle's encoder. stream: the same encoder as a StreamEncoder.
         heads: the bundle's heads. router: the recordings that run them.
-        recorded: one prompt through them in one C++ call; None where the tokenizer runs in Python.
+        recorded: prompts through them in one C++ call; None where the tokenizer runs in Python.
     """
 
     def __init__(
@@ -46,50 +47,53 @@ class GpuRoutePlan:
         self._graphs, self._turn = router.passes.graphs, router.passes.graphs.turn
 
     def route_one(self, prompt: str, policy: Policy) -> OneRow | None:
-        """Decide one text in one C++ call; None where `route` has to, which then tells what is wrong with the text, if anything.
+        """Decide one text in one C++ call; None where `route` has to.
 
-        That is a text without a token or over LONGEST, a policy that is new to the device, heads that another bundle's have replaced
-        there, an output that a context window does not hold, ranges for a profiler, and a device that failed.
+        That is: the tokenizer is not C++, the text is over LONGEST, ranges are marked, the device failed.
 
         Raises:
-            InvalidInputError: the prompt is no text.
+            InvalidInputError: the prompt is no text, or has no token.
         """
-        recorded = self.recorded
-        if recorded is None or len(prompt) > LONGEST:
+        if len(prompt) > LONGEST:
             return None
-        return self._in_turn(policy, lambda row: recorded.route_one(prompt, policy.compiled, row))
+        return self._in_turn(policy, lambda recorded, row: recorded.route_one(prompt, policy.compiled, row))
 
-    def route_request(
-        self,
-        encoded: str,
-        billed_only: tuple[str, ...],
-        policy: Policy,
-        allowed: bytes | None,
-        max_tokens: int,
-        answers: int,
-    ) -> OneRow | None:
-        """Decide one request in one C++ call, as `Router.route_request` takes it; None as of `route_one`, and where its limits bind."""
-        recorded = self.recorded
-        if recorded is None or sum(map(len, billed_only), len(encoded)) > LONGEST:
+    def route_request(self, encoded: str, billed_only: tuple[str, ...], policy: Policy, *asked: Any) -> OneRow | None:
+        """Decide one request in one C++ call; as `route_one`. asked: what `Router.route_request` takes behind the policy."""
+        if sum(map(len, billed_only), len(encoded)) > LONGEST:
             return None
-        rest = (allowed, max_tokens, answers)
         return self._in_turn(
-            policy, lambda row: recorded.route_request(encoded, billed_only, policy.compiled, row, *rest)
+            policy,
+            lambda recorded, row: recorded.route_request(encoded, billed_only, policy.compiled, row, *asked),
         )
 
-    def _in_turn(self, policy: Policy, call: Callable[[int], OneRow | None]) -> OneRow | None:
-        """Return what `call` gives for the policy's row on the device; None where there is none, or the device fails."""
-        if marks_ranges():
+    def route_many(self, prompts: list[str], policy: Policy) -> ManyRows | None:
+        """Decide several texts in one C++ call; as `route_one`, errors name the prompt."""
+        if max(map(len, prompts), default=0) > LONGEST:
             return None
-        with self._turn:
-            row = self.router.row_at_hand(self.heads, policy)
-            if row is None:
+        return self._in_turn(policy, lambda recorded, row: recorded.route_many(prompts, policy.compiled, row))
+
+    def _in_turn(self, policy: Policy, call: Callable[[RecordedRoute, int], Made]) -> Made | None:
+        """Return what `call` gives for the policy's row on the device; None where that is not to be had, or the device fails."""
+        recorded = self.recorded
+        if recorded is None or marks_ranges():
+            return None
+        for _ in range(2):  # another thread may take the row away in between
+            with self._turn:
+                row = self.router.row_at_hand(self.heads, policy)
+                if row is not None:
+                    try:
+                        return call(recorded, row)
+                    except RuntimeError as error:
+                        self._graphs.lose(error)  # the walk tells it
+                        return None
+            if self._graphs.failed:
                 return None
             try:
-                return call(row)
-            except RuntimeError as error:
-                self._graphs.lose(error)  # the walk tells it
+                self.router.make_row(self.heads, policy)
+            except DeviceLostError:  # the walk tells it, where another engine may take over
                 return None
+        return None
 
     def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:
         """Decide the rows by this bundle's heads; see `GpuRouter.route`."""

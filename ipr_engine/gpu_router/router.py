@@ -138,6 +138,16 @@ class GpuRouter:
         """
         return None if self._loaded is not heads or self.passes.graphs.failed else heads.row_at_hand(policy)
 
+    def make_row(self, heads: GpuHeads[PolicyT], policy: PolicyT) -> None:
+        """Make these heads the live ones, and give the policy a row, in the stream's order.
+
+        Raises:
+            DeviceLostError: the device failed.
+        """
+        with self.passes.graphs.exclusive():
+            self._load(heads)
+            heads.row_of(policy, self.live)
+
     def route(
         self, heads: GpuHeads[PolicyT], policy: PolicyT, rows: RouteRows
     ) -> tuple[DecideResult, NDArray[np.float32]]:

@@ -140,13 +140,15 @@ class LoadedBundle(PlannedBundle):
         keep_x: encode apart from deciding, and leave the embeddings in `made_on`.
         """
         policy = request.policy
-        texts = request.plain_texts if self.routes_text and not keep_x else None
+        texts = request.plain_texts if (self.routes_text or self.gpu) and not keep_x else None
         if texts is not None:
             try:
-                result, billed, truncated, support, own = self.router.route_many(texts, policy.compiled)
-                first = Decisions(result, policy, self.bundle, (billed, truncated, support, own))
-                again = self.embed_texts(texts) if policy.escalate_below else None
-                return first if again is None else self._escalate(first, again)
+                gpu = self.gpu
+                many = self.router.route_many(texts, policy.compiled) if gpu is None else gpu.route_many(texts, policy)
+                if many is not None:
+                    first = Decisions(many[0], policy, self.bundle, many[1:])
+                    again = self.embed_texts(texts) if policy.escalate_below else None
+                    return first if again is None else self._escalate(first, again)
             except InvalidInputError:
                 if request.on_error != "status":  # else a prompt is bad, and the others stand
                     raise

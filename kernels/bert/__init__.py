@@ -3,7 +3,7 @@
     embedding.py       embed: ids -> token states; copies the request from the host's memory on its way
     attention.py       attend: LayerNorm, queries, keys and values of one head, attention
     linear.py          project, expand: the matrix products around it, with residual, GELU and LayerNorm
-    norm.py            LayerNorm as its readers do it, and normalise, which does it once for many rows
+    norm.py            LayerNorm, which whoever reads a state does
     waiting.py         where a kernel waits for the one before it
     bert_reference.py  all of it in numpy, float64: the definition
     bert_plan.py       BertPlan: the weights of a transformers BertModel on the device

@@ -28,7 +28,7 @@ SHAPES = {
 }
 
 
-def built(shape: BertShape, arch: str, tables: Sequence[str] = ("few", "many")) -> Iterator[dict[str, Any]]:
+def built(shape: BertShape, arch: str, tables: Sequence[str] = ("few", "some", "many")) -> Iterator[dict[str, Any]]:
     """Yield what each kernel of a shape takes on an architecture, table by table: registers, shared memory, stack, local memory.
 
     Raises:
@@ -58,11 +58,10 @@ def _resources(kernel: str, form: dict[str, Any], arch: str) -> dict[str, Any]:
 
 def _kernels() -> dict[str, Any]:
     need("triton", "compiling the encoder", "gpu")
-    from . import attention, embedding, linear, norm
+    from . import attention, embedding, linear
 
     return {
         "embed": embedding.embed, "attend": attention.attend, "project": linear.project, "expand": linear.expand,
-        "normalise": norm.normalise,
     }  # fmt: skip
 
 

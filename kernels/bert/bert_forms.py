@@ -12,15 +12,13 @@ from typing import Any
 from .bert_tiles import BLOCK_TOKENS, BertTiles, ProductTile, dividing
 
 COPIED = 128  # int32 that a program of `embed` copies at once
-NORMED_ROWS = 8  # rows of a program of `normalise`
 HALF, FLOAT, INTEGERS = "*fp16", "*fp32", "*i32"
 # Triton's type of each argument, in order; "*" is a pointer. Numbers are never specialised: one kernel serves all batches.
 SIGNATURES = {
     "embed": (INTEGERS, HALF, FLOAT, HALF, INTEGERS, INTEGERS, "i32", "i32", "i32"),
-    "attend": (HALF, FLOAT, FLOAT, HALF, FLOAT, INTEGERS, HALF, HALF, "i32"),
+    "attend": (HALF, FLOAT, FLOAT, HALF, FLOAT, FLOAT, INTEGERS, HALF, HALF, "i32", "i32"),
     "project": (HALF, HALF, FLOAT, HALF, HALF, "i32"),
-    "expand": (HALF, FLOAT, FLOAT, HALF, FLOAT, HALF, HALF, "i32"),
-    "normalise": (HALF, FLOAT, FLOAT, HALF, "i32"),
+    "expand": (HALF, FLOAT, FLOAT, HALF, FLOAT, FLOAT, HALF, HALF, "i32"),
 }
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion", "launch_pdl")  # Triton's, among what a form holds
 
@@ -58,7 +56,7 @@ class BertForms:
         shape, tile = self.shape, self.tiles.attention
         return self._with(
             tile.warps, tile.stages, DIM=shape.dim, HEAD=shape.head, BLOCK_T=BLOCK_TOKENS,
-            BLOCK_K=dividing(tile.depth, shape.dim), EPS=shape.eps, NORMED=self.tiles.apart,
+            BLOCK_K=dividing(tile.depth, shape.dim), EPS=shape.eps,
         )  # fmt: skip
 
     def project(self, depth: int) -> dict[str, Any]:
@@ -67,26 +65,20 @@ class BertForms:
 
     def expand(self) -> dict[str, Any]:
         shape = self.shape
-        # A tile's columns of x, which its program writes where the readers normalise, must end with dim.
-        cols = shape.wide if self.tiles.apart else math.gcd(shape.wide, shape.dim)
+        cols = math.gcd(shape.wide, shape.dim)  # the columns of x that a program also writes must end with dim
         return self._product(
-            self.tiles.expand, cols, shape.dim,
-            WIDE=shape.wide, ACTIVATION=shape.activation, EPS=shape.eps, NORMED=self.tiles.apart,
-        )  # fmt: skip
-
-    def normalise(self) -> dict[str, Any]:
-        return self._with(4, 1, DIM=self.shape.dim, EPS=self.shape.eps, BLOCK_M=NORMED_ROWS)
+            self.tiles.expand, cols, shape.dim, WIDE=shape.wide, ACTIVATION=shape.activation, EPS=shape.eps
+        )
 
     def all(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Return name -> (kernel, form) of every kernel that a launch with a copy has."""
-        found = {
+        return {
             "embed": ("embed", self.embed(copies=True)),
             "attend": ("attend", self.attend()),
             "project": ("project", self.project(self.shape.dim)),
             "project_wide": ("project", self.project(self.shape.wide)),
             "expand": ("expand", self.expand()),
         }
-        return found | ({"normalise": ("normalise", self.normalise())} if self.tiles.apart else {})
 
     def _product(self, tile: ProductTile, cols: int, depth: int, **constants: Any) -> dict[str, Any]:
         return self._with(

@@ -1,7 +1,7 @@
 """A `BertLaunch` runs the encoder for one batch size and length: it checks and allocates once, its calls do neither.
 
     launch = BertLaunch(plan, ids, lengths, batch=8, tokens=64)
-    launch()                        # enqueues 1 + 4 * layers kernels (1 + 6 * layers where there are many rows)
+    launch()                        # enqueues 1 + 4 * layers kernels
     launch.states                   # (8, 64, dim) float16, before the last LayerNorm
 
 With `source` and `target` the first kernel also copies the request to the device, so that a graph needs no copy node:
@@ -17,7 +17,7 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 
-from .bert_forms import NORMED_ROWS, BertForms
+from .bert_forms import BertForms
 from .bert_plan import PURPOSE, BertPlan
 from .bert_tiles import BLOCK_TOKENS, BertTiles, bert_tiles
 
@@ -95,29 +95,22 @@ class BertLaunch:
             raise BackendUnavailableError(
                 f"{PURPOSE}: device cpu needs Triton's interpreter; set TRITON_INTERPRET=1 before Python starts"
             )
-        from . import attention, linear, norm  # these and embedding import triton
+        from . import attention, linear  # these and embedding import triton
 
-        plan, forms = self.plan, self._forms
+        plan, form = self.plan, self._forms.expand()
         y, x, context, wide = self.buffers()
-        count = self.batch * self.tokens
+        count, blocks = self.batch * self.tokens, -(-self.tokens // BLOCK_TOKENS)
         yield self._embed()
-        read = x if self.tiles.apart else y  # what products read
-        blocks = -(-self.tokens // BLOCK_TOKENS)
         for one in plan.stack:
-            if self.tiles.apart:
-                yield self._normalise(norm, one.norm_scale, one.norm_shift)
             yield partial(
                 attention.attend[(plan.shape.heads * blocks * self.batch,)],
-                read, one.norm_scale, one.norm_shift, one.qkv, one.qkv_bias, self.lengths, context, x, self.tokens,
-                **forms.attend(),
+                y, one.norm_scale, one.norm_shift, one.qkv, one.qkv_sums, one.qkv_bias, self.lengths, context, x,
+                self.tokens, plan.dim, **self._forms.attend(),
             )  # fmt: skip
             yield self._project(linear, context, one.out, one.out_bias)
-            if self.tiles.apart:
-                yield self._normalise(norm, one.wide_scale, one.wide_shift)
-            form = forms.expand()
             yield partial(
                 linear.expand[_programs(form, count, plan.shape.wide)],
-                read, one.wide_scale, one.wide_shift, one.widen, one.widen_bias, wide, x, count, **form,
+                y, one.wide_scale, one.wide_shift, one.widen, one.widen_sums, one.widen_bias, wide, x, count, **form,
             )  # fmt: skip
             yield self._project(linear, wide, one.narrow, one.narrow_bias)
 
@@ -131,11 +124,6 @@ class BertLaunch:
             self.ids, plan.words, plan.places, self._y, source, target, self.tokens, plan.vocabulary, source.numel(),
             **self._forms.embed(copies=copies),
         )  # fmt: skip
-
-    def _normalise(self, norm: Any, scale: Any, shift: Any) -> Callable[[], object]:
-        count = self.batch * self.tokens
-        programs = (-(-count // NORMED_ROWS),)
-        return partial(norm.normalise[programs], self._y, scale, shift, self._x, count, **self._forms.normalise())
 
     def _project(self, linear: Any, a: Any, w: Any, bias: Any) -> Callable[[], object]:
         count, form = self.batch * self.tokens, self._forms.project(w.shape[1])

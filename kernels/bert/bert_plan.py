@@ -8,6 +8,7 @@ Device "cpu" works under Triton's interpreter (TRITON_INTERPRET=1 before triton 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,19 +25,25 @@ MOST_DIM, STEP = 1024, 64
 
 @dataclass(frozen=True)
 class BertLayer:
-    """A `BertLayer` is one layer's weights: matrices (out, in) float16, vectors float32, each norm the one before its product."""
+    """A `BertLayer` is one layer's weights: matrices (out, in) float16, vectors float32.
+
+    qkv (3 * dim, dim) and widen (wide, dim) are products of a LayerNorm: its scale is in the matrix, its shift in the bias, and
+    `sums` are the matrix's rows added up (norm.py). Scale and shift themselves are for the residual.
+    """
 
     norm_scale: Any
     norm_shift: Any
-    qkv: Any  # (3, dim, dim)
-    qkv_bias: Any  # (3, dim)
+    qkv: Any
+    qkv_sums: Any
+    qkv_bias: Any
     out: Any
     out_bias: Any
     wide_scale: Any
     wide_shift: Any
-    widen: Any  # (wide, dim)
+    widen: Any
+    widen_sums: Any
     widen_bias: Any
-    narrow: Any  # (dim, wide)
+    narrow: Any
     narrow_bias: Any
 
 
@@ -44,7 +51,7 @@ class BertPlan:
     """A `BertPlan` holds a BERT encoder packed on a device; it does not change after construction.
 
     Args:
-        model: transformers' BertModel, weights of any float type; copied.
+        model: transformers' BertModel, weights of any float type; those of the plan's type and device already are shared with it.
         device: a torch device: "cuda", "cuda:1"; "cpu" under Triton's interpreter.
         dtype: "float16", of matrices and activations; sums, biases and LayerNorm are float32.
     Attributes:
@@ -118,18 +125,29 @@ class _Packer:
     def __init__(self, torch: Any, state: Any, device: Any) -> None:
         self._torch, self._state, self._device = torch, state, device
 
-    def matrix(self, *names: str) -> Any:
-        """Return weights of those names, one above the other, in float16."""
-        found = self._torch.cat([self._state[f"{name}.weight"].detach() for name in names]).to(self._torch.float16)
+    def matrix(self, name: str) -> Any:
+        """Return the weights of that name in float16."""
+        return self._half(name, self._state[f"{name}.weight"].detach())
+
+    def vector(self, name: str) -> Any:
+        """Return a vector in float32."""
+        return self._state[name].detach().float().to(self._device).contiguous()
+
+    def of_norm(self, names: Sequence[str], scale: Any, shift: Any) -> tuple[Any, Any, Any]:
+        """Return weights, sums and bias of products of LayerNorm(y), one above the other, for products of y."""
+        weights = self._torch.cat([self._state[f"{name}.weight"].detach().double().to(self._device) for name in names])
+        bias = self._torch.cat([self._state[f"{name}.bias"].detach().double().to(self._device) for name in names])
+        half = self._half(names[0], weights * scale.double())
+        # of the rounded weights: what the mean adds to the product is then taken out again to the last bit of float32
+        sums = half.double().sum(dim=1)
+        return half, sums.float().contiguous(), (bias + weights @ shift.double()).float().contiguous()
+
+    def _half(self, name: str, weights: Any) -> Any:
+        found = weights.to(self._torch.float16)
         if not bool(self._torch.isfinite(found).all()):
             raise InvalidInputError(
-                f"model: {names[0]} has weights outside the range of float16; the torch tier runs it in float32"
+                f"model: {name} has weights outside the range of float16; the torch tier runs it in float32"
             )
-        return found.to(self._device).contiguous()
-
-    def vector(self, *names: str) -> Any:
-        """Return vectors of those names, one after the other, in float32."""
-        found = self._torch.cat([self._state[name].detach().to(self._torch.float32) for name in names])
         return found.to(self._device).contiguous()
 
     def places(self) -> Any:
@@ -144,20 +162,24 @@ class _Packer:
 
     def layer(self, layer: int) -> BertLayer:
         at = f"encoder.layer.{layer}."
-        qkv = [f"{at}attention.self.{name}" for name in ("query", "key", "value")]
         out, widen, narrow = (f"{at}{name}.dense" for name in ("attention.output", "intermediate", "output"))
         scale, shift = self.norm(layer)
+        wide_scale, wide_shift = (self.vector(f"{at}attention.output.LayerNorm.{name}") for name in ("weight", "bias"))
+        qkv = self.of_norm([f"{at}attention.self.{name}" for name in ("query", "key", "value")], scale, shift)
+        wide = self.of_norm([widen], wide_scale, wide_shift)
         return BertLayer(
             norm_scale=scale,
             norm_shift=shift,
-            qkv=self.matrix(*qkv),
-            qkv_bias=self.vector(*(f"{name}.bias" for name in qkv)),
+            qkv=qkv[0],
+            qkv_sums=qkv[1],
+            qkv_bias=qkv[2],
             out=self.matrix(out),
             out_bias=self.vector(f"{out}.bias"),
-            wide_scale=self.vector(f"{at}attention.output.LayerNorm.weight"),
-            wide_shift=self.vector(f"{at}attention.output.LayerNorm.bias"),
-            widen=self.matrix(widen),
-            widen_bias=self.vector(f"{widen}.bias"),
+            wide_scale=wide_scale,
+            wide_shift=wide_shift,
+            widen=wide[0],
+            widen_sums=wide[1],
+            widen_bias=wide[2],
             narrow=self.matrix(narrow),
             narrow_bias=self.vector(f"{narrow}.bias"),
         )

@@ -42,11 +42,10 @@ class ProductTile:
 
 @dataclass(frozen=True, kw_only=True)
 class BertTiles:
-    """`BertTiles` say how the kernels share out the work. The order of every sum is the same for all of them.
+    """`BertTiles` say how the kernels share out the work. Of them, the depths of `attention` and `expand` fix the order of a sum.
 
     Attributes:
         attention, project, expand: tiles of each kernel.
-        apart: LayerNorm is a kernel of its own, twice a layer; else each reader of a state does it.
         pdl: a kernel begins its launch before the one before it is complete, where the device can (sm_90).
         rows, source: the entry of bert_tiles.json, and where its numbers come from.
     """
@@ -54,7 +53,6 @@ class BertTiles:
     attention: AttentionTile
     project: ProductTile
     expand: ProductTile
-    apart: bool
     pdl: bool
     rows: str = "given"
     source: str = "given by the caller"
@@ -89,7 +87,7 @@ def bert_tiles(rows: int, arch: str | None = None, head: int = 32) -> BertTiles:
 
 
 def bert_tables(arch: str | None = None, head: int = 32) -> dict[str, BertTiles]:
-    """Return the tiles for "few" rows and for "many"."""
+    """Return the tiles for "few", "some" and "many" rows."""
     found: dict[str, BertTiles] = {}
     for tiles, _ in _fitting(arch, head):
         found.setdefault(tiles.rows, tiles)
@@ -107,7 +105,7 @@ def _read(entry: dict[str, Any]) -> BertTiles:
         attention=AttentionTile(**entry["attention"]),
         project=ProductTile(**entry["project"]),
         expand=ProductTile(**entry["expand"]),
-        **{name: entry[name] for name in ("apart", "pdl", "rows", "source")},
+        **{name: entry[name] for name in ("pdl", "rows", "source")},
     )
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .norm import input_at, moments, normalised
+from .norm import add_up, empty_sums, moments, normalised, product_of_norm
 from .waiting import wait_for_earlier
 
 
@@ -49,34 +49,31 @@ def project(
 
 @triton.jit(do_not_specialize=["count"])
 def expand(
-    y, scale, shift, w, bias, u, x_to, count,
+    y, scale, shift, w, sums, bias, u, x_to, count,
     WIDE: tl.constexpr, DIM: tl.constexpr, ACTIVATION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EPS: tl.constexpr,
-    NORMED: tl.constexpr, PDL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EPS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """u = activation(x w^T + bias), x = LayerNorm(y): u (count, WIDE), w (WIDE, DIM); the programs of the first DIM columns write x_to.
+    """u = activation(x w0^T + b0), x = LayerNorm(y): u (count, WIDE); w (WIDE, DIM), sums and bias (WIDE,) as norm.py has them.
 
-    With NORMED y is x already, and x_to is left alone.
+    The programs of the first DIM columns also write x_to.
     """
     COLS: tl.constexpr = WIDE // BLOCK_N
     first = tl.program_id(0) % COLS * BLOCK_N
     rows = tl.program_id(0) // COLS * BLOCK_M + tl.arange(0, BLOCK_M)
     cols = first + tl.arange(0, BLOCK_N)
     live = rows < count
-    added = tl.load(bias + cols)
+    sum_of, added = tl.load(sums + cols), tl.load(bias + cols)
     wait_for_earlier(PDL)
-    if NORMED:
-        mean, rstd = 0.0, 0.0
-    else:
-        mean, rstd = moments(y, rows, live, DIM, EPS)
-    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    product = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    total, squares = empty_sums(BLOCK_M, BLOCK_K), empty_sums(BLOCK_M, BLOCK_K)
     for c in tl.range(0, DIM, BLOCK_K):
         ks = c + tl.arange(0, BLOCK_K)
-        x = input_at(y, scale, shift, rows, live, ks, mean, rstd, DIM, NORMED)
-        sums = tl.dot(x, tl.load(w + cols[None, :] * DIM + ks[:, None]), sums)
-    sums = activated(sums + added[None, :], ACTIVATION)
-    tl.store(u + rows[:, None] * WIDE + cols[None, :], sums.to(u.dtype.element_ty), mask=live[:, None])
-    if not NORMED:
-        if first < DIM:
-            x = normalised(y, scale, shift, rows, live, cols, mean, rstd, DIM)
-            tl.store(x_to + rows[:, None] * DIM + cols[None, :], x, mask=live[:, None])
+        a = tl.load(y + rows[:, None] * DIM + ks[None, :], mask=live[:, None], other=0.0)
+        product = tl.dot(a, tl.load(w + cols[None, :] * DIM + ks[:, None]), product)
+        total, squares = add_up(a, total, squares, BLOCK_K)
+    mean, rstd = moments(total, squares, DIM, EPS)
+    product = activated(product_of_norm(product, mean, rstd, sum_of, added), ACTIVATION)
+    tl.store(u + rows[:, None] * WIDE + cols[None, :], product.to(u.dtype.element_ty), mask=live[:, None])
+    if first < DIM:
+        x = normalised(y, scale, shift, rows, live, cols, mean, rstd, DIM)
+        tl.store(x_to + rows[:, None] * DIM + cols[None, :], x, mask=live[:, None])

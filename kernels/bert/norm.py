@@ -1,31 +1,42 @@
-"""This file has the LayerNorm of token states: each kernel that reads them normalises, or `normalise` did it for all of them.
+"""This file has the LayerNorm of token states, which each kernel that reads them does: a state is kept as the sum before it.
 
-States are kept as the sum before LayerNorm: whoever needs the normalised row reads the row whole anyway. The order of the sums
-over a row is one for every kernel and tile: BLOCK columns of partial sums, added up at the end.
+A product of LayerNorm(y) is a product of y: with scale in the weights w, mean and deviation in the result,
+
+    LayerNorm(y) w0^T + b0 = (y w^T - mean sums) / deviation + bias,    w = w0 scale, sums = w 1, bias = b0 + w0 shift
+
+so the loop over dim reads y as it is, and adds up mean and deviation beside the product.
 """
 
 import triton
 import triton.language as tl
 
-from .waiting import wait_for_earlier
 
-BLOCK = tl.constexpr(64)  # dims are multiples of it
+@triton.jit
+def empty_sums(ROWS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Return the partial sums that `add_up` begins with."""
+    return tl.zeros([ROWS, BLOCK_K // 8], tl.float32)
 
 
 @triton.jit
-def moments(y, rows, live, DIM: tl.constexpr, EPS: tl.constexpr):
-    """Return mean and 1 / deviation of rows of y, each (ROWS,). Two passes: the second reads what the first left in L1."""
-    cols = tl.arange(0, BLOCK)
-    sums = tl.zeros([rows.shape[0], BLOCK], tl.float32)
-    for c in tl.static_range(0, DIM, BLOCK):
-        sums += tl.load(y + rows[:, None] * DIM + (c + cols)[None, :], mask=live[:, None], other=0.0).to(tl.float32)
-    mean = tl.sum(sums, axis=1) / DIM
-    sums = tl.zeros([rows.shape[0], BLOCK], tl.float32)
-    for c in tl.static_range(0, DIM, BLOCK):
-        a = tl.load(y + rows[:, None] * DIM + (c + cols)[None, :], mask=live[:, None], other=0.0).to(tl.float32)
-        a -= mean[:, None]
-        sums += a * a
-    return mean, tl.rsqrt(tl.sum(sums, axis=1) / DIM + EPS)
+def add_up(a, total, squares, BLOCK_K: tl.constexpr):
+    """Add elements a (ROWS, BLOCK_K) and their squares to partial sums, (ROWS, BLOCK_K / 8) each."""
+    # 8 elements are what a thread loads at once: they are added up in its registers
+    f = tl.reshape(a.to(tl.float32), [a.shape[0], BLOCK_K // 8, 8])
+    return total + tl.sum(f, axis=2), squares + tl.sum(f * f, axis=2)
+
+
+@triton.jit
+def moments(total, squares, DIM: tl.constexpr, EPS: tl.constexpr):
+    """Return mean and 1 / deviation of rows, each (ROWS,), of their partial sums."""
+    mean = tl.sum(total, axis=1) / DIM
+    variance = tl.sum(squares, axis=1) / DIM - mean * mean
+    return mean, tl.rsqrt(tl.maximum(variance, 0.0) + EPS)
+
+
+@triton.jit
+def product_of_norm(product, mean, rstd, sums, bias):
+    """Return LayerNorm(y) w0^T + b0 of y's product with w, (ROWS, COLS)."""
+    return (product - mean[:, None] * sums[None, :]) * rstd[:, None] + bias[None, :]
 
 
 @triton.jit
@@ -34,28 +45,3 @@ def normalised(y, scale, shift, rows, live, cols, mean, rstd, DIM: tl.constexpr)
     a = tl.load(y + rows[:, None] * DIM + cols[None, :], mask=live[:, None], other=0.0).to(tl.float32)
     a = (a - mean[:, None]) * rstd[:, None] * tl.load(scale + cols)[None, :] + tl.load(shift + cols)[None, :]
     return a.to(y.dtype.element_ty)
-
-
-@triton.jit
-def input_at(y, scale, shift, rows, live, cols, mean, rstd, DIM: tl.constexpr, NORMED: tl.constexpr):
-    """Return the input of a product at rows and cols: y where it is normalised already, else LayerNorm(y)."""
-    if NORMED:
-        return tl.load(y + rows[:, None] * DIM + cols[None, :], mask=live[:, None], other=0.0)
-    else:
-        return normalised(y, scale, shift, rows, live, cols, mean, rstd, DIM)
-
-
-@triton.jit(do_not_specialize=["count"])
-def normalise(
-    y, scale, shift, x, count,
-    DIM: tl.constexpr, EPS: tl.constexpr, BLOCK_M: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """x = LayerNorm(y), (count, DIM)."""
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    live = rows < count
-    wait_for_earlier(PDL)
-    mean, rstd = moments(y, rows, live, DIM, EPS)
-    for c in tl.static_range(0, DIM, BLOCK):
-        cols = c + tl.arange(0, BLOCK)
-        a = normalised(y, scale, shift, rows, live, cols, mean, rstd, DIM)
-        tl.store(x + rows[:, None] * DIM + cols[None, :], a, mask=live[:, None])

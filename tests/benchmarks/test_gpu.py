@@ -98,7 +98,7 @@ def test_the_fused_encoder_is_correct_then_measured_then_tuned(fused, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert min(line["least_cosine"] for line in lines if line.get("what") == "gate") > 0.9999
     assert {line.get("impl") for line in lines if line.get("as") == "node"} == {"fused", "torch float16"}
-    assert {line["rows"] for line in lines if line["op"] == "tune_encoder"} == {"few", "many"}
+    assert {line["rows"] for line in lines if line["op"] == "tune_encoder"} == {"few", "some", "many"}
     assert not [line for line in lines if "error" in line]
 
 
@@ -111,7 +111,7 @@ def test_text_to_decision_through_the_fused_encoder_and_the_hosts_part_alone_are
     whole = [line for line in lines if line["op"] == "text to decision"]
     assert {(line["tier"], line["impl"]) for line in whole} >= {("triton", "one graph, one C++ call")}
     host = [line for line in lines if line["op"] == "host"]
-    assert {line["what"] for line in host} >= {"Engine.route, one C++ call", "Engine.route, the walk"}
+    assert {line["what"] for line in host} >= {"Engine.route, one C++ call", "Engine.route_many, one C++ call"}
     assert all("replaced by nothing" in line["note"] for line in host)
     assert not [line for line in lines if "error" in line]
 

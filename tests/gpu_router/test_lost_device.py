@@ -17,7 +17,7 @@ def break_device(engine, monkeypatch):
 
     for slots in engine.loaded.gpu.router.passes.slots.values():
         for slot in slots:
-            monkeypatch.setattr(slot, "recording", type("Lost", (), {"replay": lost, "wait": lost})())
+            monkeypatch.setattr(slot.recording, "replay", lost)
 
 
 def test_a_lost_device_is_told_and_the_engine_refuses_further_work(folder, monkeypatch):
@@ -52,6 +52,16 @@ def test_a_device_lost_in_the_one_call_is_told_once_as_such(folder, monkeypatch,
     assert told.value.__cause__ is None  # the walk did not ask the device once more
     with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
         engine.route("why", policy)
+
+
+def test_a_device_lost_while_a_policy_gets_its_row_is_left_to_the_cpu(folder, cpu, monkeypatch):
+    engine = gpu_engine(folder, batches=(1,), fallback="cpu")
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(engine.loaded.gpu.heads, "row_of", lost)
+    assert engine.route("why", tau=0.3).model == cpu.route("why", tau=0.3).model
 
 
 def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypatch, caplog):

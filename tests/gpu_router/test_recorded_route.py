@@ -34,6 +34,8 @@ def driver(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _context(driver):
     driver.make_current(CONTEXT)
+    yield
+    driver.drain()
 
 
 def make_pass(batch, tokens, integer=np.int32, mask=False):
@@ -142,9 +144,9 @@ def test_everything_else_that_the_recording_reads_is_of_this_request(driver):
 
 
 def test_the_shortest_then_smallest_pass_that_holds_the_prompt_is_replayed(driver):
-    shapes = [(8, 16), (2, 16), (4, 4), (8, 4), (2, 8)]
+    shapes = [(8, 16), (2, 16), (2, 4), (8, 4), (2, 8), (8, 8)]
     made = Routed(driver, passes=[make_pass(*shape) for shape in shapes])
-    for words, wanted in ((1, (4, 4)), (2, (4, 4)), (3, (2, 8)), (6, (2, 8)), (7, (2, 16)), (40, (2, 16))):
+    for words, wanted in ((1, (2, 4)), (2, (2, 4)), (3, (2, 8)), (6, (2, 8)), (7, (2, 16)), (40, (2, 16))):
         before = [graph.launches for graph in made.graphs]
         made.one(" ".join((WORDS * 9)[:words]))
         launched = [at for at, graph in enumerate(made.graphs) if graph.launches > before[at]]
@@ -211,7 +213,8 @@ def test_an_error_of_the_driver_is_told_and_means_a_failed_device(driver, call, 
 
     made = Routed(driver)
     setattr(made.graphs[0], call, code)
-    made.graphs[0].delay_us = -1
+    made.graphs[0].delay_us = 500_000 if call == "query_code" else 0
+    driver.kept.append(made)  # the stand-in's thread writes into the buffers later
     with pytest.raises(RuntimeError, match=f"CUDA driver: the recording of 1 x 16 failed with error {code}$") as failed:
         made.one("why")
     assert is_device_error(pytest.importorskip("torch"), failed.value)
@@ -225,7 +228,7 @@ def test_work_that_ends_without_answers_is_an_error_and_no_endless_wait(driver):
 
 
 def test_every_pass_is_replayed_once_when_that_is_asked_for(driver):
-    made = Routed(driver, passes=[make_pass(1, TOKENS), make_pass(4, 8)])
+    made = Routed(driver, passes=[make_pass(4, TOKENS), make_pass(4, 8)])
     made.route.replay_each()
     assert [graph.launches for graph in made.graphs] == [1, 1]
     made.graphs[1].delay_us = -1
@@ -258,21 +261,83 @@ def test_a_thread_without_the_context_gets_it_for_the_call(driver):
 
 
 @pytest.mark.parametrize(
-    ("window", "text", "asked"),
+    ("window", "text", "asked", "allowed", "tokens_out"),
     [
-        ((50, INF, INF), "why", {}),  # 100 tokens are expected
-        ((INF, 103, INF), "why is", {}),  # 2 tokens are 4 of the second candidate's
-        ((INF,) * 3, "why", {"max_tokens": 99}),
-        ((INF,) * 3, "why", {"answers": 2}),
-        ((INF,) * 3, "", {}),
-        ((INF,) * 3, "   ", {}),
+        ((50, INF, INF), "why", {}, [0, 1, 1], 100),  # 100 tokens are expected
+        ((INF, 103, INF), "why is", {}, [1, 0, 1], 100),  # 2 tokens are 4 of the second candidate's
+        ((INF,) * 3, "why", {"max_tokens": 99}, [1, 1, 1], 99),
+        ((INF,) * 3, "why", {"answers": 2}, [1, 1, 1], 200),
     ],
 )
-def test_what_a_recording_cannot_say_is_left_to_the_walk(driver, window, text, asked):
+def test_a_row_whose_output_changes_something_passes_a_second_time(driver, window, text, asked, allowed, tokens_out):
     made = Routed(driver, window=window)
     terms = {"max_tokens": -1, "answers": 1, **asked}
-    assert made.route.route_request(text, (), made.policy, 0, None, **terms) is None
-    assert made.route.route_request("why", (), made.policy, 0, None, 100, 1) is not None or window[0] == 50
+    made.route.route_request(text, (), made.policy, 0, None, **terms)
+    assert made.graphs[0].launches == 2
+    assert made.passes[0]["allowed"].tolist() == [allowed]
+    assert (made.passes[0]["tokens_out"] == tokens_out).all()
+    made.route.route_request("why", (), made.policy, 0, bytes([1, 1, 0]), 100, 1)  # nothing of it is left
+    assert made.passes[0]["allowed"].tolist() == [[window[0] != 50, 1, 0]]
+    assert made.graphs[0].launches == (4 if window[0] == 50 else 3)
+
+
+@pytest.mark.parametrize("delay_us", [0, 300])
+def test_a_batch_goes_through_passes_whose_buffers_stay_as_they_are_until_they_are_read(driver, delay_us):
+    """Each pass answers with the length that it saw: a row gets that of its own prompt."""
+    passes = [make_pass(rows, tokens) for rows, tokens in ((1, 8), (4, 8), (4, 8), (1, 16), (4, 16), (4, 16))]
+    made = Routed(driver, passes=passes)
+    for graph, one in zip(made.graphs, passes, strict=True):
+        graph.delay_us = delay_us
+        graph.watched = one["ids"].ctypes.data + 4  # the first id of a prompt's own
+    rng = np.random.default_rng(1)
+    prompts = [" ".join(rng.choice(WORDS, size)) for size in rng.integers(1, 20, 700)]
+    result, billed, truncated, support, own = made.route.route_many(prompts, made.policy, 3)
+    assert len(result) == 700
+    assert billed.tolist() == [len(prompt.split()) for prompt in prompts]
+    assert truncated.tolist() == [len(prompt.split()) > TOKENS - 2 for prompt in prompts]
+    assert (support == 1).all()
+    assert own is None
+    assert (result.index == 1).all()
+    assert sum(graph.launches for graph in made.graphs) < 230
+    assert not any(graph.torn for graph in made.graphs)
+    assert all(
+        graph.launches > 20 for graph in made.graphs if graph is not made.graphs[0] and graph is not made.graphs[3]
+    )
+
+
+def test_a_batch_is_sorted_into_passes_as_python_plans_them(driver):
+    from ipr_engine.cuda.buckets import make_buckets, plan_passes
+
+    buckets = make_buckets(TOKENS, (1, 2, 4))
+    made = Routed(driver, passes=[make_pass(*bucket.shape) for bucket in buckets])
+    shapes = [bucket.shape for bucket in buckets]
+    rng = np.random.default_rng(2)
+    for count in (1, 3, 9, 40):
+        prompts = [" ".join(rng.choice(WORDS, size)) for size in rng.integers(1, 20, count)]
+        before = [graph.launches for graph in made.graphs]
+        made.route.route_many(prompts, made.policy, 0)
+        launched = [graph.launches - earlier for graph, earlier in zip(made.graphs, before, strict=True)]
+        lengths = sorted((min(len(prompt.split()) + 2, TOKENS) for prompt in prompts), reverse=True)
+        planned = [shapes[step.bucket] for step in plan_passes(lengths, buckets)]
+        assert launched == [planned.count(shape) for shape in shapes]
+
+
+def test_a_bad_prompt_of_a_batch_is_named_and_leaves_nothing_in_flight(driver):
+    made = Routed(driver, passes=[make_pass(4, TOKENS), make_pass(4, TOKENS)])
+    for graph in made.graphs:
+        graph.delay_us = 2000
+    with pytest.raises(InvalidInputError, match=r"prompts\[400\]: expected text, got 1 bytes without one token"):
+        made.route.route_many([*["why"] * 400, " ", "why"], made.policy, 0)
+    assert sum(graph.launches for graph in made.graphs) == 64  # 256 rows that came before
+    for one in made.passes:
+        assert one["done"][0] == one["sequence"][0]
+    assert len(made.route.route_many(["why"] * 9, made.policy, 0)[0]) == 9
+
+
+def test_no_prompt_is_no_launch(driver):
+    made = Routed(driver)
+    result, billed, *_ = made.route.route_many([], made.policy, 0)
+    assert (len(result), len(billed), made.graphs[0].launches) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -305,5 +370,7 @@ def test_shapes_that_hold_no_prompt_are_refused(driver):
     for bad in (3, None, b"why", "\ud800"):
         with pytest.raises(InvalidInputError, match="prompt: expected"):
             Routed(driver).one(bad)
+    with pytest.raises(InvalidInputError, match="every number of rows with every number of tokens: 4 shapes, got 3"):
+        Routed(driver, passes=[make_pass(1, 8), make_pass(4, 8), make_pass(4, TOKENS)])
     with pytest.raises(InvalidInputError, match="allowed: expected 3 bytes or None"):
         Routed(driver).route.route_request("why", (), Routed(driver).policy, 0, b"\1", -1, 1)

@@ -172,9 +172,16 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
     assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
 
 
+def by_steps(engine, prompts, policy):
+    """The decisions by the steps from Python."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.loaded.gpu, "recorded", None)
+        return engine.route_many(prompts, policy)
+
+
 def in_one_call(engine, prompt, policy):
-    """The decision of one prompt by the C++ call, and by the walk, under a policy that has a row."""
-    [walked] = engine.route_many([prompt], policy)
+    """The decision of one prompt by the C++ call, and by the steps from Python."""
+    [walked] = by_steps(engine, [prompt], policy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(engine.loaded), "walk", None)
         return engine.route(prompt, policy), walked
@@ -228,24 +235,53 @@ def test_own_tokens_of_one_request_in_one_call_are_those_of_the_walk(export, tmp
         assert_equal_bits(got, want)
 
 
-def test_what_one_call_cannot_say_is_said_by_the_walk(engine, cpu):
-    policy, there = engine.policy(tau=0.2), cpu.policy(tau=0.2)
-    engine.route("why", policy)
+def test_limits_windows_and_several_answers_pass_a_second_time_in_the_one_call(engine):
+    policy = engine.policy(tau=0.2)
     user = {"role": "user", "content": "what is the story"}
     for request in (
         {"messages": [user], "max_tokens": 3},
         {"messages": [user], "n": 3},
+        {"messages": [user], "max_tokens": 9000, "tools": [{"name": "add"}]},
         "story " * 9000,
     ):
-        got, want = engine.route(request, policy), cpu.route(request, there)
-        assert (got.model, got.status, got.billed_tokens) == (want.model, want.status, want.billed_tokens)
-        np.testing.assert_allclose(got.tokens_out, want.tokens_out, rtol=20 * QUALITY)
-    for bad in ("", " ", "\ud800"):
+        got, want = in_one_call(engine, request, policy)
+        assert_equal_bits(got, want)
+        assert got.excluded == want.excluded
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
+def test_a_batch_in_one_call_is_what_the_steps_from_python_give_to_the_bit(engine, rng, count):
+    policy = engine.policy(tau=0.35, worth=0.002)
+    prompts = [*random_prompts(rng, count // 2), *["story " * 9000] * (count > 4), *PROMPTS][:count]
+    want = by_steps(engine, prompts, policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(engine.loaded), "_route_on_gpu", None)
+        got = engine.route_many(prompts, policy)
+    for name in (
+        "qualities",
+        "tokens_out",
+        "costs_usd",
+        "threshold",
+        "gap",
+        "index",
+        "status",
+        "cause",
+        "billed_tokens",
+        "truncated",
+    ):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
+
+
+def test_a_prompt_without_a_token_is_an_error_in_the_same_words(engine, cpu):
+    policy, there = engine.policy(tau=0.2), cpu.policy(tau=0.2)
+    for bad in ("", " ", "\ud800", ["why", " "], ["why", "\ud800"]):
         with pytest.raises(InvalidInputError) as ours:
-            engine.route(bad, policy)
+            engine.route_many(bad, policy) if isinstance(bad, list) else engine.route(bad, policy)
         with pytest.raises(InvalidInputError) as theirs:
-            cpu.route(bad, there)
+            cpu.route_many(bad, there) if isinstance(bad, list) else cpu.route(bad, there)
         assert str(ours.value) == str(theirs.value)
+    kept = engine.route_many(["why", " ", "how"], policy, on_error="status")
+    assert [row.status for row in kept] == ["ok", "invalid_input", "ok"]
 
 
 @pytest.mark.parametrize("where", ["one text", "beside the text"])
@@ -268,14 +304,14 @@ def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_lo
 
     monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
     assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
-    assert "libcuda.so.1: cannot open shared object file; prompts are replayed from Python" in caplog.text
+    assert "libcuda.so.1: cannot open shared object file; they are replayed from Python" in caplog.text
 
 
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
     policy, walked = engine.policy(tau=0.2), []
     engine.route("why", policy)
-    walk = type(engine.loaded).walk
-    monkeypatch.setattr(type(engine.loaded), "walk", lambda *a, **k: walked.append(1) or walk(*a, **k))
+    steps = type(engine.loaded.gpu).route
+    monkeypatch.setattr(type(engine.loaded.gpu), "route", lambda *given: walked.append(1) or steps(*given))
     engine.route("why", policy)
     assert not walked
     profiling.enable("profiler")

@@ -18,12 +18,18 @@ CONTEXT, STREAM = 7, 11
 
 
 class Graph(ctypes.Structure):
-    """A `Graph` is what a launch does: it stores `sequence` in `done`, after delay_us (-1: never); codes are those to return."""
+    """A `Graph` is what a launch does: it stores `sequence` in `done`, after delay_us (-1: never); codes are those to return.
+
+    torn counts how often the word at `watched` changed between a launch and its end.
+    """
 
     _fields_ = (
         ("sequence", ctypes.c_void_p),
         ("done", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("delay_us", "launch_code", "query_code", "launches", "queries")),
+        ("watched", ctypes.c_void_p),
+        ("seen", ctypes.c_int32),
+        ("torn", ctypes.c_int32),
     )
 
 
@@ -47,6 +53,10 @@ class GraphDriver:
     def make_current(self, context: int) -> None:
         """Set the calling thread's context, 0 for none, and forget what was pushed."""
         self.library.stand_in_make_current(ctypes.c_void_p(context))
+
+    def drain(self) -> None:
+        """Wait for all work of the stream: graphs write into their passes' buffers."""
+        self.library.stand_in_drain()
 
     def graph(self, sequence: np.ndarray[Any, Any], done: np.ndarray[Any, Any]) -> Graph:
         """Make the graph of a pass; `address_of` gives what is launched."""

@@ -1,7 +1,8 @@
 // GraphReplays: CUDA graphs launched and waited for without Python and without a link to CUDA.
 //
 //   GraphReplays replays(calls, context, stream);
-//   const int code = replays.run(pass);                      // 0: landed(pass) is true
+//   replays.start(pass);
+//   replays.wait(pass);                                      // landed(pass) is true
 //
 // The calls are addresses of the driver's functions, which Python found in the library that the process has loaded: a
 // machine without a GPU needs neither the library nor its headers. A pass is launched by the handle of a graph that was
@@ -12,7 +13,7 @@
 // current stays.
 #pragma once
 
-#include "ipr/recorded_pass.h"
+#include "ipr/recorded_route.h"
 
 namespace ipr {
 
@@ -29,21 +30,26 @@ struct CudaCalls {
 
 // Replays passes in one stream of one context: what is replayed later begins when what came before is done. Immutable;
 // of one stream only one call at a time makes sense, since a pass's buffers are those of one request.
-class GraphReplays {
+class GraphReplays : public Replays {
  public:
   // context: the device's primary one, in which the passes were recorded. stream: that of its other work.
   GraphReplays(const CudaCalls& calls, void* context, void* stream);
 
-  // Launches the pass and polls until its answers are there; the calling thread does nothing else meanwhile. Returns 0,
-  // or the driver's error, or -1 where the work ended without its answers: then they are not to be read. Nothing of
-  // Python is touched, so its lock may be given up.
-  int run(const RecordedPass& pass) const;
+  // Launches the pass. Throws std::runtime_error with the driver's error. Nothing of Python is touched here or in wait,
+  // so its lock may be given up.
+  void start(const RecordedPass& pass) const override;
+
+  // Polls until the answers are there; the calling thread does nothing else meanwhile. Throws std::runtime_error with
+  // the driver's error, or where the work ended without its answers.
+  void wait(const RecordedPass& pass) const override;
 
  private:
-  int launch_and_wait(const RecordedPass& pass) const;
-
   CudaCalls calls_;
   void *context_, *stream_;
 };
+
+// Throws the error of a pass whose work failed with the driver's `code`, or, where that is 0, ended without its
+// answers; Python knows a lost device by its first words (ipr_engine/cuda/lost_device.py).
+[[noreturn]] void fail_pass(const RecordedPass& pass, int code);
 
 }  // namespace ipr

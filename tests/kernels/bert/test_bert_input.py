@@ -10,7 +10,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.bert import BertLaunch, BertPlan
 from ipr_engine.kernels.bert.bert_forms import BertForms, BertShape
-from ipr_engine.kernels.bert.bert_tiles import ProductTile
+from ipr_engine.kernels.bert.bert_tiles import ProductTile, bert_tables
 from tests.support.bert_models import DEVICE, TABLES, make_bert, make_ids, plan_of, run, torch, transformers
 
 
@@ -108,24 +108,29 @@ def test_tiles_outside_of_the_bounds_are_refused(name, value):
         replace(few, project=replace(few.project, **{name: value}))
 
 
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize(("dim", "head", "wide"), [(64, 32, 128), (64, 64, 320), (192, 64, 768), (320, 64, 1280)])
-def test_tiles_are_halved_until_they_divide_what_they_write(dim, head, wide, apart):
+def test_tiles_are_halved_until_they_divide_what_they_write(dim, head, wide):
     tile = ProductTile(rows=16, cols=256, depth=256, warps=4, stages=2)
-    tiles = replace(TABLES["few"], project=tile, expand=tile, apart=apart)
+    tiles = replace(TABLES["few"], project=tile, expand=tile)
     shape = BertShape(dim=dim, head=head, wide=wide, activation="gelu", eps=1e-12)
     forms = BertForms(shape, tiles, pdl=False)
     expand, project = forms.expand(), forms.project(wide)
     assert wide % expand["BLOCK_N"] == 0
-    assert apart or dim % expand["BLOCK_N"] == 0  # columns of x that the same program writes
+    assert dim % expand["BLOCK_N"] == 0  # columns of x that the same program writes
     assert (dim % project["BLOCK_N"], wide % project["BLOCK_K"], dim % expand["BLOCK_K"]) == (0, 0, 0)
 
 
 def test_other_tiles_give_the_same_states():
     tile = ProductTile(rows=32, cols=256, depth=256, warps=4, stages=2)
     model = make_bert(64, 32, wide=320)
-    for apart in (False, True):
-        tiles = replace(TABLES["few"], project=tile, expand=tile, apart=apart)
-        np.testing.assert_allclose(
-            run(model, (3,), tiles=tiles).astype(np.float32), run(model, (3,)).astype(np.float32), rtol=0, atol=0.05
-        )
+    tiles = replace(TABLES["few"], project=tile, expand=tile)
+    np.testing.assert_allclose(
+        run(model, (3,), tiles=tiles).astype(np.float32), run(model, (3,)).astype(np.float32), rtol=0, atol=0.05
+    )
+
+
+@pytest.mark.parametrize("arch", [None, "sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("head", [32, 64])
+def test_what_fixes_the_order_of_sums_is_the_same_in_all_tables(arch, head):
+    tables = bert_tables(arch, head).values()
+    assert len({(tiles.attention.depth, tiles.expand.depth) for tiles in tables}) == 1

@@ -55,17 +55,16 @@ def test_a_row_does_not_depend_on_its_batch(table, batch, at):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize(("dim", "head"), [(384, 32), (768, 64)])
+@pytest.mark.parametrize(("dim", "head", "table"), [(384, 32, "few"), (384, 32, "many"), (768, 64, "some")])
 def test_rows_of_the_usual_widths_depend_on_neither(table, dim, head):
     model = make_bert(dim, head, 1, 2 * dim)
-    assert bits(model, 70, table, 128, 3, 2) == bits(model, 70, table, 70)
+    assert bits(model, 17, table, 32, 2, 1) == bits(model, 17, table, 17)
 
 
 @pytest.mark.skipif(ON_DEVICE, reason=f"{skips.HARDWARE} the interpreter: on a GPU the tables take other instructions")
 @pytest.mark.parametrize("length", [13, 65])
 def test_the_tables_add_up_in_the_same_order(length):
-    assert alone(length, "few") == alone(length, "many")
+    assert len({alone(length, table) for table in TABLES}) == 1
 
 
 def test_other_ids_give_other_states():
