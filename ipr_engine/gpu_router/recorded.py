@@ -10,7 +10,7 @@ from ipr_engine.cuda.buckets import Passes, StreamEncoder
 from ipr_engine.gpu_router.route_slot import RouteSlot
 
 LOGGER = logging.getLogger(__name__)
-REPLAYED_FROM_PYTHON = "one prompt in one C++ call: %s; prompts are replayed from Python, which takes longer"
+REPLAYED_FROM_PYTHON = "prompts in one C++ call: %s; they are replayed from Python, which takes longer"
 
 
 def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEncoder) -> RecordedRoute | None:

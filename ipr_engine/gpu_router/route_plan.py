@@ -15,7 +15,7 @@ from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
 from ipr_engine.decide.contract import ManyRows, OneRow
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
@@ -48,8 +48,9 @@ class GpuRoutePlan:
         self._graphs, self._turn = router.passes.graphs, router.passes.graphs.turn
 
     def route_one(self, prompt: str, policy: Policy) -> OneRow | None:
-        """Decide one text in one C++ call; None where `route` has to: the tokenizer is not C++, the text is over LONGEST, ranges are
-        marked, the device failed.
+        """Decide one text in one C++ call; None where `route` has to.
+
+        That is: the tokenizer is not C++, the text is over LONGEST, ranges are marked, the device failed.
 
         Raises:
             InvalidInputError: the prompt is no text, or has no token.
@@ -89,7 +90,10 @@ class GpuRoutePlan:
                         return None
             if self._graphs.failed:
                 return None
-            self.router.make_row(self.heads, policy)
+            try:
+                self.router.make_row(self.heads, policy)
+            except DeviceLostError:  # the walk tells it, where another engine may take over
+                return None
         return None
 
     def route(self, policy: Policy, rows: RouteRows) -> tuple[DecideResult, NDArray[np.float32]]:

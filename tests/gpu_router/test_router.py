@@ -304,7 +304,7 @@ def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_lo
 
     monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
     assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
-    assert "libcuda.so.1: cannot open shared object file; prompts are replayed from Python" in caplog.text
+    assert "libcuda.so.1: cannot open shared object file; they are replayed from Python" in caplog.text
 
 
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):

@@ -57,6 +57,9 @@ class RecordedRoute {
   // router and tokenizer are borrowed. passes: of any order, every number of rows with every number of tokens; of a
   // shape there may be several, which then fly at once. One must hold max_tokens.
   //
+  // The prompts of a call are decided as if each were alone, but for the last bits of an encoder whose rows depend on
+  // their batch.
+  //
   // Throws InvalidInput for a shape or passes that are not as above.
   RecordedRoute(const Router& router, const WordPiece& tokenizer, PromptShape shape, std::vector<RecordedPass> passes);
 
