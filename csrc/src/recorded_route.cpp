@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 #include <string>
 
 #include "cut_between_words.h"
@@ -242,8 +243,9 @@ struct RecordedRoute::Call {
     *to.index = *from.index;
     *to.status = *from.status;
     *to.cause = *from.cause;
-    IPR_CHECK(*to.index >= -1 && *to.index < models, "index: expected -1 to ", models - 1, ", got ", *to.index,
-              " at row ", row);
+    if (*to.index < -1 || *to.index >= models)  // no caller's fault
+      throw std::runtime_error("CUDA driver: a recording chose candidate " + std::to_string(*to.index) + " of " +
+                               std::to_string(models));
     if (again) return;
     if (facts.support) facts.support[row] = self.router_.support()->of(pass.x + at * dim);
     const int64_t max_tokens = limits.max_tokens ? limits.max_tokens[row] : -1;
@@ -292,12 +294,11 @@ void RecordedRoute::route(const DecidePolicy& policy, int32_t policy_row, const 
     if (running) call.finish(*running);
   } catch (...) {
     // What flies reads and writes the passes' buffers still: the next request's number could end up as its own.
-    for (const Flying& one : kept.flying) {
-      try {
-        replays.wait(*one.pass);
-      } catch (const std::exception&) {  // of a lost device: the first error tells it
-      }
+    try {
+      for (const Flying& one : kept.flying) replays.wait(*one.pass);
+    } catch (...) {  // the device failed: the first error tells it
     }
+    kept.flying.clear();
     throw;
   }
   if (facts.support)

@@ -21,8 +21,9 @@ from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuHeads, GpuRouter
 from ipr_engine.policy.policy import Policy, op_terms
 
-# Characters of a request that are tokenized while it has the device's turn; a longer text is tokenized before (0.2 ms or more).
+# Characters of a text, and of a batch, that are tokenized while the call has the device's turn: longer ones are tokenized before.
 LONGEST = 65_536
+LONGEST_BATCH = 64 * LONGEST
 
 Made = TypeVar("Made")
 
@@ -70,7 +71,8 @@ class GpuRoutePlan:
 
     def route_many(self, prompts: list[str], policy: Policy) -> ManyRows | None:
         """Decide several texts in one C++ call; as `route_one`, errors name the prompt."""
-        if max(map(len, prompts), default=0) > LONGEST:
+        lengths = [*map(len, prompts)]
+        if max(lengths, default=0) > LONGEST or sum(lengths) > LONGEST_BATCH:
             return None
         return self._in_turn(policy, lambda recorded, row: recorded.route_many(prompts, policy.compiled, row))
 

@@ -89,7 +89,7 @@ class LoadedBundle(PlannedBundle):
         return self._route_request(request, policy, on_error) if request.all_text else None
 
     def _route_request(self, request: ParsedRequest, policy: Policy, on_error: str) -> Row | None:
-        """Decide one request, all counted, in one C++ call; None where the second tier must be asked, or a recording cannot say it all."""
+        """Decide one request, all counted, in one C++ call; None where the second tier must be asked, or the walk on a GPU."""
         needs, limits, allowed = request.needs, None, None
         if needs is not None:
             limits, allowed = self.limits.of(needs)

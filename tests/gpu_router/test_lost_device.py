@@ -64,6 +64,18 @@ def test_a_device_lost_while_a_policy_gets_its_row_is_left_to_the_cpu(folder, cp
     assert engine.route("why", tau=0.3).model == cpu.route("why", tau=0.3).model
 
 
+def test_a_device_lost_while_a_policy_gets_its_row_is_taken_over(folder, monkeypatch):
+    engine = gpu_engine(folder, batches=(1,), fallback="cpu")
+    before = engine.route("why", tau=0.3)
+    policy = engine.policy(tau=0.31)
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(type(engine.loaded.gpu.heads), "row_of", lost)
+    assert engine.route("why", policy).model == before.model
+
+
 def test_a_cpu_engine_takes_over_where_that_was_asked_for(folder, cpu, monkeypatch, caplog):
     engine = gpu_engine(folder, batches=(1,), fallback="cpu")
     assert "fallback=cpu" in repr(engine)

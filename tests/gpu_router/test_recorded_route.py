@@ -1,4 +1,4 @@
-"""One prompt through a recording in one C++ call: what is written, when it is read, and what is left to the walk.
+"""Texts through recordings in one C++ call: what is written, when it is read, and what passes a second time.
 
 The driver is a stand-in (tests/support/stand_in_graphs.c); the answers are those that a test put into the buffers. The same call on
 real work, emulated, is in test_router.py.
@@ -334,6 +334,17 @@ def test_a_bad_prompt_of_a_batch_is_named_and_leaves_nothing_in_flight(driver):
     for one in made.passes:
         assert one["done"][0] == one["sequence"][0]
     assert len(made.route.route_many(["why"] * 9, made.policy, 0)[0]) == 9
+
+
+def test_an_answer_that_names_no_candidate_is_a_failed_device_and_leaves_nothing_in_flight(driver):
+    made = Routed(driver, passes=[make_pass(4, TOKENS), make_pass(4, TOKENS)])
+    for graph in made.graphs:
+        graph.delay_us = 2000
+    made.passes[0]["answers"]["index"][2] = 77
+    with pytest.raises(RuntimeError, match="CUDA driver: a recording chose candidate 77 of 3"):
+        made.route.route_many(["why"] * 20, made.policy, 0)
+    for one in made.passes:
+        assert one["done"][0] == one["sequence"][0]
 
 
 def test_no_prompt_is_no_launch(driver):
