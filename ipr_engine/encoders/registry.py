@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -20,8 +19,6 @@ from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, Enco
 
 if TYPE_CHECKING:
     from ipr_engine.encoders.manifest import Export
-
-LOGGER = logging.getLogger(__name__)
 
 
 class TransformerTier(Protocol):
@@ -205,7 +202,9 @@ def _why_not_on(name: str, options: LoadOptions) -> str | None:
         with contextlib.closing(Device(options.device)) as gpu:
             load_api().require_gpu(gpu)
     except BackendUnavailableError as error:  # no driver, or a GPU that this TensorRT does not build for
-        LOGGER.warning("tier 'auto' passes over tensorrt: %s", error)
+        import logging  # `import ipr_engine` does without it
+
+        logging.getLogger(__name__).warning("tier 'auto' passes over tensorrt: %s", error)
         return str(error)
     return None
 

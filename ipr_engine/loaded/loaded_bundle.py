@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._profiling import span
 from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
@@ -37,7 +37,7 @@ from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, esc
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
-from ipr_engine.request.intake import Intake, all_counted, bill_all, check_features, encode_all, take_in, text_terms
+from ipr_engine.request.intake import all_counted, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (
@@ -67,6 +67,20 @@ class LoadedBundle(PlannedBundle):
     """A `LoadedBundle` is a bundle that can serve, with the walk from prompts to decisions on it."""
 
     __slots__ = ()
+
+    def resolve(self, policy: Policy | None, options: Mapping[str, object] = MappingProxyType({})) -> Policy:
+        """Return the policy that a call's arguments mean, compiled for this bundle."""
+        policies = self.policies
+        if policy is None:
+            return policies.of_options(options)
+        if not isinstance(policy, Policy):
+            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
+        if options:
+            raise InvalidInputError(f"{', '.join(options)}: give either a policy or its arguments, not both")
+        mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
+        if mine and (policy.measured is None or policy.measured is policies.measured):
+            return policy
+        return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def route_one(
         self, prompt: Prompt, policy: Policy | None, options: Mapping[str, object], on_error: str = "raise"
@@ -155,9 +169,13 @@ class LoadedBundle(PlannedBundle):
         intake = take_in(request.prompts, request.given.get("billed_tokens"), self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, len(intake.requests), self.bundle.names, policy.prices)
         if self.gpu is not None and not keep_x:
-            decisions = self._route_on_gpu(intake, policy, overrides)
-            if decisions is not None:
-                return decisions
+            from ipr_engine.loaded.on_gpu import route_on_gpu
+
+            rows = route_on_gpu(self, self.gpu, intake, policy, overrides)
+            if rows is not None:
+                made = Decisions(rows.result, policy, self.bundle, rows.figures, inputs=rows.inputs)
+                batch = len(intake.requests)
+                return with_failures(made, rows.rows, intake.errors, batch) if intake.errors else made
         encoded = encode_all(self.encoder, self.encoder_identity, intake)
         texts = [parsed.encoded for parsed in intake.requests]
         again = self.embed_texts(texts)
@@ -348,47 +366,3 @@ class LoadedBundle(PlannedBundle):
         truncated[rows], escalated[rows] = encoded.truncated, True
         figures = (first.billed_tokens, truncated, first.support, first.own_tokens)
         return Decisions(both, policy, self.bundle, figures, escalated, first.inputs)
-
-    def _route_on_gpu(self, intake: Intake, policy: Policy, overrides: RequestOverrides) -> Decisions | None:
-        """Return the decisions, made in one recording; None where a prompt has no token, which leaves the recording nothing to read."""
-        from ipr_engine.gpu_router.route_rows import RouteRows
-
-        assert self.gpu is not None
-        batch, good = len(intake.requests), intake.good
-        counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
-        with span("tokenize"):
-            ids, counts[good], truncated[good] = self.gpu.stream.read([intake.requests[row].encoded for row in good])
-            bills = bill_all(self.encoder, intake, counts)
-        kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
-        rows = np.array([row for row, _ in kept], np.int64)
-        if not len(rows) or not counts[rows].all():  # a recording reads at least one token a row
-            return None
-        requests, given = [intake.requests[row] for row in rows.tolist()], [intake.given[row] for row in rows.tolist()]
-        terms = text_terms(requests, [bill is not None for bill in given])
-        overrides = overrides.at(rows)
-        tokens, extra = overrides.tokens_out, overrides.extra_usd
-        own = self.own_tokens(terms, bills[rows], overrides.tokens_in)
-        needs = [request.needs for request in requests]
-        with_cached = policy.rates.with_cached(extra, bills[rows], own, overrides.cached_tokens)
-        usd = policy.rates.with_images(with_cached, needs)
-        limits = request_limits(self.bundle, needs, tokens, len(rows))
-        asked = RouteRows(
-            ids=[own for _, own in kept],
-            billed=bills[rows],
-            own_tokens=own,
-            tokens_out=tokens,
-            extra_usd=policy.weighed(usd),
-            limits=limits,
-        )
-        result, x = self.gpu.route(policy, asked)
-        support = self.router.support(x)
-        if support is not None and policy.unsupported.min_support:
-            masks = (tokens is not None, *router_limits(limits))
-            self.router.send_unsupported(result, policy.compiled, asked.billed, *masks, support, own_tokens=own)
-        moved = None
-        if overrides is not NO_OVERRIDES or not all_counted(terms):
-            moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
-        inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
-        figures = (asked.billed, truncated[rows], support, own)
-        made = Decisions(result, policy, self.bundle, figures, inputs=inputs)
-        return with_failures(made, rows, intake.errors, batch) if intake.errors else made

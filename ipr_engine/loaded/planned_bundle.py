@@ -23,7 +23,7 @@ from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
-from ipr_engine.errors import EncoderMismatchError, InvalidInputError
+from ipr_engine.errors import EncoderMismatchError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
@@ -139,20 +139,6 @@ class PlannedBundle:
         refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
         second_plan = None if self.second is None else self.second.plan
         self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
-
-    def resolve(self, policy: Policy | None, options: Mapping[str, object] = MappingProxyType({})) -> Policy:
-        """Return the policy that a call's arguments mean, compiled for this bundle."""
-        policies = self.policies
-        if policy is None:
-            return policies.of_options(options)
-        if not isinstance(policy, Policy):
-            raise InvalidInputError(f"policy: expected what engine.policy(...) returns, got {type(policy).__name__}")
-        if options:
-            raise InvalidInputError(f"{', '.join(options)}: give either a policy or its arguments, not both")
-        mine = policy.bundle_hash == self.hash and policy.drift is self.calibrations.drift
-        if mine and (policy.measured is None or policy.measured is policies.measured):
-            return policy
-        return policies.follow(policy)  # a bundle that serves again has a drift flag of its own
 
     def is_second(self, identity: str | None) -> bool:
         """Return whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""

@@ -255,7 +255,7 @@ def test_a_batch_in_one_call_is_what_the_steps_from_python_give_to_the_bit(engin
     prompts = [*random_prompts(rng, count // 2), *["story " * 9000] * (count > 4), *PROMPTS][:count]
     want = by_steps(engine, prompts, policy)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(engine.loaded), "_route_on_gpu", None)
+        patch.setattr(type(engine.loaded.gpu), "route", None)
         got = engine.route_many(prompts, policy)
     for name in (
         "qualities",
