@@ -19,6 +19,7 @@ from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
 from ipr_engine.encoders.tokenizer import WordPieceTokenizer
 from ipr_engine.encoders.transformer import cut_between_words
 from ipr_engine.errors import InvalidInputError
+from tests.support import skips
 from tests.support.graph_stand_in import CONTEXT, GraphDriver, address_of
 
 MODELS, DIM, TOKENS = 3, 8, 16
@@ -219,7 +220,7 @@ def test_an_error_of_the_driver_is_told_and_means_a_failed_device(driver, call, 
     driver.kept.append(made)  # the stand-in's thread writes into the buffers later
     with pytest.raises(RuntimeError, match=f"CUDA driver: the recording of 1 x 16 failed with error {code}$") as failed:
         made.one("why")
-    assert is_device_error(pytest.importorskip("torch"), failed.value)
+    assert is_device_error(pytest.importorskip("torch", reason=skips.GPU), failed.value)
 
 
 def test_work_that_ends_without_answers_is_an_error_and_no_endless_wait(driver):
