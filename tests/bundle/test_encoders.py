@@ -171,7 +171,7 @@ def test_a_tier_that_cannot_serve_says_why(tmp_path, export):
     with pytest.raises(BackendUnavailableError, match=r"tier: .*onnx: the export has no file onnx"):
         Engine.load(folder, tier="onnx")
     with pytest.raises(
-        InvalidInputError, match="tier: expected one of auto, onnx, openvino, torch, tensorrt, got 'warp'"
+        InvalidInputError, match="tier: expected one of auto, onnx, openvino, torch, triton, tensorrt, got 'warp'"
     ):
         Engine.load(folder, tier="warp")
     with pytest.raises(InvalidInputError, match="threads: expected an int >= 1 or None, got 0"):

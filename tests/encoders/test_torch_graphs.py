@@ -248,11 +248,15 @@ def test_passes_collect_every_row_once_in_any_mix(rng):
 
 
 def test_what_an_interrupted_call_enqueued_is_done_before_the_next_one_fills_its_buffers():
-    waited = []
+    done = []
+
+    class Graphs(Counted):
+        def settle(self):
+            done.append("settled")
 
     class Recording:
         def __init__(self, label):
-            self.replay, self.wait = (lambda: None), lambda: waited.append(label)
+            self.replay, self.wait = (lambda: done.append(label)), lambda: None
 
     class Slot:
         def __init__(self, graphs, bucket):
@@ -262,7 +266,7 @@ def test_what_an_interrupted_call_enqueued_is_done_before_the_next_one_fills_its
         if step.begin:
             raise KeyboardInterrupt
 
-    passes = Passes(Counted(), make_buckets(64, (1,)), Slot)
+    passes = Passes(Graphs(), make_buckets(64, (1,)), Slot)
     with pytest.raises(KeyboardInterrupt):
         passes.run([30, 10], interrupt_second, lambda slot, step: None)
-    assert waited == ["1 x 32"]
+    assert done == ["1 x 32", "settled"]
