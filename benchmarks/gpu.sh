@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network; about twelve minutes.
+# Build, measure, test on a machine with a GPU, torch, triton and transformers, without a network. All parts may take half an hour: name some.
 #
 #   benchmarks/gpu.sh ENCODER_DIR [PART ...]      # parts: floor encoder fused host decide last text tests tune
 #                                               # tune_encoder roofs peers sanitize counters; default all
@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 encoder=$1
 shift
+[ -d "$encoder" ] || { echo "ENCODER_DIR: expected a folder, got $encoder"; exit 2; }
 [ $# -ge 1 ] || set -- floor encoder fused host decide last text tests tune tune_encoder roofs peers sanitize counters
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}

@@ -22,10 +22,10 @@ from typing import Any
 from ipr_engine._extras import need
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
+from .compiling import PURPOSE, compile_ahead
 from .cubin import CubinMetadata, write
 from .variant import KernelVariant, LaunchParams, launch_params, options, takes_pdl
 
-PURPOSE = "compiling cubins"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 # A captured graph keeps buffers for everything that a request may bring.
@@ -70,27 +70,12 @@ def compile_kernel(variant: KernelVariant, params: LaunchParams, arch: str) -> A
         raise InvalidInputError(f"arch: expected one of {', '.join(ARCHITECTURES)}, got {arch!r}")
     if variant.pdl and not takes_pdl(arch):
         raise InvalidInputError(f"pdl: expected an architecture from sm_90 on, got {arch}; leave it out")
-    triton = need("triton", PURPOSE, "gpu")
-    if triton.knobs.runtime.interpret:
-        raise BackendUnavailableError(
-            "compiling cubins: this process runs Triton's interpreter; unset TRITON_INTERPRET and start again"
-        )
-    compiler = need("triton.compiler", PURPOSE, "gpu")
-    triton.knobs.compilation.disable_line_info = True  # two thirds of a cubin, of use to a debugger alone
-    backends = need("triton.backends.compiler", PURPOSE, "gpu")
+    need("triton", PURPOSE, "gpu")
     from .decide import decide_kernel
 
-    signature, constants = variant.signature(), variant.constants(params)
-    # Every pointer is a multiple of 16 (run.py checks those of a request): a load may take four floats.
-    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(signature.values()) if kind.startswith("*")}
-    source = compiler.ASTSource(
-        fn=decide_kernel,
-        signature={**signature, **dict.fromkeys(constants, "constexpr")},
-        constexprs=constants,
-        attrs=aligned,
+    return compile_ahead(
+        decide_kernel, variant.signature(), variant.constants(params), arch, options(params, pdl=variant.pdl)
     )
-    target = backends.GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)  # threads a warp
-    return triton.compile(source, target=target, options=options(params, pdl=variant.pdl))
 
 
 def compile_cubin(variant: KernelVariant, params: LaunchParams, arch: str) -> tuple[bytes, CubinMetadata]:

@@ -15,6 +15,7 @@ from ipr_engine.cuda.block import Block, Fields
 from ipr_engine.cuda.buckets import Bucket, fill_rows
 from ipr_engine.cuda.graphs import Graphs, Work, open_graphs
 from ipr_engine.cuda.lost_device import PURPOSE
+from ipr_engine.encoders.export.check import MIN_COSINE_FLOAT16, worst_cosine
 from ipr_engine.encoders.graph_encoder import BATCHES, GraphEncoder
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
@@ -22,10 +23,8 @@ from ipr_engine.encoders.torch import TorchEncoder, pool
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError
 from ipr_engine.kernels.bert import BertLaunch, BertPlan
 from ipr_engine.kernels.plan import StateNorm
-from ipr_engine.kernels.variant import takes_pdl
 
-GATE = 0.9999  # the least cosine to PyTorch's embeddings, as of every tier
-GATE_TOKENS = 64  # of the rows that are compared
+GATE_TOKENS = 64  # of the rows that are compared with PyTorch's at load
 
 
 class TritonEncoder(GraphEncoder):
@@ -56,13 +55,13 @@ class TritonEncoder(GraphEncoder):
             raise BackendUnavailableError(f"tier: 'triton' does not run this model: {reason}; pass tier='torch'")
         super().__init__(eager, graphs, batches)
         self.plan = BertPlan(eager.model, device=graphs.device)
-        self.pdl = self.plan.arch is not None and takes_pdl(self.plan.arch)
+        self.pdl = self.plan.pdl
         self.norm = StateNorm(scale=self.plan.norm_scale, shift=self.plan.norm_shift, eps=self.plan.eps)
         self.cosine = self._least_cosine(eager)
-        if not self.cosine >= GATE:
+        if not self.cosine >= MIN_COSINE_FLOAT16:
             raise EngineMismatchError(
                 f"tier: 'triton' gives embeddings of a cosine of {self.cosine:.6f} to PyTorch's on {graphs.device}, expected "
-                f"{GATE} or more; pass tier='torch'"
+                f"{MIN_COSINE_FLOAT16} or more; pass tier='torch'"
             )
 
     @classmethod
@@ -138,6 +137,4 @@ class TritonEncoder(GraphEncoder):
         with self.graphs.exclusive():
             work()
             got = x.cpu().numpy()
-        want = eager.embed(rows)
-        lengths_of = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
-        return float(((got * want).sum(axis=1) / lengths_of).min())
+        return worst_cosine(got, eager.embed(rows))

@@ -2,7 +2,9 @@
 
 import triton
 import triton.language as tl
-from triton.language.extra import cuda
+from triton.language.extra.cuda import gdc_launch_dependents
+
+from ..handshake import wait_for_earlier_kernels
 
 
 @triton.jit
@@ -13,5 +15,5 @@ def wait_for_earlier(PDL: tl.constexpr):
     earlier kernel read may be written after this line.
     """
     if PDL:
-        cuda.gdc_wait()
-        cuda.gdc_launch_dependents()
+        wait_for_earlier_kernels()
+        gdc_launch_dependents()
