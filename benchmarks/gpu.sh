@@ -91,7 +91,7 @@ for part in "$@"; do
             # shellcheck disable=SC2086
             step tests 180 "$PYTHON" -m pytest -q -p no:cacheprovider $workers tests/encoders/test_torch_graphs.py \
                 tests/encoders/test_torch_capture.py tests/gpu_router/test_router.py tests/gpu_router/test_lost_device.py \
-                tests/encoders/test_triton_graphs.py tests/gpu_router/test_recorded_route.py tests/kernels/test_device.py \
+                tests/encoders/test_triton_graphs.py tests/gpu_router/test_recorded_route.py tests/gpu_router/test_recorded_engine.py tests/kernels/test_device.py \
                 tests/kernels/test_handshake.py tests/kernels/test_pool.py tests/kernels/test_decide.py tests/kernels/test_input.py \
                 tests/kernels/test_cubin.py tests/kernels/bert
         else

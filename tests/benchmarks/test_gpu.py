@@ -80,7 +80,9 @@ def test_a_part_that_is_none_is_told(encoder, tmp_path):
     done = run_parts(encoder, tmp_path / "gpu.jsonl", "speed")
     assert done.returncode == 2
     assert "PART: expected one of floor encoder fused host decide last text" in done.stdout
-    done = run_parts(tmp_path / "nowhere", tmp_path / "gpu.jsonl", "floor")  # device time is short: told before it is used
+    done = run_parts(
+        tmp_path / "nowhere", tmp_path / "gpu.jsonl", "floor"
+    )  # device time is short: told before it is used
     assert done.returncode == 2
     assert f"ENCODER_DIR: expected a folder, got {tmp_path / 'nowhere'}" in done.stdout
 

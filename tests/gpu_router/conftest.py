@@ -36,3 +36,10 @@ def cpu(folder: Path) -> Engine:
     from tests.support.gpu_engines import cpu_engine
 
     return cpu_engine(folder)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    from tests.support.gpu_engines import gpu_engine
+
+    return gpu_engine(folder, batches=(1, 4))

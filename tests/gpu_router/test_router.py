@@ -19,14 +19,12 @@ from ipr_engine.bundle import Bundle, BundleParts, Price, PriceTier, with_prices
 from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.decide.contract import STATUS
 from ipr_engine.errors import InvalidInputError, RowError
-from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.gpu_router.router import GpuRouter
 from ipr_engine.request.route_request import RouteRequest
-from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.bundles import bundle_parts
-from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, random_prompts
+from tests.support.gpu_engines import DEVICE, POLICIES, PROMPTS, cpu_engine, gpu_engine, make_bundle, random_prompts
 from tests.support.path_rows import make_rows, with_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
@@ -34,19 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:Runtim
 # emulated: float32 throughout, sums in another order. On a GPU: float16 states of two layers, heads of weights below 2; twice
 # what the eager tier in float16 on a CPU shows beside float32, over 300 prompts.
 QUALITY = 4e-3 if decide_implementations.ON_DEVICE else 2e-5
-BATCHES = (1, 4)
-POLICIES = [
-    {"tau": 0.0},
-    {"tau": 0.35},
-    {"tau": 1.0},
-    {"tau": 0.4, "rule": "max", "worth": 0.01},
-    {"tau": 0.5, "rule": "fixed"},
-]
-
-
-@pytest.fixture(scope="module")
-def engine(folder):
-    return gpu_engine(folder, batches=BATCHES)
 
 
 def assert_same(got, want):
@@ -170,156 +155,6 @@ def test_what_a_request_asks_for_keeps_out_the_same_candidates(engine, cpu):
         assert (row.model, row.excluded) == (alone.model, alone.excluded)
     image = [{"role": "user", "content": [{"type": "image_url"}]}]
     assert engine.route(image, tau=0.4, billed_tokens=9).model == cpu.route(image, tau=0.4, billed_tokens=9).model
-
-
-def by_steps(engine, prompts, policy):
-    """The decisions by the steps from Python."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.loaded.gpu, "recorded", None)
-        return engine.route_many(prompts, policy)
-
-
-def in_one_call(engine, prompt, policy):
-    """The decision of one prompt by the C++ call, and by the steps from Python."""
-    [walked] = by_steps(engine, [prompt], policy)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(engine.loaded), "walk", None)
-        return engine.route(prompt, policy), walked
-
-
-def assert_equal_bits(got, want):
-    assert got.to_dict() == want.to_dict()
-    for name in ("qualities", "tokens_out", "costs_usd", "own_tokens"):
-        ours, theirs = getattr(got, name), getattr(want, name)
-        assert np.array_equal(ours, theirs, equal_nan=ours is not None), name
-    assert (got.truncated, got.billed_tokens, got.support) == (want.truncated, want.billed_tokens, want.support)
-
-
-@pytest.mark.parametrize("terms", POLICIES, ids=str)
-def test_one_prompt_in_one_call_is_what_the_walk_gives_to_the_bit(engine, rng, terms):
-    policy = engine.policy(**terms)
-    for prompt in [*PROMPTS, *random_prompts(rng, 3), "why " * 300]:
-        assert_equal_bits(*in_one_call(engine, prompt, policy))
-
-
-def test_one_request_in_one_call_is_what_the_walk_gives_to_the_bit(engine):
-    user = {"role": "user", "content": "what is the story"}
-    policy = engine.policy(tau=0.4)
-    for request in (
-        {"messages": [{"role": "system", "content": "be brief and kind"}, user]},
-        {"messages": [user], "tools": [{"name": "add"}]},
-        {"messages": [user], "max_tokens": 7000},
-    ):
-        got, want = in_one_call(engine, request, policy)
-        assert_equal_bits(got, want)
-        assert got.excluded == want.excluded
-
-
-def test_support_of_one_prompt_in_one_call_sends_it_where_the_policy_says(export, tmp_path):
-    folder = make_bundle(tmp_path, export, support=True)
-    engine = gpu_engine(folder, batches=(1,))
-    policy = engine.policy(tau=0.3, min_support=1.0, unsupported="cheapest")
-    for prompt in PROMPTS:
-        got, want = in_one_call(engine, prompt, policy)
-        assert_equal_bits(got, want)
-        assert got.cause == "unsupported"
-
-
-def test_own_tokens_of_one_request_in_one_call_are_those_of_the_walk(export, tmp_path):
-    engine = gpu_engine(make_bundle(tmp_path, export, models=5, tokenizer=shipped_profile("claude_2")), batches=(1,))
-    policy = engine.policy(tau=0.3)
-    chat = [{"role": "system", "content": "Почему небо голубое? " * 6}, {"role": "user", "content": "why 8080"}]
-    for request in ("what is the story", {"messages": chat, "tools": [{"name": "add"}]}):
-        got, want = in_one_call(engine, request, policy)
-        assert got.own_tokens is not None
-        assert_equal_bits(got, want)
-
-
-def test_limits_windows_and_several_answers_pass_a_second_time_in_the_one_call(engine):
-    policy = engine.policy(tau=0.2)
-    user = {"role": "user", "content": "what is the story"}
-    for request in (
-        {"messages": [user], "max_tokens": 3},
-        {"messages": [user], "n": 3},
-        {"messages": [user], "max_tokens": 9000, "tools": [{"name": "add"}]},
-        "story " * 9000,
-    ):
-        got, want = in_one_call(engine, request, policy)
-        assert_equal_bits(got, want)
-        assert got.excluded == want.excluded
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 5, 11])
-def test_a_batch_in_one_call_is_what_the_steps_from_python_give_to_the_bit(engine, rng, count):
-    policy = engine.policy(tau=0.35, worth=0.002)
-    prompts = [*random_prompts(rng, count // 2), *["story " * 9000] * (count > 4), *PROMPTS][:count]
-    want = by_steps(engine, prompts, policy)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(engine.loaded.gpu), "route", None)
-        got = engine.route_many(prompts, policy)
-    for name in (
-        "qualities",
-        "tokens_out",
-        "costs_usd",
-        "threshold",
-        "gap",
-        "index",
-        "status",
-        "cause",
-        "billed_tokens",
-        "truncated",
-    ):
-        np.testing.assert_array_equal(getattr(got, name), getattr(want, name), err_msg=name)
-
-
-def test_a_prompt_without_a_token_is_an_error_in_the_same_words(engine, cpu):
-    policy, there = engine.policy(tau=0.2), cpu.policy(tau=0.2)
-    for bad in ("", " ", "\ud800", ["why", " "], ["why", "\ud800"]):
-        with pytest.raises(InvalidInputError) as ours:
-            engine.route_many(bad, policy) if isinstance(bad, list) else engine.route(bad, policy)
-        with pytest.raises(InvalidInputError) as theirs:
-            cpu.route_many(bad, there) if isinstance(bad, list) else cpu.route(bad, there)
-        assert str(ours.value) == str(theirs.value)
-    kept = engine.route_many(["why", " ", "how"], policy, on_error="status")
-    assert [row.status for row in kept] == ["ok", "invalid_input", "ok"]
-
-
-@pytest.mark.parametrize("where", ["one text", "beside the text"])
-def test_a_long_text_is_not_tokenized_while_others_wait_for_the_device(engine, monkeypatch, where):
-    policy, text = engine.policy(tau=0.2), "why " * 17_000
-    chat = [{"role": "system", "content": text}, {"role": "user", "content": "why"}]
-    engine.route("why", policy)
-    read, held = engine.loaded.gpu.stream.read, []
-    turn = engine.loaded.gpu.router.passes.graphs.turn
-    monkeypatch.setattr(engine.loaded.gpu.stream, "read", lambda texts: held.append(turn.locked()) or read(texts))
-    assert engine.route(text if where == "one text" else chat, policy).billed_tokens >= 17_000
-    assert held == [False]
-
-
-def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_log_says_so(engine, monkeypatch, caplog):
-    plan, loaded = engine.loaded.gpu, engine.loaded
-
-    def missing():
-        raise OSError("libcuda.so.1: cannot open shared object file")
-
-    monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
-    assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
-    assert "libcuda.so.1: cannot open shared object file; they are replayed from Python" in caplog.text
-
-
-def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):
-    policy, walked = engine.policy(tau=0.2), []
-    engine.route("why", policy)
-    steps = type(engine.loaded.gpu).route
-    monkeypatch.setattr(type(engine.loaded.gpu), "route", lambda *given: walked.append(1) or steps(*given))
-    engine.route("why", policy)
-    assert not walked
-    profiling.enable("profiler")
-    try:
-        engine.route("why", policy)
-    finally:
-        profiling.disable()
-    assert walked
 
 
 @pytest.mark.parametrize("given", [np.nan, np.inf, 1e5])

@@ -21,6 +21,13 @@ from tests.support.transformer_folders import import_torch, make_bare_transforme
 
 DEVICE = "cuda" if decide_implementations.ON_DEVICE else "emulated"
 PROMPTS = ["what is the story", "why", "Write Python code, and prove it. " * 3, "how to explain in " * 9, "to prove"]
+POLICIES = [
+    {"tau": 0.0},
+    {"tau": 0.35},
+    {"tau": 1.0},
+    {"tau": 0.4, "rule": "max", "worth": 0.01},
+    {"tau": 0.5, "rule": "fixed"},
+]
 
 
 def make_export(folder: Path, **config: Any) -> Path:
