@@ -53,7 +53,7 @@ _KEYS = frozenset(
 # Of schema 3, only where there are any; a brief record's are sealed with its figures.
 _PRIVATE = ("own_tokens", "cached_tokens")
 # Of schema 3, only where they say something.
-_MORE = frozenset((*_PRIVATE, "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded"))
+_MORE = frozenset((*_PRIVATE, "encoder_tier", "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded"))
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -73,6 +73,8 @@ class Record:
         bundle, encoder, heads, prices: hashes of bundle.json, the identity of the encoder, hashes of the heads' weights and of the
             price file.
         isa: the instruction set that decided.
+        encoder_tier: what ran the transformer (`Encoder.tier`), which tier "auto" may have chosen by timing; None of a table, where the
+            embedding was given, and in lines of builds that did not keep it.
         own_tokens: (models,) float32, input tokens by each candidate's own count; None where no candidate names its tokenizer and
             the caller told none, and with a brief record's figures.
         tokenizers: of each candidate, which profile counts its own tokens (`TokenProfile.key`), None for none; None of a bundle
@@ -114,6 +116,7 @@ class Record:
     bill_given: bool = False
     tokens_in_given: tuple[int, ...] = ()
     degraded: str | None = None
+    encoder_tier: str | None = None
     x: Float32s | None = None
     brief: bool = False
     withheld: bool = False
@@ -216,6 +219,7 @@ class Record:
         return {
             **body,
             **({} if self.brief else self._private()),
+            **({} if self.encoder_tier is None else {"encoder_tier": self.encoder_tier}),
             **({} if self.tokenizers is None else {"tokenizers": list(self.tokenizers)}),
             **({} if self.centroids is None else {"centroids": self.centroids}),
             **({"bill_given": True} if self.bill_given else {}),

@@ -32,6 +32,7 @@ UNPREDICTED = "candidate"  # the fallback that predicts nothing: what it answers
 DEGRADED = ("static", UNPREDICTED)
 HASH, ISA = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9_]{1,16}")
 _HEX_16 = re.compile(r"[0-9a-f]{16}")
+_TIERS = re.compile(r"[a-z0-9_]{1,16}(\+[a-z0-9_]{1,16})*")
 _PROFILE = re.compile(r".+:[0-9a-f]{12}")
 
 
@@ -118,8 +119,11 @@ def parse_sealed(document: Any) -> Sealed | None:
 
 
 def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
-    """Return what counted a line's own tokens and measured its support, where the line says so."""
+    """Return what ran the encoder, counted a line's own tokens and measured its support, where the line says so."""
     made: dict[str, Any] = {}
+    if "encoder_tier" in document:
+        require(is_form(_TIERS, document["encoder_tier"]), "encoder_tier", document["encoder_tier"])
+        made["encoder_tier"] = document["encoder_tier"]
     if "tokenizers" in document:
         keys = document["tokenizers"]
         reported = isinstance(keys, list) and len(keys) == models

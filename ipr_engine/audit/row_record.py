@@ -82,6 +82,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
             heads=decisions[row].heads.sha256,
             prices=bundle.prices_sha256,
             isa=loaded.plan.isa,
+            encoder_tier=None if made_on.texts is None else (loaded if deciding is None else deciding).encoder.tier,
             outcome=outcome,
             needs=None if encoded.needs is None else encoded.needs[row],
             own_tokens=None if decisions.own_tokens is None else decisions.own_tokens[row],

@@ -173,7 +173,7 @@ class _Reporting:
     def __init__(self, encoder: Encoder, progress: Callable[[str], None]) -> None:
         self._encoder, self._progress = encoder, progress
         self.dim, self.max_tokens = encoder.dim, encoder.max_tokens
-        self.identity, self.summary = encoder.identity, encoder.summary
+        self.identity, self.summary, self.tier = encoder.identity, encoder.summary, encoder.tier
         self._done, self._reported = 0, time.monotonic()
 
     def encode(self, prompts: Sequence[str]) -> Encoded:

@@ -74,6 +74,14 @@ class Encoder(Protocol):
         ...
 
     @property
+    def tier(self) -> str | None:
+        """The tier that runs a transformer (`encoders.tiers`), those of parts joined by "+"; None where nothing but a table is read.
+
+        A record tells it: tiers of one identity differ in the last bits of x.
+        """
+        ...
+
+    @property
     def native(self) -> NativeStatic | None:
         """The C++ object that encodes text on its own, so that one call routes; None for a tier that needs Python."""
         ...

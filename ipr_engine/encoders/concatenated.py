@@ -17,7 +17,7 @@ class ConcatenatedEncoder:
     Attributes:
         encoders: the parts, in the order of their columns.
         dim: the sum of theirs. max_tokens: the largest of theirs; `truncated` says that at least one part left some out.
-        identity: sha256 over the parts' identities, in order.
+        identity: sha256 over the parts' identities, in order. tier: of its transformers.
         native: None: each part is called from Python.
     """
 
@@ -30,6 +30,7 @@ class ConcatenatedEncoder:
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
+        self.tier = "+".join(encoder.tier for encoder in encoders if encoder.tier is not None) or None
 
     @property
     def summary(self) -> str:

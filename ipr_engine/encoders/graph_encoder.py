@@ -36,7 +36,6 @@ class GraphEncoder(TransformerEncoder):
         copies_in, norm, pdl: as of StateEncoder.
     """
 
-    tier = ""
     copies_in = False
     norm: Any = None
     pdl = False

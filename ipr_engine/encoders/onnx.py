@@ -35,6 +35,8 @@ class OnnxEncoder(TransformerEncoder):
         bytes_planned: of the buffers the encoder itself keeps; ONNX Runtime's arena comes on top.
     """
 
+    tier = "onnx"
+
     def __init__(
         self,
         export: Export,

@@ -42,6 +42,8 @@ class OpenVinoEncoder(TransformerEncoder):
         threads: of OpenVINO. bytes_planned: of the buffers the encoder itself keeps; OpenVINO's own come on top.
     """
 
+    tier = "openvino"
+
     def __init__(
         self,
         export: Export,

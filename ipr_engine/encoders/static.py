@@ -38,7 +38,10 @@ class StaticEncoder:
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         isa: the instruction set in use, "scalar", "avx2" or "avx512"; all give the same bits.
         native: the C++ object that encodes text on its own, None when tokenizer.kind is "tokenizers".
+        tier: None: there is one way to read a table.
     """
+
+    tier = None
 
     def __init__(
         self,

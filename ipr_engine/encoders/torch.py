@@ -40,6 +40,8 @@ class TorchEncoder(TransformerEncoder):
             embeddings are further from float32's than a cosine of 0.9999.
     """
 
+    tier = "torch"
+
     def __init__(
         self,
         model: Any,

@@ -27,10 +27,11 @@ class TransformerEncoder:
         batch: the most prompts that pass through it together; they are taken in the order of their length.
         identity: names the model, not the tier.
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
-        native: None: these tiers need Python.
+        tier: its name in encoders.tiers. native: None: these tiers need Python.
         chosen: how tier "auto" came to this one, where it measured; a part of `summary`.
     """
 
+    tier: str
     native = None
     chosen: str | None = None
     dim: int

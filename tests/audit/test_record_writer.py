@@ -145,3 +145,18 @@ def test_a_degraded_line_is_read_as_it_was_written_and_no_other_form_of_it(engin
             Record.from_line(changed(lines[0], **wrong))
     read = Record.from_line(changed(lines[0], decision=nothing, degraded="candidate"))
     assert (read.degraded, read.outcome.cause, read.brief, read.withheld) == ("candidate", "deadline", False, True)
+
+
+def test_the_tier_of_a_line_is_read_as_it_was_written_and_no_other_form_of_it(engine):
+    lines = []
+    engine.recorder(lines.append).route(PROMPT, tau=0.2)
+    assert b"encoder_tier" not in lines[0]  # there is one way to read a table
+    for tier in ("onnx", "onnx+openvino"):
+        line = replace(Record.from_line(lines[0]), encoder_tier=tier).to_line()
+        assert Record.from_line(line).encoder_tier == tier
+        assert Record.from_line(line).to_line() == line
+        [replayed] = replay([line], engine)
+        assert (replayed.differences, replayed.refused) == ((), None)
+    for wrong in (None, "", 1, "onnx+", "an onnx", "x" * 17):
+        with pytest.raises(RecordError, match="encoder_tier"):
+            Record.from_line(changed(lines[0], encoder_tier=wrong))

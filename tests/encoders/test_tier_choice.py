@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.audit.record import Record
+from ipr_engine.audit.replay import replay
 from ipr_engine.encoders import tier_choice
 from ipr_engine.encoders.export import export_encoder
 from ipr_engine.encoders.registry import open_encoder
@@ -207,3 +209,20 @@ def test_an_engine_says_what_auto_took_and_ipr_info_does_too(export, tmp_path, c
     assert ", wordpiece tokenizer, auto took " in told
     assert main(["info", "--bundle", str(bundle), "--threads", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["engine"] == told
+
+
+def test_a_record_tells_which_tier_embedded_the_prompt(export, tmp_path):
+    if find_spec("openvino") is None:
+        pytest.skip(skips.OPENVINO)
+    bundle, told = with_heads_on(export.bundle_source("transformer"), tmp_path), []
+    for tier in TIERS:
+        choice = TierChoice(tier=tier, ms={"onnx": 2, "openvino": 1}, tokens=48)
+        file = choice_file(export, TIERS, 1, None)
+        file.unlink(missing_ok=True)
+        keep_choice(file, choice, TIERS)
+        engine = Engine.load(bundle, threads=1)
+        recorder = engine.recorder(told.append)
+        recorder.route("what is the story", tau=0.2)
+        recorder.decide(engine.encode(["what is the story"]), tau=0.2)
+    assert [Record.from_line(line).encoder_tier for line in told] == ["onnx", None, "openvino", None]
+    assert [replayed.differences for replayed in replay(told, engine)] == [()] * 4

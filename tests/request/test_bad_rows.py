@@ -126,7 +126,7 @@ def test_encoding_goes_on_and_deciding_tells(engine):
 class Blames:
     """An encoder that refuses one word, naming no row in a way to rely on."""
 
-    native = None
+    native = tier = None
 
     def __init__(self, inner):
         self._inner = inner

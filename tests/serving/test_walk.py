@@ -16,12 +16,8 @@ class RememberingEncoder:
     native = None
 
     def __init__(self, inner):
-        self.dim, self.max_tokens, self.identity, self.summary = (
-            inner.dim,
-            inner.max_tokens,
-            inner.identity,
-            "remembering",
-        )
+        self.dim, self.max_tokens, self.identity = inner.dim, inner.max_tokens, inner.identity
+        self.summary, self.tier = "remembering", inner.tier
         self._inner = inner
         self._rows = {text: inner.encode([text]) for text in PROMPTS}
         self._counts = {text: inner.count_tokens(text) for text in PROMPTS}

@@ -38,7 +38,7 @@ class QueuedEncoder:
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
         self.dim, self.max_tokens, self.identity = inner.dim, inner.max_tokens, inner.identity
-        self.summary = "queued"
+        self.summary, self.tier = "queued", inner.tier
         self.batches: list[list[str]] = []
         self.on_encode: Callable[[list[str]], object] | None = None
 

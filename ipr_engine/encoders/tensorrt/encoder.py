@@ -41,6 +41,8 @@ class TensorRtEncoder(TransformerEncoder):
         cosine: the smallest of the gate.
     """
 
+    tier = "tensorrt"
+
     def __init__(self, order: EngineOrder, engine: EngineFile, device: Device, *, path: Path, origin: str) -> None:
         """Load an engine that was made for an order.
 
