@@ -122,7 +122,7 @@ def test_the_first_kernel_copies_the_request_and_reads_the_ids_in_it():
     source[at] = torch.tensor(lengths, dtype=torch.int32)
     target = torch.full((size,), -1, dtype=torch.int32, device=DEVICE)
     ids = source[: batch * tokens].view(batch, tokens)
-    launch = BertLaunch(plan_of(model), ids, target[at], batch, tokens, source, target)
+    launch = BertLaunch(plan_of(model), ids, target[at], batch, tokens, copy=(source, target))
     found = launch()
     assert bool((target.cpu() == source).all())
     assert found.cpu().numpy().tobytes() == run(model, lengths).tobytes()
