@@ -13,6 +13,7 @@ from ipr_engine._extras import pip_extra
 from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
 from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.heeded import warn_by_tier
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TIMED, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
@@ -113,6 +114,7 @@ def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | 
         raise BackendUnavailableError(
             f"tier: {options.tier!r} needs an export of {folder}; make one with ipr export-encoder"
         )
+    warn_by_tier(options, FOLDER_TIER, spec.name or folder.name)
     tier = cast(FolderTier, _tier_class(FOLDER_TIER, options.device))
     return tier.open_folder(folder, options, **asked, max_tokens=spec.max_tokens, dtype=spec.dtype or "float32")
 
@@ -151,6 +153,7 @@ def open_export(
 
     tiers = _tiers_for(export, options, dtype)
     if len(tiers) == 1:
+        warn_by_tier(options, tiers[0], export.name)
         return open_tier(tiers[0])
     from ipr_engine.encoders.tier_choice import open_fastest
 
@@ -258,21 +261,28 @@ def open_encoder(
     if dtype is not None:
         raise InvalidInputError(f"dtype: {folder} is no export; expected None, got {dtype!r}")
     if not is_model2vec(folder):
-        if tier not in ("auto", FOLDER_TIER):
-            raise InvalidInputError(
-                f"tier: {folder} is a transformers folder, which the torch tier runs; for {tier!r} export it first "
-                "(ipr export-encoder)"
-            )
+        refuse_folder_options(folder, options)
         runs = cast(FolderTier, _tier_class(FOLDER_TIER, device))
         return runs.open_folder(folder, options, pooling=pooling, **limit)
-    if pooling is not None or device != "cpu" or tier != "auto":
-        raise InvalidInputError(
-            f"pooling, device, tier: {folder} holds a model2vec table, which is averaged on the CPU; "
-            f"expected None, 'cpu' and 'auto', got {pooling!r}, {device!r} and {tier!r}"
-        )
+    asked = {"pooling": (pooling, None), "device": (device, "cpu"), "tier": (tier, "auto"), "threads": (threads, None)}
+    for name, (value, default) in asked.items():
+        if value != default:
+            raise InvalidInputError(
+                f"{name}: {folder} holds a model2vec table, which is averaged on the CPU; expected {default!r}, got {value!r}"
+            )
     from ipr_engine.encoders.static import StaticEncoder
 
     return StaticEncoder.from_folder(folder, **limit)
+
+
+def refuse_folder_options(folder: Path, options: LoadOptions) -> None:
+    """Raise InvalidInputError for options that a transformers folder, which FOLDER_TIER runs, does not heed."""
+    for name, value, default in (("tier", options.tier, "auto"), ("threads", options.threads, None)):
+        if value not in (default, FOLDER_TIER):
+            raise InvalidInputError(
+                f"{name}: {folder} is a transformers folder, which the {FOLDER_TIER} tier runs; for {value!r} export it first "
+                "(ipr export-encoder)"
+            )
 
 
 def is_model2vec(folder: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from threading import Lock
 from typing import TypeVar, Unpack
 
@@ -14,6 +13,7 @@ from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.heeded import warn_of_unheeded
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import DeviceLostError, EncoderMismatchError, InvalidInputError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
@@ -47,6 +47,7 @@ class BundleHolder:
         refuse_unknown("Engine.__init__", options, LoadOptions)
         self.options = LoadOptions(**options)
         self.loaded = LoadedBundle(bundle, options=self.options)  # a call reads this once; swap replaces it
+        warn_of_unheeded(bundle, self.options)
         self._swapping = Lock()
         self._swaps = 0
 
@@ -91,9 +92,7 @@ class BundleHolder:
         if cpu_fallback is None:
             raise error
         with self._swapping:
-            self.options = replace(
-                self.options, device="cpu", tier="auto", fallback=None
-            )  # later swaps are planned for the CPU
+            self.options = self.options.for_cpu()  # later swaps are planned for the CPU
             if self.loaded is loaded:  # another thread may have failed over, or swapped, first
                 self.loaded = cpu_fallback
                 from logging import getLogger  # slow to import, and needed once a device is lost

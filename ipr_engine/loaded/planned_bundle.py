@@ -129,10 +129,8 @@ class PlannedBundle:
             record_graphs(self.encoders_at_hand().values())
         self.cpu_fallback: Self | None = None
         if options.fallback is not None:
-            on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
-            self.cpu_fallback = type(self)(
-                bundle, options=on_cpu, before=None if before is None else before.cpu_fallback
-            )
+            kept_on_cpu = None if before is None else before.cpu_fallback
+            self.cpu_fallback = type(self)(bundle, options=options.for_cpu(), before=kept_on_cpu)
         self.calibrations = Calibrations(bundle)
         self.share_drift(self.calibrations.drift)
         # what `Engine.update_performance` gave holds across swaps, before what a bundle says
