@@ -15,6 +15,7 @@ from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.heeded import warn_by_tier
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.same_model import same_model
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TIMED, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
@@ -58,7 +59,8 @@ def make_encoder(bundle: BundleSpec, id: str, options: LoadOptions | None = None
     if encoder.identity != spec.identity or encoder.dim != spec.dim:
         raise EncoderMismatchError(
             f"encoder {spec.id!r}: expected identity {spec.identity[:12]} of {spec.dim} dimensions, got "
-            f"{encoder.identity[:12]} of {encoder.dim}; a file changed after the bundle was verified: load it again"
+            f"{encoder.identity[:12]} of {encoder.dim}{same_model([encoder], spec.identity)}; a file changed after the bundle was "
+            "verified: load it again"
         )
     return encoder
 
@@ -77,17 +79,22 @@ def _transformer(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) ->
 
     if spec.files:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
+    looked = []
     for folder in options.encoder_folders:
+        looked.append(str(folder))
         if is_export(folder):
             export = read_export(folder)
             has_it = spec.dtype != "int8" or "onnx_int8" in export.files
+            if not has_it and export.name == spec.name:
+                looked[-1] += ", which has no int8 graph: ipr export-encoder --int8 writes one"
             if has_it and export.identity(spec.max_tokens, dtype=spec.dtype) == spec.identity:
                 return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
         elif (found := _folder(Path(folder), spec, options)) is not None:
             return found
-    searched = ", ".join(map(str, options.encoder_folders)) or "none was given"
+    searched = "; ".join(looked) or "none was given"
+    form = f"{spec.dtype or 'float32'}, max_tokens {spec.max_tokens}"
     raise BundleNotFoundError(
-        f"encoder {spec.id!r}: the bundle references {spec.name!r} (revision {spec.revision or 'not stated'}) and does not "
+        f"encoder {spec.id!r}: the bundle references {spec.name!r} ({form}, revision {spec.revision or 'not stated'}) and does not "
         f"contain it; pass the folder of its export as encoder_folders=... (looked in: {searched})"
     )
 

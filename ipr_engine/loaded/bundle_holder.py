@@ -208,18 +208,21 @@ def successor(
         InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
     """
     heads = bundle.quality_heads
-    identity = bundle.encoder(heads.encoder).identity
+    spec = bundle.encoder(heads.encoder)
+    identity = spec.identity
     if identity != serving.encoder_identity and not allow_other_encoder:
         raise EncoderMismatchError(
             f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
-            f"{serving.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
+            f"{serving.encoder_identity[:12]}{serving.same_model(identity, spec.files.get('onnx_int8'))}; kept embeddings would not "
+            "fit, pass allow_other_encoder=True if none are kept"
         )
     again = bundle.escalation_heads
     then = None if again is None else bundle.encoder(again.encoder).identity
     if serving.second is not None and then != serving.second.identity and not allow_other_encoder:
+        same = "" if then is None else serving.same_model(then)
         raise EncoderMismatchError(
             f"bundle: the second heads of {bundle.hash[:12]} read encoder {then[:12] if then else 'none: it has none'}, those "
-            f"that serve read {serving.second.identity[:12]}; pass allow_other_encoder=True if none of its embeddings are kept"
+            f"that serve read {serving.second.identity[:12]}{same}; pass allow_other_encoder=True if none of its embeddings are kept"
         )
     missing = sorted(set(serving.bundle.names) - set(bundle.names))
     if missing and not allow_fewer_candidates:
