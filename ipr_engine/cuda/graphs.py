@@ -39,7 +39,11 @@ class Recording(Protocol):
         """What C++ replays; None where torch gives no graph's address."""
 
     def replay(self) -> None:
-        """Enqueue the work behind all earlier replays."""
+        """Enqueue the work behind all earlier replays.
+
+        Raises:
+            OutOfDeviceMemoryError: it was not launched; later work may be.
+        """
 
     def wait(self) -> None:
         """Wait until the last replay of this work, and all before it, are done."""
@@ -295,7 +299,7 @@ class CudaGraphs(_InTurns):
                     graph, pool=self._pool, stream=self.side_stream, capture_error_mode="thread_local"
                 ):
                     work()
-                recording = _CudaRecording(torch, graph, self._stream, work)
+                recording = _CudaRecording(torch, graph, self._stream, work, label)
                 recording.replay()  # the first launch uploads the graph
                 recording.wait()
             except RuntimeError as error:
@@ -311,7 +315,7 @@ class CudaGraphs(_InTurns):
         reason = ""
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, OutOfDeviceMemoryError) as error:
             if not ran_out(torch, error):
                 raise
             reason = f"{free / 2**20:.0f} MiB were free"
@@ -338,14 +342,23 @@ class _CudaRecording:
     others, and a replay would overwrite those.
     """
 
-    def __init__(self, torch: Any, graph: Any, stream: Any, work: Work) -> None:
+    def __init__(self, torch: Any, graph: Any, stream: Any, work: Work, label: str) -> None:
+        self._torch, self._label = torch, label
         self._graph, self._stream, self._done, self._work = graph, stream, torch.cuda.Event(), work
         self.wait = self._done.synchronize
         address = getattr(graph, "raw_cuda_graph_exec", None)  # torch 2.9 and later
         self.native: int | None = None if address is None else int(address())
 
     def replay(self) -> None:
-        self._graph.replay()  # in the current stream: that of `exclusive`
+        try:
+            self._graph.replay()  # in the current stream: that of `exclusive`
+        except RuntimeError as error:
+            if not ran_out(self._torch, error):
+                raise
+            raise OutOfDeviceMemoryError(
+                f"bucket {self._label}: out of memory on the device when its recording was launched; the engine goes on: free memory "
+                "of the device, or use smaller or fewer batches"
+            ) from error
         self._done.record(self._stream)
 
 

@@ -31,6 +31,11 @@ struct BackendUnavailable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A device's memory ran out in one call; it goes on. -> OutOfDeviceMemoryError
+struct OutOfDeviceMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Throws Error with the parts written one after another as its message. A part is anything that a stream takes; floats
 // are told in the stream's six digits.
 //
