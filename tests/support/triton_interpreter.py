@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 
 def choose() -> None:
     """Choose the interpreter, unless triton is imported already; let it set up less, and mend it where its version needs that."""
@@ -73,8 +75,10 @@ def dots_in_order() -> Iterator[None]:
 
     def in_order(self: Any, a: Any, b: Any, d: Any, *_: Any) -> Any:
         sums = d.data.copy()  # (rows, cols), of the type of the sums
-        for k in range(a.data.shape[1]):
-            sums += a.data[:, k, None].astype(sums.dtype) * b.data[None, k].astype(sums.dtype)
+        left = np.ascontiguousarray(a.data.T, dtype=sums.dtype)[:, :, None]  # (depth, rows, 1)
+        right, products = np.ascontiguousarray(b.data, dtype=sums.dtype), np.empty_like(sums)
+        for column, row in zip(left, right, strict=True):
+            sums += np.multiply(column, row, out=products)
         return interpreter.TensorHandle(sums, d.dtype.scalar)
 
     builder.create_dot = in_order
