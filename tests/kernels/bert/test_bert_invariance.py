@@ -57,7 +57,7 @@ def test_a_row_does_not_depend_on_its_batch(table, batch, at):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dim", "head", "table"), [(384, 32, "few"), (384, 32, "many"), (768, 64, "some")])
 def test_rows_of_the_usual_widths_depend_on_neither(table, dim, head):
-    model = make_bert(dim, head, 1, 2 * dim)
+    model = make_bert(dim, head, 1, dim)
     assert bits(model, 17, table, 32, 2, 1) == bits(model, 17, table, 17)
 
 
