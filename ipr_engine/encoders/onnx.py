@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._extras import need
-from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line
+from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line, import_onnxruntime
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -225,7 +224,7 @@ def _role(export: Export, precision: str, provider: str) -> str:
 
 def _open_session(path: Path, provider: str, threads: int, asked: str) -> Any:
     """Open a graph on exactly the provider that was asked for; `asked` says how, for an error."""
-    runtime = need("onnxruntime", _PURPOSE, "onnx")
+    runtime = import_onnxruntime(_PURPOSE, "onnx")
     name = PROVIDERS[provider]
     if name not in runtime.get_available_providers():
         raise BackendUnavailableError(

@@ -16,7 +16,13 @@ from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, m
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
-FITS = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "initializer_range": 0.1}
+FITS = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 128,
+    "initializer_range": 0.1,
+}
 QUALITY = 4e-3  # of float16 states, as tests/gpu_router states it for a GPU
 
 
@@ -100,7 +106,7 @@ def test_a_pass_of_six_layers_is_26_kernels_and_nothing_of_torchs(tmp_path):
     from triton.runtime.interpreter import InterpretedFunction
 
     encoder = TritonEncoder.from_export(
-        make_export(tmp_path, **FITS, num_hidden_layers=6), device=DEVICE, max_tokens=16, batches=(1,)
+        make_export(tmp_path, **(FITS | {"num_hidden_layers": 6})), device=DEVICE, max_tokens=16, batches=(1,)
     )
     heads = make_heads(np.random.default_rng(0), 11, 64, hidden=8)
     plan = GpuPlan(heads, device=encoder.graphs.device, policies=1)
