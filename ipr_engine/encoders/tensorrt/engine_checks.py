@@ -143,6 +143,7 @@ def require_cosines(
     if not cosines[worst] >= min_cosine:
         raise EngineMismatchError(
             f"{where}: expected a cosine of at least {min_cosine} with the float32 model, got {cosines[worst]:.6f} at row "
-            f"{worst} of the sample; the engine is refused: use precision='float32', or report the model"
+            f"{worst} of the sample; the engine is refused: use tier='torch', or TensorRtEncoder with precision='float32', or report "
+            "the model"
         )
     return float(cosines[worst])
