@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 
 from tests.support import skips, triton_interpreter
-from tests.support.bert_models import ON_DEVICE, TABLES, make_bert, make_ids, make_launch, torch
+from tests.support.bert_models import ON_DEVICE, TABLES, make_bert, make_ids, make_launch, run, torch
 
 BUCKETS = (16, 32, 64, 128, 256, 512)
 OTHERS = (7, 64, 90, 1)
@@ -59,6 +60,18 @@ def test_a_row_does_not_depend_on_its_batch(table, batch, at):
 def test_rows_of_the_usual_widths_depend_on_neither(table, dim, head):
     model = make_bert(dim, head, 1, 2 * dim)
     assert bits(model, 17, table, 32, 2, 1) == bits(model, 17, table, 17)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_empty_row_is_finite_and_changes_no_other(table):
+    model = make_bert()
+    lengths = (3, 0, 20)
+    found = run(model, lengths, 20, TABLES[table])
+    assert np.isfinite(found).all()
+    ids = make_ids(lengths, 20)
+    for row in (0, 2):
+        alone = make_launch(model, ids[row : row + 1].clone(), lengths[row : row + 1], TABLES[table])().cpu().numpy()
+        assert found[row, : lengths[row]].tobytes() == alone[0, : lengths[row]].tobytes()
 
 
 @pytest.mark.skipif(ON_DEVICE, reason=f"{skips.HARDWARE} the interpreter: on a GPU the tables take other instructions")

@@ -77,18 +77,6 @@ def test_minilm_keeps_the_gate(lengths):
     check(model, lengths)
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_an_empty_row_is_finite_and_changes_no_other(table):
-    model = make_bert()
-    lengths = (3, 0, 20)
-    found = run(model, lengths, 20, TABLES[table])
-    assert np.isfinite(found).all()
-    ids = make_ids(lengths, 20)
-    for row in (0, 2):
-        alone = make_launch(model, ids[row : row + 1].clone(), lengths[row : row + 1], TABLES[table])().cpu().numpy()
-        assert found[row, : lengths[row]].tobytes() == alone[0, : lengths[row]].tobytes()
-
-
 def test_ids_and_lengths_that_nobody_filled_are_harmless():
     model = make_bert()
     ids = make_ids((6, 6), 6)
