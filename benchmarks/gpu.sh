@@ -8,7 +8,8 @@
 # later part fails or is stopped. Own figures come first; peers free memory under our graphs and come late.
 # From the environment: PYTHON (default python3); IPR_RESULTS, a file, or a folder that gets gpu.jsonl and gpu.log (default
 # benchmarks/results/gpu.jsonl, and no log; empty records nothing); IPR_DEVICE=cpu takes every step on a CPU, quickly.
-# ENCODER_DIR: an export or a sentence-transformers folder; benchmarks.gpu.pack makes one in float16 and a tree to carry.
+# ENCODER_DIR: an export or a sentence-transformers folder, or one of transformers alone with IPR_POOLING=mean, cls or last, as the
+# model was trained; benchmarks.gpu.pack makes one in float16 and a tree to carry.
 set -u
 cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -16,6 +17,11 @@ encoder=$1
 shift
 [ -d "$encoder" ] || { echo "ENCODER_DIR: expected a folder, got $encoder"; exit 2; }
 [ $# -ge 1 ] || set -- floor encoder fused host decide last text tests tune tune_encoder roofs peers sanitize counters
+IPR_POOLING=${IPR_POOLING:-}
+case $IPR_POOLING in
+'' | mean | cls | last) ;;
+*) echo "IPR_POOLING: expected mean, cls or last, got $IPR_POOLING" && exit 2 ;;
+esac
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
 IPR_DEVICE=${IPR_DEVICE:-cuda}
@@ -43,14 +49,24 @@ step() {
 # measure NAME PART SECONDS ARGUMENT...: a part of benchmarks.gpu, told under its name
 measure() {
     name=$1 part=$2 limit=$3
+    [ "${IPR_DEVICE:-}" = cpu ] && limit=$((limit * 5)) # no device time is spent, and Triton's interpreter is slow
     shift 3
     # shellcheck disable=SC2086
     step "$name" "$limit" "$PYTHON" -m benchmarks.gpu "$part" "$encoder" $quick \
-        --minutes "$(awk "BEGIN {print ($limit - 15) / 60}")" ${IPR_RESULTS:+--out "$IPR_RESULTS"} "$@"
+        ${IPR_POOLING:+--pooling "$IPR_POOLING"} --minutes "$(awk "BEGIN {print ($limit - 15) / 60}")" ${IPR_RESULTS:+--out "$IPR_RESULTS"} "$@"
 }
 
+# A carried tree (COMMIT) is not compared by time, which a copy may change: benchmarks.gpu.pack did so.
 build() {
-    if "$PYTHON" -c 'import ipr_engine._C' 2>/dev/null; then
+    built=$("$PYTHON" -c 'import ipr_engine._C as built; print(built.__file__)' 2>/dev/null)
+    newer=
+    [ -z "$built" ] || [ -f COMMIT ] || newer=$(find csrc setup.py -type f -newer "$built" | head -n 1)
+    if [ -n "$newer" ] && [ -n "$quick" ]; then
+        echo "ipr_engine._C is older than $newer: what runs is not this source; build it again (pip install -e .)"
+    elif [ -n "$newer" ]; then
+        echo "ipr_engine._C is older than $newer: building it again"
+        "$PYTHON" setup.py --quiet build_ext --inplace --force || return 1
+    elif [ -n "$built" ]; then
         echo "ipr_engine._C is built"
     elif "$PYTHON" -m pip --version >/dev/null 2>&1 &&
         "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index --quiet --editable . 2>/dev/null; then
@@ -58,7 +74,7 @@ build() {
     else # pip, or a build requirement it insists on, is missing: setuptools alone builds the extension
         "$PYTHON" setup.py --quiet build_ext --inplace
     fi
-    "$PYTHON" -c 'from ipr_engine import Engine; print("import ipr_engine: works")' || exit 1
+    "$PYTHON" -c 'from ipr_engine import Engine; print("import ipr_engine: works")'
 }
 
 for part in "$@"; do
@@ -68,9 +84,18 @@ for part in "$@"; do
     esac
 done
 
+if [ ! -f "$encoder/encoder.json" ] && [ ! -f "$encoder/modules.json" ] && [ -z "$IPR_POOLING" ]; then
+    echo "ENCODER_DIR: $encoder is a folder of transformers alone, which does not say how it pools; set IPR_POOLING=mean, cls or last, or export it (ipr export-encoder --pooling)"
+    exit 2
+fi
+
 "$PYTHON" -c 'import sys, torch, transformers, triton; print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, "transformers", transformers.__version__)' | tee -a "$log"
 { nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"; } | tee -a "$log"
-build 2>&1 | tee -a "$log"
+{
+    build 2>&1
+    echo $? >"$status"
+} | tee -a "$log"
+[ "$(cat "$status")" = 0 ] || { echo "ipr_engine does not build here" | tee -a "$log"; exit 1; }
 
 for part in "$@"; do
     case $part in

@@ -91,7 +91,7 @@ class EngineMismatchError(IprError):
 
 
 class OutOfDeviceMemoryError(IprError, MemoryError):
-    """The GPU's memory does not hold what a plan needs; the message names the largest shape."""
+    """The GPU's memory does not hold what a plan, or one call, needs; the message names the shape."""
 
 
 class NotServingError(IprError, RuntimeError):

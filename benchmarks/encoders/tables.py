@@ -62,16 +62,18 @@ def plot(lines: Sequence[Line], path: Path) -> Path:
     matplotlib = need("matplotlib", "the plot of ipr bench encoder", "eval")
     matplotlib.use("Agg")
     pyplot = need("matplotlib.pyplot", "the plot of ipr bench encoder", "eval")
+    ticker = need("matplotlib.ticker", "the plot of ipr bench encoder", "eval")
     rows = [line for line in lines if line.get("stage") == "encode" and str(line["tokens"]).isdigit()]
     batches = sorted({line["batch"] for line in rows})
     figure, axes = pyplot.subplots(
-        1, max(len(batches), 1), figsize=(4.2 * max(len(batches), 1), 4.2), squeeze=False, layout="constrained"
-    )
+        1, max(len(batches), 1), figsize=(4.2 * max(len(batches), 1), 4.2),
+        squeeze=False, sharey=True, layout="constrained",
+    )  # fmt: skip
     names = list(dict.fromkeys(line["impl"] for line in rows))
     for axis, batch in zip(axes[0], batches, strict=False):
         for k, name in enumerate(names):
             mine = sorted(
-                (int(line["tokens"]), line["p50_us"] / batch)
+                (int(line["tokens"]), line["p50_us"] / batch / 1000)
                 for line in rows
                 if line["impl"] == name and line["batch"] == batch
             )
@@ -80,9 +82,13 @@ def plot(lines: Sequence[Line], path: Path) -> Path:
         axis.set(xscale="log", yscale="log", xlabel="tokens", title=f"batch {batch}")
         ticks = sorted({int(line["tokens"]) for line in rows})
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+        axis.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1, 2, 5))
+        )  # two decades have two powers of ten: too few to read
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axis.minorticks_off()
         axis.grid(True, alpha=0.3)
-    axes[0][0].set_ylabel("microseconds a prompt, tokenise and embed")
+    axes[0][0].set_ylabel("ms a prompt, tokenise and embed")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"{lines[0]['model']}, {lines[0]['threads']} thread(s)")
     figure.savefig(path, dpi=120)

@@ -24,15 +24,18 @@ def pack(encoder: Path, dest: Path) -> float:
     """Write DEST; return its size in MiB.
 
     Raises:
-        SystemExit: DEST exists, ENCODER_DIR has no model.safetensors, or the tree is larger than LIMIT_MIB.
+        SystemExit: DEST exists, ENCODER_DIR has no model.safetensors, an extension is older than its source, or the tree is larger
+            than LIMIT_MIB.
     """
     if dest.exists():
         raise SystemExit(f"DEST: expected a path that does not exist, got {dest}")
     if not (encoder / "model.safetensors").is_file():
         raise SystemExit(f"ENCODER_DIR: expected a folder with model.safetensors, got {encoder}")
+    for built in _extensions():
+        _require_newest(built)
     for name in _files():
         _copy(ROOT / name, dest / name)
-    for built in (ROOT / "ipr_engine").glob("_C*.so"):
+    for built in _extensions():
         _copy(built, dest / "ipr_engine" / built.name)
     (dest / CARRIED).write_text(f"{head(ROOT)}\n")
     pack_encoder(encoder, dest / "encoder")
@@ -57,6 +60,19 @@ def pack_encoder(encoder: Path, dest: Path) -> None:
     if not all(bool(torch.isfinite(value).all()) for value in halves.values() if value.is_floating_point()):
         raise SystemExit("ENCODER_DIR: its weights do not fit float16")
     save_file(halves, dest / "model.safetensors", metadata={"format": "pt"})
+
+
+def _extensions() -> list[Path]:
+    return sorted((ROOT / "ipr_engine").glob("_C*.so"))
+
+
+def _require_newest(built: Path) -> None:
+    sources = [ROOT / "setup.py", *(path for path in (ROOT / "csrc").rglob("*") if path.is_file())]
+    newer = [path for path in sources if path.stat().st_mtime > built.stat().st_mtime]
+    if newer:
+        raise SystemExit(
+            f"{built.name}: older than {newer[0].relative_to(ROOT)}; build it again (pip install -e .), or remove it"
+        )
 
 
 def _files() -> list[str]:

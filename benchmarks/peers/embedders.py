@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._extras import need
+from ipr_engine.encoders.cpu_runs import import_onnxruntime
 from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.openvino import import_openvino
 
@@ -45,7 +46,7 @@ def _peer(name: str, tokenize: Callable[[list[str]], Any], embed: Callable[[Any]
 
 def plain_onnx(export: Export, threads: int) -> Subject:
     """Open a session with default options but for its threads, fed from numpy: how most code uses ONNX Runtime."""
-    onnxruntime = need("onnxruntime", "the peer", "onnx")
+    onnxruntime = import_onnxruntime("the peer", "onnx")
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -23,6 +23,8 @@ inline void raise_as_python(std::exception_ptr pending) {
     raise_as("InvalidInputError", error.what());
   } catch (const BackendUnavailable& error) {
     raise_as("BackendUnavailableError", error.what());
+  } catch (const OutOfDeviceMemory& error) {
+    raise_as("OutOfDeviceMemoryError", error.what());
   }
 }
 

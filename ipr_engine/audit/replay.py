@@ -140,7 +140,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
     if record.encoder != loaded.encoder_identity and not by_second:
         raise InvalidInputError(
             f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {loaded.hash[:12]} read "
-            f"{loaded.read_by_heads()}; replay it with a bundle on the encoder of the record"
+            f"{loaded.read_by_heads()}{loaded.same_model(record.encoder)}; replay it with a bundle on the encoder of the record"
         )
     dim = loaded.second.plan.dim if by_second and loaded.second is not None else loaded.plan.dim
     if len(record.x) != dim:

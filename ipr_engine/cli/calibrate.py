@@ -15,7 +15,7 @@ from ipr_engine.bundle import CalibrationMap, Knot
 from ipr_engine.bundle.calibration import CERTIFIED
 from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.bundle.write import require_root
-from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_keywords, source_names
+from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_engine, source_names
 from ipr_engine.engine import Engine
 
 
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         writable_folder(arguments.cache, "--cache")
     if arguments.plot is not None:
         writable_file(arguments.plot, "--plot", suffix=".png")
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
     path_data = load_outcomes(
         arguments.path_outcomes or arguments.outcomes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ipr_engine.cli.options import add_bundle_options, load_keywords, shorten
+from ipr_engine.cli.options import add_bundle_options, load_engine, shorten
 from ipr_engine.cli.text_table import Cell, Page, TextTable
 from ipr_engine.decision.decision import Decision
 from ipr_engine.decision.decisions import Decisions
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     routed = engine.route_many(DEMO_PROMPTS, tau=arguments.tau)
     bundle = engine.bundle
     page = Page()

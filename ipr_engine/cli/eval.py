@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_folder
-from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_keywords
+from ipr_engine.cli.options import add_bundle_options, add_cache_option, load_engine
 from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
         if folder is not None:
             writable_folder(folder, option)
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     names = _names(engine, arguments.map)
     _say(f"reading {arguments.outcomes.name} ...")
     summary = evaluate_engine(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_file
-from ipr_engine.cli.options import add_bundle_options, add_policy_options, load_keywords, policy_keywords
+from ipr_engine.cli.options import add_bundle_options, add_policy_options, load_engine, policy_keywords
 from ipr_engine.cli.rows import read_stdin
 from ipr_engine.engine import Engine
 
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         writable_file(arguments.plot, "--plot", suffix=".png")
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     prompt = read_stdin() if arguments.prompt is None else arguments.prompt
     explanation = engine.explain(prompt, engine.policy(**policy_keywords(arguments)))
     print(json.dumps(explanation.to_dict(), allow_nan=False) if arguments.json else explanation)

@@ -12,7 +12,7 @@ from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
-from ipr_engine.cli.options import add_bundle_options, load_keywords
+from ipr_engine.cli.options import add_bundle_options, load_engine
 from ipr_engine.cli.path_notice import path_rows_facts, path_rows_line
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.engine import Engine
@@ -86,7 +86,7 @@ def _print_path(path: dict[str, Any]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     bundle = engine.bundle
     constant, dates = constant_of(bundle), price_dates(bundle)
     fitted_on = asdict(bundle.quality_heads.fitted_on)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ipr_engine._options import flags
 from ipr_engine.bundle.load import DEFAULT_BUNDLE, Bundle
 from ipr_engine.bundle.spec import BundleSpec
+from ipr_engine.cli.serve_places import named_as_bundle
+from ipr_engine.encoders.heeded import refuse_unheeded
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.rules import with_aim
 
+Loaded = TypeVar("Loaded")
 _OF_TRANSFORMERS = ("tier", "device", "threads", "encoder_folders")
 
 
@@ -84,6 +87,18 @@ def load_options(arguments: argparse.Namespace) -> LoadOptions:
 def load_keywords(arguments: argparse.Namespace) -> Any:
     """Return what `Engine.load` takes of these, by name."""
     return {name: getattr(arguments, name) for name in flags(LoadOptions) if name in arguments}
+
+
+def load_engine(arguments: argparse.Namespace, engine: Callable[..., Loaded]) -> Loaded:
+    """Load the bundle that --bundle names, for this command alone. engine: `Engine`.
+
+    Raises:
+        InvalidInputError: an option of loading that this bundle does not heed, or what `Engine.load` raises, named by its flag.
+    """
+    with named_as_bundle(None):
+        bundle = Bundle.load(DEFAULT_BUNDLE if arguments.bundle is None else arguments.bundle)
+        refuse_unheeded(bundle, load_options(arguments))
+        return engine(bundle, **load_keywords(arguments))
 
 
 def policy_keywords(arguments: argparse.Namespace) -> Any:

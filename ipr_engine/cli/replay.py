@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ipr_engine.audit.replay import Replayed, ReplaySummary, replay
-from ipr_engine.cli.options import add_bundle_options, add_key_option, add_policy_options, given_options, load_keywords
+from ipr_engine.cli.options import add_bundle_options, add_key_option, add_policy_options, given_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     summary = ReplaySummary()
     for replayed in replay(_lines(arguments.log), engine, key=arguments.key, **given_options(arguments)):
         summary.add(replayed)

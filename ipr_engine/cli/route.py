@@ -14,7 +14,7 @@ from ipr_engine.cli.options import (
     add_bundle_options,
     add_key_option,
     add_policy_options,
-    load_keywords,
+    load_engine,
     policy_keywords,
     shorten,
 )
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if given and arguments.record is None:
             raise InvalidInputError(f"{option}: there are no records that it could concern; add --record LOG")
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     policy = engine.policy(**policy_keywords(arguments))
     as_json = arguments.json or arguments.jsonl is not None
     asked = failed = 0

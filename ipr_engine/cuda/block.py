@@ -16,16 +16,18 @@ Fields = Mapping[str, tuple[tuple[int, ...], str]]  # name -> (shape, name of a 
 
 
 class MakesBuffers(Protocol):
-    """A device that `MakesBuffers` gives zeroed torch tensors on it, and in pinned memory of the host: `Graphs` (graphs.py) do."""
+    """A device that `MakesBuffers` gives torch tensors on it, and in pinned memory of the host: `Graphs` (graphs.py) do."""
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any: ...
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any: ...
+    def workspace(self, size: int) -> Any: ...
 
 
 class Block:
     """A `Block` holds arrays of fixed shape in pinned memory of the host, and as many on the device.
 
     Attributes:
+        graphs: what made them, of the owner of the pass's recording.
         host: name -> numpy view of the host's. pinned: the same as torch views. device: name -> torch view of the device's.
         words: (all of the host's, all of the device's), as int32: what one copy takes.
     """
@@ -33,6 +35,7 @@ class Block:
     def __init__(self, graphs: MakesBuffers, fields: Fields) -> None:
         """Lay the arrays out, in their order; all are zero."""
         torch = need("torch", PURPOSE, "gpu")
+        self.graphs = graphs
         begins: dict[str, tuple[int, int]] = {}  # name -> first byte, end
         at = 0
         for name, (shape, dtype) in fields.items():

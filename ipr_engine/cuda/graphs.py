@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ipr_engine._extras import need
 from ipr_engine.cuda import EMULATED
@@ -39,7 +39,11 @@ class Recording(Protocol):
         """What C++ replays; None where torch gives no graph's address."""
 
     def replay(self) -> None:
-        """Enqueue the work behind all earlier replays."""
+        """Enqueue the work behind all earlier replays.
+
+        Raises:
+            OutOfDeviceMemoryError: it was not launched; later work may be.
+        """
 
     def wait(self) -> None:
         """Wait until the last replay of this work, and all before it, are done."""
@@ -92,6 +96,13 @@ class Graphs(Protocol):
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Make a zeroed torch tensor on the host, pinned where the device reads it."""
 
+    def workspace(self, size: int) -> Any:
+        """Return `size` bytes of the device's memory, uint8, that all recordings of this owner share, whatever they leave there.
+
+        They never run at the same time: a recording writes what it reads of it, and keeps nothing there. Ask for the largest
+        first; a larger one that is asked for later is another.
+        """
+
     def record(self, label: str, work: Work) -> Recording:
         """Run `work` to warm it up, then record it. The recording holds `work`, hence every tensor that it refers to: a
         graph reads and writes their addresses.
@@ -101,7 +112,8 @@ class Graphs(Protocol):
         """
 
     def for_owner(self) -> Graphs:
-        """Return the same device, order and memory for recordings that are freed together, with a capture stream of their own.
+        """Return the same device, order and memory for recordings that are freed together, with a capture stream and a workspace of
+        their own.
 
         A library's workspace belongs to the stream it was captured in, and goes with the first graph that is freed:
         recordings of another owner must not point into it (pytorch#193402).
@@ -127,9 +139,24 @@ WARM_UPS = 3  # runs before a capture: libraries choose their algorithms and all
 
 
 class _InTurns:
-    """Graphs that are `_InTurns` share a device's lock and its failure with all that are made for its owners."""
+    """Graphs that are `_InTurns` share a device's lock and its failure with all that are made for its owners, but no workspace."""
 
+    _torch: Any
     _failure: DeviceFailure
+    scratch: Any = None  # what `workspace` gave last
+
+    def buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        raise NotImplementedError
+
+    def workspace(self, size: int) -> Any:
+        if self.scratch is None or len(self.scratch) < size:
+            self.scratch = self.buffer((size,), self._torch.uint8)
+        return self.scratch[:size]
+
+    def for_owner(self) -> Self:
+        owner = copy.copy(self)  # the same lock; CudaGraphs: the same replay stream and pool
+        owner.scratch = None
+        return owner
 
     @property
     def turn(self) -> threading.Lock:
@@ -170,9 +197,6 @@ class EagerGraphs(_InTurns):
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=not self._on_cpu)
-
-    def for_owner(self) -> Graphs:
-        return self
 
     def planning(self, label: str) -> AbstractContextManager[None]:
         return nullcontext()
@@ -255,8 +279,8 @@ class CudaGraphs(_InTurns):
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self._torch.zeros(shape, dtype=dtype, pin_memory=True)
 
-    def for_owner(self) -> Graphs:
-        owner = copy.copy(self)  # the same lock, replay stream and pool
+    def for_owner(self) -> Self:
+        owner = super().for_owner()
         owner.side_stream = self._torch.cuda.Stream(self.device)
         return owner
 
@@ -275,7 +299,7 @@ class CudaGraphs(_InTurns):
                     graph, pool=self._pool, stream=self.side_stream, capture_error_mode="thread_local"
                 ):
                     work()
-                recording = _CudaRecording(torch, graph, self._stream, work)
+                recording = _CudaRecording(torch, graph, self._stream, work, label)
                 recording.replay()  # the first launch uploads the graph
                 recording.wait()
             except RuntimeError as error:
@@ -291,7 +315,7 @@ class CudaGraphs(_InTurns):
         reason = ""
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, OutOfDeviceMemoryError) as error:
             if not ran_out(torch, error):
                 raise
             reason = f"{free / 2**20:.0f} MiB were free"
@@ -318,14 +342,23 @@ class _CudaRecording:
     others, and a replay would overwrite those.
     """
 
-    def __init__(self, torch: Any, graph: Any, stream: Any, work: Work) -> None:
+    def __init__(self, torch: Any, graph: Any, stream: Any, work: Work, label: str) -> None:
+        self._torch, self._label = torch, label
         self._graph, self._stream, self._done, self._work = graph, stream, torch.cuda.Event(), work
         self.wait = self._done.synchronize
         address = getattr(graph, "raw_cuda_graph_exec", None)  # torch 2.9 and later
         self.native: int | None = None if address is None else int(address())
 
     def replay(self) -> None:
-        self._graph.replay()  # in the current stream: that of `exclusive`
+        try:
+            self._graph.replay()  # in the current stream: that of `exclusive`
+        except RuntimeError as error:
+            if not ran_out(self._torch, error):
+                raise
+            raise OutOfDeviceMemoryError(
+                f"bucket {self._label}: out of memory on the device when its recording was launched; the engine goes on: free memory "
+                "of the device, or use smaller or fewer batches"
+            ) from error
         self._done.record(self._stream)
 
 

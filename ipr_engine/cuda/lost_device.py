@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ipr_engine.errors import DeviceLostError, IprError
+from ipr_engine.errors import BackendUnavailableError, DeviceLostError, IprError, OutOfDeviceMemoryError
 
+# What CUDA says where it refused one piece of work: the context is sound, and does the next one.
+REFUSED = ("too many resources requested for launch", "stream is capturing", "capturing stream")
 PURPOSE = "the GPU path"  # the words of an error where torch or triton is missing
 
 
@@ -26,10 +28,21 @@ class DeviceFailure:
         return bool(self._reason)
 
     def lose(self, error: RuntimeError) -> None:
-        """Remember the failure that `error` reports, to be told by `exclusive`; raise the error where it is none."""
-        if not is_device_error(self._torch, error) or ran_out(self._torch, error):
+        """Remember the failure that `error` reports, to be told by `exclusive`; raise the error where it is none.
+
+        Raises:
+            OutOfDeviceMemoryError, BackendUnavailableError: this work was refused, and the device goes on.
+        """
+        if isinstance(error, IprError) or not (is_device_error(self._torch, error) or ran_out(self._torch, error)):
             raise error
-        self._reason, self._told = str(error).partition("\n")[0], False
+        told = str(error).partition("\n")[0]
+        if ran_out(self._torch, error):
+            raise OutOfDeviceMemoryError(
+                f"device: out of memory on {self._device} ({told}); free memory of the device, or use smaller or fewer batches"
+            ) from error
+        if any(words in told for words in REFUSED):
+            raise BackendUnavailableError(f"device: {self._device} refused the work ({told}); ask again") from error
+        self._reason, self._told = told, False
 
     @contextmanager
     def exclusive(self, order: Callable[[], Any]) -> Iterator[None]:
@@ -62,8 +75,13 @@ class DeviceFailure:
 def ran_out(torch: Any, error: BaseException) -> bool:
     """Return whether device memory ran out."""
     # Out of memory within a capture, torch ends the capture with an error of its own, whose context is the first one.
-    kind = torch.OutOfMemoryError
-    return isinstance(error, kind) or isinstance(error.__context__, kind)
+    kind = torch.OutOfMemoryError, OutOfDeviceMemoryError
+    return (
+        isinstance(error, kind)
+        or isinstance(error.__context__, kind)
+        # of a launch, which allocates too: torch's and Triton's words
+        or (is_device_error(torch, error) and "out of memory" in str(error).partition("\n")[0])
+    )
 
 
 def is_device_error(torch: Any, error: BaseException) -> bool:

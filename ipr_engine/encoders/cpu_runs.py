@@ -1,13 +1,39 @@
-"""A tier on the CPU asks here how many threads it takes, and how many ids one run should hold."""
+"""A tier on the CPU asks here how many threads it takes, how many ids one run should hold, and for ONNX Runtime."""
 
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 
 GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
+
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"  # read by ONNX Runtime when it is imported, and not later
+_importing = threading.Lock()
+
+
+def import_onnxruntime(purpose: str, extra: str) -> Any:
+    """Import ONNX Runtime without its telemetry.
+
+    As it comes, `import onnxruntime` (seen with 1.32) writes an id and a store of events for Microsoft into the user's home.
+
+    Raises:
+        BackendUnavailableError: it is missing; says what to install.
+    """
+    with _importing:
+        before = os.environ.get(_NO_TELEMETRY)
+        os.environ[_NO_TELEMETRY] = "1"
+        try:
+            return need("onnxruntime", purpose, extra)
+        finally:
+            if before is None:
+                del os.environ[_NO_TELEMETRY]
+            else:
+                os.environ[_NO_TELEMETRY] = before
 
 
 def checked_threads(threads: int | None) -> int:

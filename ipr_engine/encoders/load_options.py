@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self, TypedDict
 
 from ipr_engine._options import Flag, option
 from ipr_engine.cuda import EMULATED
-from ipr_engine.encoders.tiers import TIERS
+from ipr_engine.encoders.tiers import HEEDED, TIERS
 from ipr_engine.errors import InvalidInputError
 
 ISAS = ("auto", "scalar", "avx2", "avx512")
@@ -91,7 +91,10 @@ class LoadOptions:
             )
         # As tuples: a list that its owner changes later changes no options.
         object.__setattr__(self, "encoder_folders", tuple(self.encoder_folders))
-        object.__setattr__(self, "batches", None if self.batches is None else tuple(self.batches))
+        if self.batches is not None:
+            if isinstance(self.batches, (str, bytes)) or not isinstance(self.batches, Iterable):
+                raise InvalidInputError(f"batches: expected a list of ints >= 1, or None, got {self.batches!r}")
+            object.__setattr__(self, "batches", tuple(self.batches))
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise InvalidInputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
         if self.tier not in TIERS:
@@ -102,6 +105,22 @@ class LoadOptions:
             )
         if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
             raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
+        if self.batches is not None and not on_gpu(self.device):
+            raise InvalidInputError(
+                f"batches: shapes are planned on a GPU alone, got {list(self.batches)!r} beside device {self.device!r}; leave batches "
+                "out, or pass device='cuda'"
+            )
+        for name, tiers in HEEDED.items():
+            by_fallback = name == "threads" and self.fallback is not None  # whose tier is "auto"
+            if getattr(self, name) is not None and self.tier not in ("auto", *tiers) and not by_fallback:
+                raise InvalidInputError(
+                    f"{name}: tier {self.tier!r} does not heed it, {' and '.join(tiers)} do; leave it out, got "
+                    f"{getattr(self, name)!r}"
+                )
+
+    def for_cpu(self) -> Self:
+        """Return the options that plan the same bundle for the CPU, where a GPU failed or may fail."""
+        return replace(self, device="cpu", tier="auto", batches=None, fallback=None)
 
 
 class EncoderKeywords(TypedDict, total=False):

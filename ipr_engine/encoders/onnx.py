@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._extras import need
-from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line
+from ipr_engine.encoders.cpu_runs import GROUP_TOKENS, checked_threads, first_line, import_onnxruntime
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export, read_export
 from ipr_engine.encoders.transformer import TransformerEncoder
@@ -46,7 +45,12 @@ class OnnxEncoder(TransformerEncoder):
         threads: int | None = None,
         max_tokens: int | None = None,
         batch: int = 32,
+        asked: str | None = None,
     ) -> None:
+        """Open the graph; the arguments are those of `from_export`.
+
+        asked: what an error says asked for the provider; None is the argument itself.
+        """
         if precision not in PRECISIONS:
             raise InvalidInputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         if provider not in PROVIDERS:
@@ -63,7 +67,7 @@ class OnnxEncoder(TransformerEncoder):
         )
         self.precision, self.provider, self.threads = precision, provider, threads
         self.dim = export.dim
-        self._session = _open_session(export.file(role), provider, self.threads)
+        self._session = _open_session(export.file(role), provider, self.threads, asked or f"provider: {provider!r}")
         self._masked = _check_signature(self._session, export.file(role), self.dim)
         self._lock = threading.Lock()
         self._plan()
@@ -113,12 +117,18 @@ class OnnxEncoder(TransformerEncoder):
         """Load an export as the registry asks for it; of the options, device and threads apply."""
         if options.device not in ("cpu", "cuda", "cuda:0"):
             raise InvalidInputError(f"device: the onnx tier runs on 'cpu' or 'cuda:0', got {options.device!r}")
-        return cls.from_export(
-            export.folder,
+        if dtype == "int8" and options.device != "cpu":
+            raise InvalidInputError(
+                f"device: the heads read the int8 model of {export.name!r}, which is made for the CPU; expected 'cpu', got "
+                f"{options.device!r}"
+            )
+        return cls(
+            export,
             max_tokens=max_tokens,
             precision="int8" if dtype == "int8" else "float32",
             threads=options.threads,
             provider="cpu" if options.device == "cpu" else "cuda",
+            asked=f"device: {options.device!r} for tier 'onnx'",
         )
 
     @property
@@ -144,7 +154,7 @@ class OnnxEncoder(TransformerEncoder):
         except Exception as error:  # ONNX Runtime's errors have no base of their own
             raise BackendUnavailableError(
                 f"onnx: no run of {rows} rows x {tokens} tokens on {self.provider!r}, the largest bucket planned: "
-                f"{first_line(error)}; take a smaller batch or max_tokens"
+                f"{first_line(error)}; free memory, or open the encoder with a smaller batch or max_tokens"
             ) from error
         self.bytes_planned = self._input.nbytes + self._seen.nbytes + self._output.nbytes
 
@@ -212,14 +222,14 @@ def _role(export: Export, precision: str, provider: str) -> str:
     return "onnx_cpu" if provider == "cpu" and "onnx_cpu" in export.files else "onnx"
 
 
-def _open_session(path: Path, provider: str, threads: int) -> Any:
-    """Open a graph on exactly the provider that was asked for."""
-    runtime = need("onnxruntime", _PURPOSE, "onnx")
+def _open_session(path: Path, provider: str, threads: int, asked: str) -> Any:
+    """Open a graph on exactly the provider that was asked for; `asked` says how, for an error."""
+    runtime = import_onnxruntime(_PURPOSE, "onnx")
     name = PROVIDERS[provider]
     if name not in runtime.get_available_providers():
         raise BackendUnavailableError(
-            f"provider: {provider!r} was asked for and this onnxruntime has only "
-            f"{', '.join(runtime.get_available_providers())}; install onnxruntime-gpu, or pass 'cpu'"
+            f"{asked} was asked for and this onnxruntime has only {', '.join(runtime.get_available_providers())}; install "
+            "onnxruntime-gpu, take another tier, or pass 'cpu'"
         )
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -234,7 +244,7 @@ def _open_session(path: Path, provider: str, threads: int) -> Any:
         raise BundleFormatError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from error
     if session.get_providers()[0] != name:  # it goes on with the CPU where a CUDA library is missing
         raise BackendUnavailableError(
-            f"provider: {provider!r} was asked for and could not start here (is there a GPU, are its libraries installed?); "
+            f"{asked} was asked for and could not start here (is there a GPU, are its libraries installed?); "
             f"ONNX Runtime offers {', '.join(session.get_providers())}"
         )
     session.disable_fallback()  # a failing run raises, and does not start again on the CPU

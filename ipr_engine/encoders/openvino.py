@@ -125,8 +125,8 @@ class OpenVinoEncoder(TransformerEncoder):
             self.run_planned(rows, tokens)
         except Exception as error:  # OpenVINO's errors have no base of their own
             raise BackendUnavailableError(
-                f"openvino: no run of {rows} rows x {tokens} tokens, the largest planned: {first_line(error)}; take a smaller "
-                "batch or max_tokens"
+                f"openvino: no run of {rows} rows x {tokens} tokens, the largest planned: {first_line(error)}; free memory, or "
+                "open the encoder with a smaller batch or max_tokens"
             ) from error
         self.bytes_planned = self._input.nbytes + self._seen.nbytes
 

@@ -13,7 +13,9 @@ from ipr_engine._extras import pip_extra
 from ipr_engine.bundle.spec import BundleSpec, EncoderSpec
 from ipr_engine.cuda import EMULATED
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.heeded import warn_by_tier
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
+from ipr_engine.encoders.same_model import same_model
 from ipr_engine.encoders.tiers import AUTO, FOLDER_TIER, ON_GPU_ALONE, TIMED, TRANSFORMER_TIERS
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, EncoderMismatchError, InvalidInputError
 
@@ -57,7 +59,8 @@ def make_encoder(bundle: BundleSpec, id: str, options: LoadOptions | None = None
     if encoder.identity != spec.identity or encoder.dim != spec.dim:
         raise EncoderMismatchError(
             f"encoder {spec.id!r}: expected identity {spec.identity[:12]} of {spec.dim} dimensions, got "
-            f"{encoder.identity[:12]} of {encoder.dim}; a file changed after the bundle was verified: load it again"
+            f"{encoder.identity[:12]} of {encoder.dim}{same_model([encoder], spec.identity)}; a file changed after the bundle was "
+            "verified: load it again"
         )
     return encoder
 
@@ -76,17 +79,22 @@ def _transformer(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) ->
 
     if spec.files:
         return open_export(spec.files["manifest"].parent, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
+    looked = []
     for folder in options.encoder_folders:
+        looked.append(str(folder))
         if is_export(folder):
             export = read_export(folder)
             has_it = spec.dtype != "int8" or "onnx_int8" in export.files
+            if not has_it and export.name == spec.name:
+                looked[-1] += ", which has no int8 graph: ipr export-encoder --int8 writes one"
             if has_it and export.identity(spec.max_tokens, dtype=spec.dtype) == spec.identity:
                 return open_export(folder, options, max_tokens=spec.max_tokens, dtype=spec.dtype)
         elif (found := _folder(Path(folder), spec, options)) is not None:
             return found
-    searched = ", ".join(map(str, options.encoder_folders)) or "none was given"
+    searched = "; ".join(looked) or "none was given"
+    form = f"{spec.dtype or 'float32'}, max_tokens {spec.max_tokens}"
     raise BundleNotFoundError(
-        f"encoder {spec.id!r}: the bundle references {spec.name!r} (revision {spec.revision or 'not stated'}) and does not "
+        f"encoder {spec.id!r}: the bundle references {spec.name!r} ({form}, revision {spec.revision or 'not stated'}) and does not "
         f"contain it; pass the folder of its export as encoder_folders=... (looked in: {searched})"
     )
 
@@ -113,6 +121,7 @@ def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | 
         raise BackendUnavailableError(
             f"tier: {options.tier!r} needs an export of {folder}; make one with ipr export-encoder"
         )
+    warn_by_tier(options, FOLDER_TIER, spec.name or folder.name)
     tier = cast(FolderTier, _tier_class(FOLDER_TIER, options.device))
     return tier.open_folder(folder, options, **asked, max_tokens=spec.max_tokens, dtype=spec.dtype or "float32")
 
@@ -151,6 +160,7 @@ def open_export(
 
     tiers = _tiers_for(export, options, dtype)
     if len(tiers) == 1:
+        warn_by_tier(options, tiers[0], export.name)
         return open_tier(tiers[0])
     from ipr_engine.encoders.tier_choice import open_fastest
 
@@ -258,21 +268,28 @@ def open_encoder(
     if dtype is not None:
         raise InvalidInputError(f"dtype: {folder} is no export; expected None, got {dtype!r}")
     if not is_model2vec(folder):
-        if tier not in ("auto", FOLDER_TIER):
-            raise InvalidInputError(
-                f"tier: {folder} is a transformers folder, which the torch tier runs; for {tier!r} export it first "
-                "(ipr export-encoder)"
-            )
+        refuse_folder_options(folder, options)
         runs = cast(FolderTier, _tier_class(FOLDER_TIER, device))
         return runs.open_folder(folder, options, pooling=pooling, **limit)
-    if pooling is not None or device != "cpu" or tier != "auto":
-        raise InvalidInputError(
-            f"pooling, device, tier: {folder} holds a model2vec table, which is averaged on the CPU; "
-            f"expected None, 'cpu' and 'auto', got {pooling!r}, {device!r} and {tier!r}"
-        )
+    asked = {"pooling": (pooling, None), "device": (device, "cpu"), "tier": (tier, "auto"), "threads": (threads, None)}
+    for name, (value, default) in asked.items():
+        if value != default:
+            raise InvalidInputError(
+                f"{name}: {folder} holds a model2vec table, which is averaged on the CPU; expected {default!r}, got {value!r}"
+            )
     from ipr_engine.encoders.static import StaticEncoder
 
     return StaticEncoder.from_folder(folder, **limit)
+
+
+def refuse_folder_options(folder: Path, options: LoadOptions) -> None:
+    """Raise InvalidInputError for options that a transformers folder, which FOLDER_TIER runs, does not heed."""
+    for name, value, default in (("tier", options.tier, "auto"), ("threads", options.threads, None)):
+        if value not in (default, FOLDER_TIER):
+            raise InvalidInputError(
+                f"{name}: {folder} is a transformers folder, which the {FOLDER_TIER} tier runs; for {value!r} export it first "
+                "(ipr export-encoder)"
+            )
 
 
 def is_model2vec(folder: Path) -> bool:

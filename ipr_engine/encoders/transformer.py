@@ -25,7 +25,7 @@ class TransformerEncoder:
         spec: the model. dim: of an embedding; set by the tier.
         max_tokens: the most ids the transformer sees, special ones included.
         batch: the most prompts that pass through it together; they are taken in the order of their length.
-        identity: names the model, not the tier.
+        identity: names the model, not the tier. arithmetic: the dtype in it, None for float32.
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
         tier: its name in encoders.tiers. native: None: these tiers need Python.
         chosen: how tier "auto" came to this one, where it measured; a part of `summary`.
@@ -59,6 +59,7 @@ class TransformerEncoder:
         self.max_tokens = max_tokens
         self.batch = batch
         self.tokenizer = read_tokenizer(spec.tokenizer) if tokenizer is None else tokenizer
+        self.arithmetic = dtype
         self.identity = spec.identity(max_tokens, dtype=dtype)
         self._before = np.array(spec.before, dtype=np.int64)
         self._after = np.array(spec.after, dtype=np.int64)

@@ -107,16 +107,19 @@ class TritonEncoder(GraphEncoder):
         return work
 
     def bind_states(self, bucket: Bucket, inputs: Block) -> Callable[[], Any]:
-        """Return what enqueues the kernels and returns (batch, tokens, dim) states before `norm`; it never waits."""
-        source, target = inputs.words
+        """Return what enqueues the kernels and returns (batch, tokens, dim) states before `norm`; it never waits.
+
+        The states lie in the workspace that all recordings of an owner share: read them in the same recording.
+        """
+        size = BertLaunch.workspace_bytes(self.plan, bucket.batch, bucket.tokens)
         launch: Callable[[], Any] = BertLaunch(
             self.plan,
             inputs.pinned["ids"],
             inputs.device["lengths"],
             bucket.batch,
             bucket.tokens,
-            source=source,
-            target=target,
+            copy=inputs.words,
+            workspace=inputs.graphs.workspace(size),
         )
         return launch
 
@@ -128,13 +131,14 @@ class TritonEncoder(GraphEncoder):
         bucket = Bucket(tokens, len(lengths))
         rng = np.random.default_rng(0)
         rows = [rng.integers(0, self.plan.vocabulary, length) for length in lengths]
-        inputs = Block(self.graphs, {"lengths": ((bucket.batch,), "int32"), **self.fields(bucket)})
+        graphs = self.graphs.for_owner()  # its workspace is freed with it
+        inputs = Block(graphs, {"lengths": ((bucket.batch,), "int32"), **self.fields(bucket)})
         fill_rows(inputs.host, rows, self.pad_id)
-        x = self.graphs.buffer((bucket.batch, self.dim), torch.float32)
+        x = graphs.buffer((bucket.batch, self.dim), torch.float32)
         work = self.bind(bucket, inputs, x)
         if self.plan.arch is not None:  # weights and buffers were filled in another stream than they are read in
             torch.cuda.synchronize(self.graphs.device)
-        with self.graphs.exclusive():
+        with graphs.exclusive():
             work()
             got = x.cpu().numpy()
         return worst_cosine(got, eager.embed(rows))

@@ -15,6 +15,7 @@ from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.cuda.buckets import StreamEncoder, stream_encoder
 from ipr_engine.decide.contract import ManyRows, OneRow
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.heeded import reads_transformer
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.gpu_router.route_rows import RouteRows
@@ -124,13 +125,13 @@ def plan_gpu_route(
         InvalidInputError: nothing of the encoder runs on a GPU.
         OutOfDeviceMemoryError, BackendUnavailableError: as GpuRouter.
     """
-    if bundle.escalation is not None:
-        return None
-    if encoder.native is not None:
+    if not reads_transformer(bundle):
         raise InvalidInputError(
             f"device: the heads read a table ({encoder.summary}), which the CPU serves in less time than a GPU takes to "
             f"be asked; expected 'cpu', got {device!r}"
         )
+    if bundle.escalation is not None:
+        return None
     same = before is not None and before.encoder is encoder
     stream = before.stream if before is not None and same else stream_encoder(encoder, device)
     if stream is None:

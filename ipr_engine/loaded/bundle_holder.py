@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from threading import Lock
 from typing import TypeVar, Unpack
 
@@ -14,6 +13,7 @@ from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.heeded import warn_of_unheeded
 from ipr_engine.encoders.load_options import LoadKeywords, LoadOptions
 from ipr_engine.errors import DeviceLostError, EncoderMismatchError, InvalidInputError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
@@ -47,6 +47,7 @@ class BundleHolder:
         refuse_unknown("Engine.__init__", options, LoadOptions)
         self.options = LoadOptions(**options)
         self.loaded = LoadedBundle(bundle, options=self.options)  # a call reads this once; swap replaces it
+        warn_of_unheeded(bundle, self.options)
         self._swapping = Lock()
         self._swaps = 0
 
@@ -91,9 +92,7 @@ class BundleHolder:
         if cpu_fallback is None:
             raise error
         with self._swapping:
-            self.options = replace(
-                self.options, device="cpu", tier="auto", fallback=None
-            )  # later swaps are planned for the CPU
+            self.options = self.options.for_cpu()  # later swaps are planned for the CPU
             if self.loaded is loaded:  # another thread may have failed over, or swapped, first
                 self.loaded = cpu_fallback
                 from logging import getLogger  # slow to import, and needed once a device is lost
@@ -209,18 +208,21 @@ def successor(
         InvalidInputError: it lacks candidates or outputs of the bundle that serves, and that was not allowed.
     """
     heads = bundle.quality_heads
-    identity = bundle.encoder(heads.encoder).identity
+    spec = bundle.encoder(heads.encoder)
+    identity = spec.identity
     if identity != serving.encoder_identity and not allow_other_encoder:
         raise EncoderMismatchError(
             f"bundle: {bundle.hash[:12]} reads encoder {identity[:12]}, the one that serves reads "
-            f"{serving.encoder_identity[:12]}; kept embeddings would not fit, pass allow_other_encoder=True if none are kept"
+            f"{serving.encoder_identity[:12]}{serving.same_model(identity, spec.files.get('onnx_int8'))}; kept embeddings would not "
+            "fit, pass allow_other_encoder=True if none are kept"
         )
     again = bundle.escalation_heads
     then = None if again is None else bundle.encoder(again.encoder).identity
     if serving.second is not None and then != serving.second.identity and not allow_other_encoder:
+        same = "" if then is None else serving.same_model(then)
         raise EncoderMismatchError(
             f"bundle: the second heads of {bundle.hash[:12]} read encoder {then[:12] if then else 'none: it has none'}, those "
-            f"that serve read {serving.second.identity[:12]}; pass allow_other_encoder=True if none of its embeddings are kept"
+            f"that serve read {serving.second.identity[:12]}{same}; pass allow_other_encoder=True if none of its embeddings are kept"
         )
     missing = sorted(set(serving.bundle.names) - set(bundle.names))
     if missing and not allow_fewer_candidates:

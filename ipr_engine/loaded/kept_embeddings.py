@@ -43,7 +43,7 @@ def _billed(loaded: PlannedBundle, x: Encoded | npt.NDArray[np.float32], billed_
     if encoded.encoder not in (None, loaded.encoder_identity) and not loaded.is_second(encoded.encoder):
         raise EncoderMismatchError(
             f"x: embedded by encoder {encoded.encoder[:12]}, but the heads of bundle {loaded.hash[:12]} read "
-            f"{loaded.read_by_heads()}; encode the prompts again"
+            f"{loaded.read_by_heads()}{loaded.same_model(encoded.encoder)}; encode the prompts again"
         )
     if billed_tokens is None:
         return encoded
@@ -82,6 +82,7 @@ def kept_rows(loaded: PlannedBundle, x: Encoded, again: Encoded) -> EmbedRows:
     ):
         if given not in (None, wanted):
             raise EncoderMismatchError(
-                f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}; encode the prompts again"
+                f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}{loaded.same_model(given)}; encode the "
+                "prompts again"
             )
     return lambda rows: again[rows]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +24,7 @@ from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.encoders.same_model import same_model
 from ipr_engine.errors import EncoderMismatchError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
@@ -129,10 +131,8 @@ class PlannedBundle:
             record_graphs(self.encoders_at_hand().values())
         self.cpu_fallback: Self | None = None
         if options.fallback is not None:
-            on_cpu = replace(options, device=options.fallback, fallback=None, tier="auto")
-            self.cpu_fallback = type(self)(
-                bundle, options=on_cpu, before=None if before is None else before.cpu_fallback
-            )
+            kept_on_cpu = None if before is None else before.cpu_fallback
+            self.cpu_fallback = type(self)(bundle, options=options.for_cpu(), before=kept_on_cpu)
         self.calibrations = Calibrations(bundle)
         self.share_drift(self.calibrations.drift)
         # what `Engine.update_performance` gave holds across swaps, before what a bundle says
@@ -147,6 +147,13 @@ class PlannedBundle:
     def read_by_heads(self) -> str:
         """Return the encoders that the heads read, for a message."""
         return self.encoder_identity[:12] + ("" if self.second is None else f" or {self.second.identity[:12]}")
+
+    def same_model(self, identity: str, int8: Path | None = None) -> str:
+        """Return how another encoder differs from one of these, for a message; see `same_model`. int8: None is the bundle's own graph."""
+        if int8 is None:
+            files = (spec.files.get("onnx_int8") for spec in self.bundle.encoders)
+            int8 = next((file for file in files if file is not None), None)
+        return same_model(self.encoders_at_hand().values(), identity, int8)
 
     def share_drift(self, drift: DriftFlag) -> None:
         """Use this flag here and on the CPU's bundle: what is known of drift holds wherever the bundle runs."""

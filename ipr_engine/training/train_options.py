@@ -17,9 +17,10 @@ from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.write import require_root
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.heeded import warn_of_table
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
-from ipr_engine.encoders.registry import is_model2vec, open_export
+from ipr_engine.encoders.registry import is_model2vec, open_export, refuse_folder_options
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
@@ -86,6 +87,10 @@ class EncoderChoice:
                 f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a "
                 "transformer"
             )
+        if all(isinstance(source, EncoderSource) for _, source in opened):
+            warn_of_table(
+                self.options
+            )  # no error: a script may fit on tables and on transformers with the same options
         if len(opened) == 1:
             encoder, source = opened[0]
             return TrainingEncoder(encoder, source.id, (source,))
@@ -122,6 +127,7 @@ class EncoderChoice:
                 f"encoder: {path.name} is a transformers folder, and a bundle can contain an export alone; export it first "
                 "(ipr export-encoder), or let the bundle reference it (--reference)"
             )
+        refuse_folder_options(path, self.options)
         from ipr_engine.encoders.torch import TorchEncoder  # needs torch: only a transformers folder does
 
         limit = FOLDER_MAX_TOKENS if max_tokens is None else max_tokens

@@ -4,8 +4,9 @@
     launch()                        # enqueues 1 + 4 * layers kernels
     launch.states                   # (8, 64, dim) float16, before the last LayerNorm
 
-With `source` and `target` the first kernel also copies the request to the device, so that a graph needs no copy node:
-`ids` may then be a part of source, in pinned memory, and `lengths` is a part of target.
+With `copy` the first kernel also copies the request to the device, so that a graph needs no copy node: `ids` may then be
+a part of what is copied, in pinned memory, and `lengths` is a part of the copy. With `workspace` launches that never run
+at the same time share their buffers, `states` included: it holds those of the launch that ran last.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from .bert_forms import BertForms
 from .bert_plan import PURPOSE, BertPlan
 from .bert_tiles import BLOCK_TOKENS, BertTiles, bert_tiles
 
+HALF = 2  # bytes of a float16
+ALIGN = 256  # of each buffer in a workspace: more than any load needs
+LEAST_ALIGN = 16  # of a workspace: Triton compiles another variant for addresses that are no multiple of it
+
 
 class BertLaunch:
     """A `BertLaunch` is bound to its tensors. A call enqueues the kernels on torch's current stream of the plan's device.
@@ -30,7 +35,8 @@ class BertLaunch:
     Args:
         ids: (batch, tokens) int32, padding on the right, of any ids. lengths: (batch,) int32, 1 or more tokens of each row;
             of a row of 0 the states are finite and mean nothing. Both on the plan's device, but see source.
-        source, target: int32 tensors of equal size: source in pinned memory of the host, target on the device, or both None.
+        copy: (source, target), int32 tensors of equal size: source in pinned memory of the host, target on the device.
+        workspace: (`workspace_bytes` or more,) uint8 on the plan's device, of any content; None allocates one.
         tiles: None takes the entry of bert_tiles.json for batch * tokens rows and the device.
     Attributes:
         states: (batch, tokens, dim) float16: the token states before the last LayerNorm.
@@ -47,30 +53,36 @@ class BertLaunch:
         lengths: Any,
         batch: int,
         tokens: int,
-        source: Any = None,
-        target: Any = None,
+        copy: tuple[Any, Any] | None = None,
+        workspace: Any = None,
         tiles: BertTiles | None = None,
     ) -> None:
         torch = need("torch", PURPOSE, "gpu")
         _check(plan, ids, lengths, batch, tokens)
-        _check_copy(plan, source, target)
+        _check_copy(plan, copy)
         self.plan, self.batch, self.tokens = plan, batch, tokens
-        self.ids, self.lengths, self.source, self.target = ids, lengths, source, target
+        self.ids, self.lengths, self._copy = ids, lengths, copy
         self.tiles = tiles or bert_tiles(batch * tokens, plan.arch, plan.shape.head)
         self._forms = BertForms(plan.shape, self.tiles, pdl=plan.pdl)
 
-        def made(width: int) -> Any:
-            return torch.empty((batch * tokens, width), dtype=torch.float16, device=plan.device)
+        begins, size = _layout(plan, batch * tokens)
+        if workspace is None:
+            workspace = torch.empty(size, dtype=torch.uint8, device=plan.device)
+        _check_workspace(plan, workspace, size)
 
-        self._y, self._x, self._context, self._wide = (
-            made(plan.dim),
-            made(plan.dim),
-            made(plan.dim),
-            made(plan.shape.wide),
-        )
+        def made(begin: int, width: int) -> Any:
+            part = workspace[begin : begin + batch * tokens * width * HALF]
+            return part.view(torch.float16).view(batch * tokens, width)
+
+        self._y, self._x, self._context, self._wide = (made(*part) for part in begins)
         self.states = self._y.view(batch, tokens, plan.dim)
         self._calls = list(self._launches())
         self.nodes = len(self._calls)
+
+    @staticmethod
+    def workspace_bytes(plan: BertPlan, batch: int, tokens: int) -> int:
+        """Return the bytes of all that a launch writes, but for the copy."""
+        return _layout(plan, batch * tokens)[1]
 
     def buffers(self) -> tuple[Any, ...]:
         """Return what a call writes: for tests, which fill it before."""
@@ -117,8 +129,8 @@ class BertLaunch:
     def _embed(self) -> Callable[[], object]:
         from . import embedding
 
-        plan, copies = self.plan, self.source is not None
-        source, target = (self.source, self.target) if copies else (self.lengths, self.lengths)
+        plan, copies = self.plan, self._copy is not None
+        source, target = self._copy or (self.lengths, self.lengths)
         return partial(
             embedding.embed[(self.batch * self.tokens,)],
             self.ids, plan.words, plan.places, self._y, source, target, self.tokens, plan.vocabulary, source.numel(),
@@ -132,6 +144,15 @@ class BertLaunch:
 
 def _programs(form: dict[str, Any], count: int, cols: int) -> tuple[int]:
     return (-(-count // form["BLOCK_M"]) * (cols // form["BLOCK_N"]),)
+
+
+def _layout(plan: BertPlan, count: int) -> tuple[list[tuple[int, int]], int]:
+    """Return (first byte, columns) of y, x, context and wide in a workspace, `count` rows each, and its size in bytes."""
+    parts, at = [], 0
+    for width in (plan.dim, plan.dim, plan.dim, plan.shape.wide):
+        parts.append((at, width))
+        at += -(-count * width * HALF // ALIGN) * ALIGN
+    return parts, at
 
 
 def _check(plan: BertPlan, ids: Any, lengths: Any, batch: int, tokens: int) -> None:
@@ -152,22 +173,36 @@ def _check(plan: BertPlan, ids: Any, lengths: Any, batch: int, tokens: int) -> N
         _check_place(plan, "ids", ids)
 
 
-def _check_copy(plan: BertPlan, source: Any, target: Any) -> None:
+def _check_workspace(plan: BertPlan, workspace: Any, size: int) -> None:
     torch = need("torch", PURPOSE, "gpu")
-    if (source is None) != (target is None):
-        raise InvalidInputError("source: expected source and target together, or neither of them")
-    if source is None:
+    shape, dtype = tuple(workspace.shape), workspace.dtype
+    if dtype != torch.uint8 or len(shape) != 1 or not workspace.is_contiguous() or shape[0] < size:
+        raise InvalidInputError(
+            f"workspace: expected a contiguous uint8 tensor of {size} bytes or more (BertLaunch.workspace_bytes), got {dtype} {shape}"
+        )
+    _check_place(plan, "workspace", workspace)
+    if workspace.data_ptr() % LEAST_ALIGN:
+        raise InvalidInputError(
+            f"workspace: expected an address that is a multiple of {LEAST_ALIGN}, as torch's allocations have, got "
+            f"{workspace.data_ptr():#x}"
+        )
+
+
+def _check_copy(plan: BertPlan, copy: tuple[Any, Any] | None) -> None:
+    torch = need("torch", PURPOSE, "gpu")
+    if copy is None:
         return
-    for name, tensor in (("source", source), ("target", target)):
+    source, target = copy
+    for name, tensor in (("copy[0]", source), ("copy[1]", target)):
         if tensor.dtype != torch.int32 or tensor.dim() != 1 or not tensor.is_contiguous():
             raise InvalidInputError(
                 f"{name}: expected a contiguous int32 tensor of one dimension, got {tensor.dtype} {tuple(tensor.shape)}"
             )
     if source.numel() != target.numel():
-        raise InvalidInputError(f"target: expected {source.numel()} int32, as source has, got {target.numel()}")
-    _check_place(plan, "target", target)
+        raise InvalidInputError(f"copy[1]: expected {source.numel()} int32, as copy[0] has, got {target.numel()}")
+    _check_place(plan, "copy[1]", target)
     if plan.device.type == "cuda" and not (source.device.type == "cpu" and source.is_pinned()):
-        raise InvalidInputError(f"source: expected a tensor in pinned memory of the host, got one on {source.device}")
+        raise InvalidInputError(f"copy[0]: expected a tensor in pinned memory of the host, got one on {source.device}")
 
 
 def _check_place(plan: BertPlan, name: str, tensor: Any) -> None:

@@ -16,7 +16,12 @@ from tests.support.places import ROOT
 
 NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks" / "ops").glob("bench_*.py"))
 LONG = {"encoder", "instructions", "load"}  # seconds each, even at their smallest
-NEEDS = {"training": ("torch", skips.TORCH), "kernel_resources": ("triton", skips.GPU)}
+NEEDS = {
+    "training": ("torch", skips.TORCH),
+    "kernel_resources": ("triton", skips.GPU),
+    "server": ("uvicorn", skips.SERVE),
+}
+TOOLS = {"instructions": ("valgrind", skips.VALGRIND), "server": ("h2load", skips.H2LOAD)}
 
 
 def python(*arguments, codes=(0,)):
@@ -47,8 +52,9 @@ def benchmarks(monkeypatch):
 def test_a_benchmark_runs_at_its_smallest_size(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name][0], reason=NEEDS[name][1])
-    if name == "instructions" and shutil.which("valgrind") is None:
-        pytest.skip(skips.VALGRIND)
+    tool, reason = TOOLS.get(name, (None, ""))
+    if tool is not None and shutil.which(tool) is None:
+        pytest.skip(reason)
     lines = smallest(name)
     assert lines
     for line in lines:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -50,14 +51,21 @@ def test_a_tree_that_is_too_large_or_cannot_be_written_is_refused(pack, encoder,
         pack.pack(tmp_path, tmp_path / "tree")
     with pytest.raises(SystemExit, match="DEST: expected a path that does not exist"):
         pack.pack(encoder, tmp_path)
+    with monkeypatch.context() as patch:
+        stale = tmp_path / "_C.so"
+        stale.touch()
+        os.utime(stale, (0, 0))
+        patch.setattr(pack, "_extensions", lambda: [stale])
+        with pytest.raises(SystemExit, match=r"_C\.so: older than .*; build it again"):
+            pack.pack(encoder, tmp_path / "tree")
     monkeypatch.setattr(pack, "LIMIT_MIB", 1)
     with pytest.raises(SystemExit, match=r"DEST: \d+\.\d MiB, more than the 1 that can be carried"):
         pack.pack(encoder, tmp_path / "tree")
 
 
-def run_parts(encoder, results, *parts):
+def run_parts(encoder, results, *parts, **given):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"PYTHON": sys.executable, "IPR_RESULTS": str(results), "IPR_DEVICE": "cpu"}
+    environment |= {"PYTHON": sys.executable, "IPR_RESULTS": str(results), "IPR_DEVICE": "cpu", **given}
     return subprocess.run(
         ["sh", "benchmarks/gpu.sh", str(encoder), *parts],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
@@ -66,7 +74,9 @@ def run_parts(encoder, results, *parts):
 
 def test_the_parts_append_to_a_folder_and_keep_what_was_measured_before_one_fails(encoder, tmp_path):
     pytest.importorskip("triton", reason=skips.GPU)
-    done = run_parts(encoder, tmp_path, "text", "roofs")  # a bare folder says no pooling: text is refused
+    broken = shutil.copytree(encoder, tmp_path / "broken")
+    (broken / "tokenizer.json").unlink()
+    done = run_parts(broken, tmp_path, "text", "roofs", IPR_POOLING="mean")
     assert done.returncode == 1
     assert "failed: text" in done.stdout
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
@@ -85,6 +95,53 @@ def test_a_part_that_is_none_is_told(encoder, tmp_path):
     )  # device time is short: told before it is used
     assert done.returncode == 2
     assert f"ENCODER_DIR: expected a folder, got {tmp_path / 'nowhere'}" in done.stdout
+
+
+def test_a_folder_of_transformers_alone_is_taken_with_a_pooling(encoder, tmp_path):
+    done = run_parts(encoder, tmp_path / "gpu.jsonl", "text")
+    assert done.returncode == 2
+    assert "does not say how it pools; set IPR_POOLING=mean, cls or last" in done.stdout
+    done = run_parts(encoder, tmp_path / "gpu.jsonl", "text", IPR_POOLING="max")
+    assert done.returncode == 2
+    assert "IPR_POOLING: expected mean, cls or last, got max" in done.stdout
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A Python that writes down what it is asked, and has an extension that is older than its source."""
+    stale, asked, python = (tmp_path / name for name in ("_C.so", "asked", "python"))
+    stale.touch()
+    os.utime(stale, (0, 0))
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\ncase $* in *__file__*) echo {stale} ;; *force*) exit $FAILS ;; esac\n'
+    )
+    python.chmod(0o755)
+    return python, asked
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_extension_older_than_its_source_is_told_and_built_again_before_it_is_measured(
+    encoder, tmp_path, stand_in, device
+):
+    python, asked = stand_in
+    given = {"PYTHON": str(python), "IPR_DEVICE": device, "IPR_POOLING": "cls", "FAILS": "0"}
+    done = run_parts(encoder, tmp_path / "gpu.jsonl", "floor", **given)
+    assert done.returncode == 0, done.stdout
+    assert "ipr_engine._C is older than csrc/" in done.stdout
+    calls = asked.read_text().splitlines()
+    built = [at for at, call in enumerate(calls) if "build_ext --inplace --force" in call]
+    [measured] = [at for at, call in enumerate(calls) if "-m benchmarks.gpu floor" in call]
+    assert "--pooling cls" in calls[measured]
+    assert built == ([] if device == "cpu" else [measured - 2])  # the import is tried in between
+
+
+def test_nothing_is_measured_where_the_extension_does_not_build(encoder, tmp_path, stand_in):
+    python, asked = stand_in
+    given = {"PYTHON": str(python), "IPR_DEVICE": "cuda", "IPR_POOLING": "cls", "FAILS": "1"}
+    done = run_parts(encoder, tmp_path / "gpu.jsonl", "floor", **given)
+    assert done.returncode == 1
+    assert "ipr_engine does not build here" in done.stdout
+    assert "benchmarks.gpu floor" not in asked.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,35 @@ def test_a_device_lost_in_a_replay_ends_the_work(surface):
             recording.replay()
 
 
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUDA driver error: out of memory"])
+def test_memory_that_runs_out_at_a_launch_is_told_with_the_bucket_and_the_device_goes_on(surface, words):
+    graphs = CudaGraphs("cuda")
+    recording = graphs.record("8 x 64", lambda: None)
+    surface.break_replay = RuntimeError(words)
+    with (
+        pytest.raises(OutOfDeviceMemoryError, match=r"^bucket 8 x 64: out of memory on the device"),
+        graphs.exclusive(),
+    ):
+        recording.replay()
+    surface.break_replay = None
+    with graphs.exclusive():
+        recording.replay()
+    assert not graphs.failed
+
+
+def test_memory_that_runs_out_at_plan_time_is_told_with_the_bucket(surface):
+    def work():
+        raise RuntimeError("CUDA error: out of memory")
+
+    def make(graphs, bucket):
+        graphs.record(str(bucket), work)
+
+    graphs = CudaGraphs("cuda")
+    with pytest.raises(OutOfDeviceMemoryError, match=r"^bucket 1 x 16: out of memory on cuda:0 \(5 MiB were free\)"):
+        Passes(graphs, [Bucket(16, 1)], make)
+    assert not graphs.failed
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a row"), RuntimeError("CUDA error: misaligned")])
 def test_what_is_in_flight_has_ended_before_an_error_leaves_the_passes(surface, error):
     """The next caller writes into the same buffers: a replay that still read them would answer by its number."""

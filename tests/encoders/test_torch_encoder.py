@@ -1,15 +1,12 @@
-"""The torch tier: the embeddings of plain transformers code, whole prompts billed, long ones cut between words."""
+"""The torch tier: the embeddings of plain transformers code, long prompts cut between words; promises of all: test_cpu_tiers.py."""
 
 from __future__ import annotations
 
-import doctest
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from ipr_engine.encoders import torch as tier
 from ipr_engine.encoders.torch import TorchEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleFormatError, BundleNotFoundError, InvalidInputError
 from tests.support import skips
@@ -79,23 +76,6 @@ def test_the_real_minilm_is_embedded_as_sentence_transformers_does():
     assert ((got.x * want).sum(axis=1) >= 0.99999).all()
     np.testing.assert_array_equal(got.billed_tokens, seen[..., 0].sum(1).numpy() - 2)
     assert (encoder.dim, encoder.tokenizer.kind) == (384, "wordpiece")
-
-
-def test_rows_come_back_in_order_and_close_to_those_alone(encoder, rng):
-    prompts = [" ".join(rng.choice(WORDS, count)) for count in rng.permutation(29)]
-    together = encoder.encode(prompts)
-    alone = [encoder.encode([prompt]) for prompt in prompts]
-    assert_close(together.x, np.concatenate([one.x for one in alone]))
-    assert together.billed_tokens.tolist() == [len(prompt.split()) for prompt in prompts]
-    assert (together.x.dtype, together.x.flags.c_contiguous) == (np.float32, True)
-
-
-def test_no_prompt_and_an_empty_prompt_have_their_rows(encoder):
-    assert encoder.encode([]).x.shape == (0, 32)
-    encoded = encoder.encode(["", "why", " \n"])
-    assert encoded.billed_tokens.tolist() == [0, 1, 0]
-    assert not encoded.x[[0, 2]].any()
-    np.testing.assert_array_equal(encoded.x[1:2], encoder.encode(["why"]).x)
 
 
 def test_a_long_prompt_keeps_its_special_tokens_head_and_tail(encoder, folder):
@@ -171,19 +151,9 @@ def test_identity_follows_what_shapes_x_and_nothing_else(tmp_path, folder):
     assert identity(bare, pooling="mean", normalize=True) == base
 
 
-def test_loading_prints_nothing(folder, capfd):
-    TorchEncoder.from_folder(folder, max_tokens=32)
-    captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "")
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"max_tokens": 2}, InvalidInputError, "max_tokens: expected more than the 2 special tokens, got 2"),
-        ({"max_tokens": 65}, InvalidInputError, "max_tokens: expected at most the model's 64 positions, got 65"),
-        ({"max_tokens": 8.0}, InvalidInputError, "max_tokens: expected an int >= 1"),
-        ({"batch": 0}, InvalidInputError, "batch: expected an int >= 1"),
         ({"dtype": "float64"}, InvalidInputError, "dtype: expected one of float32"),
         ({"device": "abacus"}, InvalidInputError, "device: expected a device of torch"),
         ({"device": "cuda:99"}, BackendUnavailableError, "device: 'cuda:99' was asked for and is missing here"),
@@ -311,16 +281,3 @@ def test_an_adapter_is_refused(tmp_path):
 def test_bad_prompts_are_named(encoder, prompts, message):
     with pytest.raises(InvalidInputError, match=message):
         encoder.encode(prompts)
-
-
-def test_a_missing_package_is_told_with_its_extra(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(BackendUnavailableError, match=r"ipr_engine\[train\]"):
-        TorchEncoder.from_folder(folder, max_tokens=32)
-
-
-def test_the_example_of_the_docstring_runs(tmp_path):
-    folder = make_sentence_transformer(tmp_path, max_position_embeddings=256)
-    results = doctest.testmod(tier, extraglobs={"folder": folder})
-    assert results.attempted == 2
-    assert results.failed == 0

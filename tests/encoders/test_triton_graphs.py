@@ -16,7 +16,13 @@ from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, m
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
 
-FITS = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128, "initializer_range": 0.1}
+FITS = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "intermediate_size": 128,
+    "initializer_range": 0.1,
+}
 QUALITY = 4e-3  # of float16 states, as tests/gpu_router states it for a GPU
 
 
@@ -100,7 +106,7 @@ def test_a_pass_of_six_layers_is_26_kernels_and_nothing_of_torchs(tmp_path):
     from triton.runtime.interpreter import InterpretedFunction
 
     encoder = TritonEncoder.from_export(
-        make_export(tmp_path, **FITS, num_hidden_layers=6), device=DEVICE, max_tokens=16, batches=(1,)
+        make_export(tmp_path, **(FITS | {"num_hidden_layers": 6})), device=DEVICE, max_tokens=16, batches=(1,)
     )
     heads = make_heads(np.random.default_rng(0), 11, 64, hidden=8)
     plan = GpuPlan(heads, device=encoder.graphs.device, policies=1)
@@ -157,3 +163,28 @@ def test_embeddings_that_differ_from_pytorchs_are_refused_at_load(folder, monkey
     monkeypatch.setattr(triton_graphs, "BertPlan", Wrong)
     with pytest.raises(EngineMismatchError, match=r"gives embeddings of a cosine of .* expected 0.9999 or more"):
         gpu_engine(folder, tier="triton", batches=(1,))
+
+
+def test_the_buckets_of_an_owner_share_one_workspace_and_two_owners_share_none(engine):
+    def storages(passes):
+        return {slot.inputs.graphs.scratch.data_ptr() for slots in passes.slots.values() for slot in slots}
+
+    engine.encode(["why"])
+    route, encode = storages(engine.loaded.gpu.router.passes), storages(vars(engine.encoder)["_passes"])
+    assert (len(route), len(encode)) == (1, 1)
+    assert not route & encode
+    assert engine.encoder.graphs.scratch is None  # the comparison at load had one of its own
+
+
+def test_a_workspace_that_a_large_batch_left_dirty_changes_no_bit(folder, engine, rng):
+    prompts = random_prompts(rng, 3)
+    fresh = [gpu_engine(folder, tier="triton", batches=(1,)).encode(prompts[:1]).x]
+    engine.encode(["why " * 200, *prompts])
+    fresh.append(engine.encode(prompts[:1]).x)
+    engine.route_many(["why " * 200, *prompts], tau=0.3)
+    after = engine.route(prompts[0], tau=0.3).qualities
+    for passes in (engine.loaded.gpu.router.passes, vars(engine.encoder)["_passes"]):
+        passes.graphs.scratch.fill_(255)  # NaN, read as float16
+    fresh.append(engine.encode(prompts[:1]).x)
+    assert len({x.tobytes() for x in fresh}) == 1
+    assert engine.route(prompts[0], tau=0.3).qualities.tobytes() == after.tobytes()

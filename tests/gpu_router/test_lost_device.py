@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from ipr_engine.errors import DeviceLostError
+from ipr_engine.errors import BackendUnavailableError, DeviceLostError, OutOfDeviceMemoryError
+from tests.support.decide_implementations import ON_DEVICE
 from tests.support.gpu_engines import PROMPTS, gpu_engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of Triton's interpreter
@@ -52,6 +53,46 @@ def test_a_device_lost_in_the_one_call_is_told_once_as_such(folder, monkeypatch,
     assert told.value.__cause__ is None  # the walk did not ask the device once more
     with pytest.raises(DeviceLostError, match=r"failed before .* does no further work"):
         engine.route("why", policy)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "told"),
+    [
+        (
+            "CUDA error: out of memory",
+            OutOfDeviceMemoryError,
+            "device: out of memory on cpu .* smaller or fewer batches",
+        ),
+        ("Triton Error [CUDA]: out of memory", OutOfDeviceMemoryError, "device: out of memory on cpu"),
+        (
+            "CUDA error: too many resources requested for launch",
+            BackendUnavailableError,
+            "device: cpu refused the work",
+        ),
+        (
+            "CUDA error: operation not permitted when stream is capturing",
+            BackendUnavailableError,
+            "cpu refused the work",
+        ),
+    ],
+)
+def test_work_that_was_refused_is_an_error_of_the_call_and_the_engine_goes_on(folder, words, kind, told):
+    engine = gpu_engine(folder, batches=(1,))
+    policy = engine.policy(tau=0.3)
+    before = engine.route("why", policy)
+
+    def refused(*_):
+        raise RuntimeError(words)
+
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            for slots in engine.loaded.gpu.router.passes.slots.values():
+                for slot in slots:
+                    patch.setattr(slot.recording, "replay", refused)
+            with pytest.raises(kind, match=told if not ON_DEVICE else told.replace("cpu", "cuda.*")) as error:
+                engine.route("why", policy)
+            assert not isinstance(error.value, DeviceLostError)
+        assert engine.route("why", policy).model == before.model
 
 
 def test_a_device_lost_while_a_policy_gets_its_row_is_left_to_the_cpu(folder, cpu, monkeypatch):

@@ -18,7 +18,7 @@ from ipr_engine._C import RecordedRoute, Router, WordPiece
 from ipr_engine.decide.contract import DecidePlan, DecidePolicy, Heads
 from ipr_engine.encoders.tokenizer import WordPieceTokenizer
 from ipr_engine.encoders.transformer import cut_between_words
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, OutOfDeviceMemoryError
 from tests.support import skips
 from tests.support.graph_stand_in import CONTEXT, GraphDriver, address_of
 
@@ -221,6 +221,37 @@ def test_an_error_of_the_driver_is_told_and_means_a_failed_device(driver, call, 
     with pytest.raises(RuntimeError, match=f"CUDA driver: the recording of 1 x 16 failed with error {code}$") as failed:
         made.one("why")
     assert is_device_error(pytest.importorskip("torch", reason=skips.GPU), failed.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "told"),
+    [
+        (2, OutOfDeviceMemoryError, "bucket 1 x 16: out of memory on the device"),
+        (
+            701,
+            BackendUnavailableError,
+            "bucket 1 x 16: the CUDA driver refused to launch its recording with error 701; the",
+        ),
+        (900, BackendUnavailableError, "with error 900, since another thread captures a graph; the engine goes on"),
+        (908, BackendUnavailableError, "with error 908, since another thread captures a graph; the engine goes on"),
+    ],
+)
+def test_a_launch_that_was_refused_is_an_error_of_the_call_and_the_next_one_goes_through(driver, code, kind, told):
+    made = Routed(driver)
+    before = made.one("why")
+    made.graphs[0].launch_code = code
+    with pytest.raises(kind, match=told) as refused:
+        made.one("why")
+    assert not isinstance(refused.value, DeviceLostError)
+    made.graphs[0].launch_code = 0
+    assert made.one("why")[0].index_at(0) == before[0].index_at(0)
+
+
+def test_the_host_goes_on_waiting_while_another_thread_captures(driver):
+    made = Routed(driver)
+    made.graphs[0].delay_us, made.graphs[0].query_code = 20_000, 900
+    assert made.one("why") is not None
+    assert made.graphs[0].queries > 1
 
 
 def test_work_that_ends_without_answers_is_an_error_and_no_endless_wait(driver):

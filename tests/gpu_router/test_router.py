@@ -166,9 +166,15 @@ def test_given_output_that_is_not_finite_or_fits_nobody_ends_as_on_the_cpu(engin
     assert [row.excluded.keys() for row in got] == [row.excluded.keys() for row in want]
 
 
+@pytest.fixture(scope="module")
+def supported(root, export):
+    """Both engines of a bundle that tells support."""
+    folder = make_bundle(root, export, name="support", support=True)
+    return gpu_engine(folder, batches=(4,)), cpu_engine(folder)
+
+
 @pytest.mark.parametrize("to", ["cheapest", "alpha/large", "gamma/small"])
-def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(root, export, tmp_path, to):
-    folder = make_bundle(tmp_path, export, support=True)
+def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(supported, to):
     user = {"role": "user", "content": "what is the story"}
     requests = [
         "why",
@@ -178,10 +184,7 @@ def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(root, 
     ]
     terms = {"tau": 0.3, "min_support": 1.0, "unsupported": to}
     bills = [5, 12000, 7, 9]
-    got, want = (
-        one.route_many(requests, billed_tokens=bills, **terms)
-        for one in (gpu_engine(folder, batches=(4,)), cpu_engine(folder))
-    )
+    got, want = (one.route_many(requests, billed_tokens=bills, **terms) for one in supported)
     assert {row.cause for row in want} == {"unsupported"}
     assert any(np.isinf(row.gap) for row in want)
     for ours, theirs in zip(got, want, strict=True):
@@ -190,10 +193,8 @@ def test_prompts_of_little_support_go_where_the_policy_says_as_on_the_cpu(root, 
             assert (ours.model, np.isinf(ours.gap)) == (theirs.model, np.isinf(theirs.gap))
 
 
-def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(root, export, tmp_path):
-    folder = make_bundle(tmp_path, export, support=True)
-    engine, cpu = gpu_engine(folder, batches=(4,)), cpu_engine(folder)
-    got, want = engine.route_many(PROMPTS, tau=0.3), cpu.route_many(PROMPTS, tau=0.3)
+def test_support_is_the_one_the_cpu_computes_of_the_same_embedding(supported):
+    got, want = (one.route_many(PROMPTS, tau=0.3) for one in supported)
     assert want.support is not None
     np.testing.assert_allclose(got.support, want.support, atol=1e-4 if DEVICE == "emulated" else 2e-2)
 

@@ -21,11 +21,11 @@ from tests.support.decide_implementations import (
     IMPLEMENTATIONS,
     LAUNCHES,
     TALL,
-    WIDE,
     by_reference,
     by_triton,
     launch,
     tensor,
+    use_wide_tiles,
 )
 from tests.support.decide_promises import accuracy, symmetry
 from tests.support.decide_promises.choice import *  # noqa: F403
@@ -54,10 +54,8 @@ def impl(request):
 
 @pytest.fixture(params=["triton"])
 def isa(request, monkeypatch):
-    """The bodies written for instruction sets run on the kernel here; the interpreter takes wide tiles, for its time."""
-    if not decide_implementations.ON_DEVICE:
-        wide = {"triton": lambda it: by_triton(it, WIDE if len(it.heads.bias) > 64 else TALL)}
-        monkeypatch.setattr(decide_implementations.decide_requests, "IMPLEMENTATIONS", wide)
+    """The bodies written for instruction sets run on the kernel here."""
+    use_wide_tiles(monkeypatch)
     return request.param
 
 

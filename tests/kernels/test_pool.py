@@ -20,6 +20,17 @@ SPLIT = LaunchParams(
     block_tokens=4, num_warps=4, num_stages=1,
 )  # fmt: skip
 LENGTHS = np.array([11, 1, 4, 8, 5])
+DTYPES, TILES = ("float32", "float16", "bfloat16"), {"table": None, "split": SPLIT}
+
+
+def every_pair(*forms):
+    """Each form, (pooling, normalize), with each type and each tiling, each type with each tiling; not all three at once."""
+    cases = [
+        (*form, dtype, list(TILES)[(row + column) % 2])
+        for row, form in enumerate(forms)
+        for column, dtype in enumerate(DTYPES)
+    ]
+    return pytest.mark.parametrize(("pooling", "normalize", "dtype", "tiles"), cases)
 
 
 @pytest.fixture
@@ -61,38 +72,32 @@ def expected_x(states, lengths, pooling, normalize, norm=None, dtype=torch.float
     return (torch.nn.functional.normalize(x, dim=1) if normalize else x).double().numpy()
 
 
-@pytest.mark.parametrize("params", [None, SPLIT], ids=["table", "split"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("mean", False), ("cls", True), ("last", True)])
+@every_pair(("mean", True), ("mean", False), ("cls", True), ("last", True))
 def test_x_is_pooled_as_the_torch_encoder_does_and_decided_as_if_it_were_given(
-    rng, request_of_x, params, dtype, pooling, normalize
+    rng, request_of_x, pooling, normalize, dtype, tiles
 ):
     states = tensor(rng.standard_normal((BATCH, TOKENS, DIM)).astype(np.float32)).to(getattr(torch, dtype))
-    run = pooled_launch(request_of_x, states, LENGTHS, pooling, normalize, params=params)
+    run = pooled_launch(request_of_x, states, LENGTHS, pooling, normalize, params=TILES[tiles])
     got = run().numpy()
     x = run.request.x.cpu().numpy()
     np.testing.assert_allclose(x, expected_x(states, LENGTHS, pooling, normalize), rtol=0, atol=1e-6)
-    plain = decide_implementations.by_triton(request_of_x.but(x=x), params)
+    plain = decide_implementations.by_triton(request_of_x.but(x=x), TILES[tiles])
     for part in PARTS:
         assert got[part].tobytes() == getattr(plain, part).tobytes(), part
 
 
-@pytest.mark.parametrize("params", [None, SPLIT], ids=["table", "split"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("mean", False), ("cls", True), ("last", False)])
-def test_each_token_passes_a_layer_norm_before_it_is_pooled(
-    rng, request_of_x, params, dtype, pooling, normalize
-):  # fmt: skip
+@every_pair(("mean", True), ("mean", False), ("cls", True), ("last", False))
+def test_each_token_passes_a_layer_norm_before_it_is_pooled(rng, request_of_x, pooling, normalize, dtype, tiles):
     states = tensor(rng.normal(0.5, 3, (BATCH, TOKENS, DIM)).astype(np.float32)).to(getattr(torch, dtype))
     norm = make_norm(rng, DIM)
-    run = pooled_launch(request_of_x, states, LENGTHS, pooling, normalize, params=params, norm=norm)
+    run = pooled_launch(request_of_x, states, LENGTHS, pooling, normalize, params=TILES[tiles], norm=norm)
     got = run().numpy()
     x = run.request.x.cpu().numpy()
     exact = expected_x(states, LENGTHS, pooling, normalize, norm)
     plain = expected_x(states, LENGTHS, pooling, normalize, norm, torch.float32)
     granted = 2 * np.abs(plain - exact).max() + np.spacing(np.float32(np.abs(exact).max()))
     np.testing.assert_allclose(x, exact, rtol=0, atol=granted)
-    given = decide_implementations.by_triton(request_of_x.but(x=x), params)
+    given = decide_implementations.by_triton(request_of_x.but(x=x), TILES[tiles])
     for part in PARTS:
         assert got[part].tobytes() == getattr(given, part).tobytes(), part
 

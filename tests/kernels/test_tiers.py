@@ -9,14 +9,15 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.packing import MORE_TIERS
 from ipr_engine.kernels.plan import GpuPlan, GpuRequest, GpuResult
 from ipr_engine.kernels.run import DecideLaunch
-from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, LAUNCHES, by_triton, tensor
+from tests.support.decide_implementations import DEVICE, IMPLEMENTATIONS, LAUNCHES, by_triton, tensor, use_wide_tiles
 from tests.support.decide_promises.tiers import *  # noqa: F403
 from tests.support.decide_promises.tiers import bills_per_candidate, terms, tiered
 from tests.support.decide_requests import make_heads, make_policy, make_request
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def isa(request):
+def isa(request, monkeypatch):
+    use_wide_tiles(monkeypatch)
     return request.param
 
 
@@ -38,9 +39,9 @@ def test_rows_of_policies_with_other_tiers_are_charged_each_by_its_own(rng, tile
         assert got["index"][row] == alone.index[row]
 
 
-@pytest.mark.parametrize("tiles", ["split", "rows"])
+@pytest.mark.parametrize("tiles", LAUNCHES)
 def test_no_tiling_changes_a_bill(rng, tiles):
-    request = bills_per_candidate(rng, tiered(rng, make_request(rng, 17, 19, 40, masked=True), 3))
+    request = bills_per_candidate(rng, tiered(rng, make_request(rng, 9, 19, 40, masked=True), 3))
     expected, got = request.run("scalar"), by_triton(request, LAUNCHES[tiles])
     np.testing.assert_allclose(got.cost_usd, expected.cost_usd, rtol=1e-6)
     np.testing.assert_array_equal(got.index, expected.index)

@@ -111,6 +111,13 @@ def by_triton(request: Request, params: LaunchParams | None = None, dtype: str =
     return Answer(**result.numpy())
 
 
+def use_wide_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let "triton" take few programs a launch in the interpreter, for its time; tests that name their tiles show the others."""
+    if not ON_DEVICE:
+        wide = {"triton": lambda it: by_triton(it, WIDE if len(it.heads.bias) > 64 else TALL)}
+        monkeypatch.setattr(decide_requests, "IMPLEMENTATIONS", decide_requests.IMPLEMENTATIONS | wide)
+
+
 def by_reference(request: Request) -> Answer:
     exact = request.reference()
     rows = exact.rows

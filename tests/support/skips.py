@@ -27,6 +27,7 @@ TENSORRT = f"{EXTRA} [tensorrt-rtx]: TensorRT-RTX, which builds without a GPU, o
 BENCH = f"{EXTRA} [bench]: pytest-benchmark"
 NODE = f"{HARDWARE} node, or the openai package that `make openai-js` installs"
 VALGRIND = f"{HARDWARE} valgrind, which counts instructions"
+H2LOAD = f"{HARDWARE} h2load, which loads servers (Debian: apt-get install nghttp2-client)"
 CHROMIUM = f"{HARDWARE} chromium, which shows the server's page (Debian: apt-get install chromium)"
 TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings, to look run-time calls up in"
 

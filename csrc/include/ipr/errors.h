@@ -31,6 +31,13 @@ struct BackendUnavailable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A device's memory did not hold what one call needs, and the call did nothing: the device is not lost, and a later
+// call may go through, once memory of it is free again. The message names the shape that was too large.
+// -> OutOfDeviceMemoryError
+struct OutOfDeviceMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Throws Error with the parts written one after another as its message. A part is anything that a stream takes; floats
 // are told in the stream's six digits.
 //

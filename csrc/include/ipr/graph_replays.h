@@ -35,8 +35,9 @@ class GraphReplays : public Replays {
   // context: the device's primary one, in which the passes were recorded. stream: that of its other work.
   GraphReplays(const CudaCalls& calls, void* context, void* stream);
 
-  // Launches the pass. Throws std::runtime_error with the driver's error. Nothing of Python is touched here or in wait,
-  // so its lock may be given up.
+  // Launches the pass. Throws std::runtime_error with the driver's error; OutOfDeviceMemory or BackendUnavailable where
+  // this launch alone was refused and the device goes on. Nothing of Python is touched here or in wait, so its lock may
+  // be given up.
   void start(const RecordedPass& pass) const override;
 
   // Polls until the answers are there; the calling thread does nothing else meanwhile. Throws std::runtime_error with

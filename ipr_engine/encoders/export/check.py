@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._extras import need
+from ipr_engine.encoders.cpu_runs import import_onnxruntime
 from ipr_engine.encoders.openvino import COSINES, GATES, compile_graph
 from ipr_engine.encoders.transformer import TransformerEncoder, padded
 from ipr_engine.errors import InvalidInputError, IprError
@@ -121,7 +121,7 @@ def openvino_cosines(path: Path, rows: list[NDArray[np.int64]], want: NDArray[np
 
 def _session(path: Path) -> Embed:
     """Open a graph in ONNX Runtime on the CPU; the function it returns passes the inputs that the graph has."""
-    runtime: Any = need("onnxruntime", "checking an exported encoder", "export")
+    runtime: Any = import_onnxruntime("checking an exported encoder", "export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ import numpy as np
 from ipr_engine._extras import need
 from ipr_engine._version import __version__
 from ipr_engine.encoders.base import as_prompt_list
+from ipr_engine.encoders.cpu_runs import import_onnxruntime
 from ipr_engine.encoders.export.bert_weights import ARCHITECTURES, read_bert_weights
 from ipr_engine.encoders.export.check import (
     MIN_COSINE,
@@ -79,8 +80,9 @@ def export_encoder(
     if calibration is not None and not int8:
         raise InvalidInputError("calibration: it serves the int8 graph alone; pass int8 too, or leave it out")
     _check_out(out)
-    for package in ("torch", "transformers", "onnx", "onnxruntime"):
+    for package in ("torch", "transformers", "onnx"):
         need(package, _PURPOSE, "export")
+    import_onnxruntime(_PURPOSE, "export")
     model_folder, origin = _find_source(str(source), revision)
     folder = read_transformer_folder(model_folder, pooling=pooling)
     before, after = special_ids(folder.tokenizer, str(folder.path / "tokenizer.json"))

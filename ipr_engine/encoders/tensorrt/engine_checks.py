@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ipr_engine._extras import need
 from ipr_engine.cuda.buckets import Bucket
+from ipr_engine.encoders.cpu_runs import import_onnxruntime
 from ipr_engine.encoders.tensorrt import bindings
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
 
@@ -112,7 +112,7 @@ def embed_reference(onnx: Path, sample: Sequence[NDArray[np.int64]]) -> NDArray[
     Raises:
         InvalidInputError: the graph does not load, or is no encoder with these inputs and output.
     """
-    ort = need("onnxruntime", "an engine's reference embeddings", "tensorrt")
+    ort = import_onnxruntime("an engine's reference embeddings", "tensorrt")
     errors = (RuntimeError, ValueError, ort.capi.onnxruntime_pybind11_state.Fail)
     try:
         session = ort.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
@@ -143,6 +143,7 @@ def require_cosines(
     if not cosines[worst] >= min_cosine:
         raise EngineMismatchError(
             f"{where}: expected a cosine of at least {min_cosine} with the float32 model, got {cosines[worst]:.6f} at row "
-            f"{worst} of the sample; the engine is refused: use precision='float32', or report the model"
+            f"{worst} of the sample; the engine is refused: use tier='torch', or TensorRtEncoder with precision='float32', or report "
+            "the model"
         )
     return float(cosines[worst])

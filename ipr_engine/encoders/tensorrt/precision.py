@@ -138,7 +138,7 @@ class _Graph:
         if beyond.any() and values.size > 1:
             raise InvalidInputError(
                 f"precision: weight {name!r} reaches {np.abs(values[beyond]).max():.4g}, beyond {self._precision}'s "
-                f"{limit:.4g}; use bfloat16 or float32"
+                f"{limit:.4g}; use tier='torch', or TensorRtEncoder with precision='bfloat16' or 'float32'"
             )
         # A lone constant beyond the range is what fills the attention mask: the most negative number of the type is meant.
         values = np.clip(values, -limit, limit) if beyond.any() else values

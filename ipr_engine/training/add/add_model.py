@@ -19,6 +19,7 @@ from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliabi
 from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.write import require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
+from ipr_engine.encoders.heeded import refuse_unheeded
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.prediction import constancy
@@ -120,6 +121,8 @@ def _from_outcomes(
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
+        if evidence.encoder_options is not None:
+            refuse_unheeded(base, evidence.encoder_options)
         encoder = make_encoder(base, heads.encoder, evidence.encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)

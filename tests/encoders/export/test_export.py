@@ -75,6 +75,15 @@ def test_other_families_go_the_same_way(tmp_path, family, pooling, files):
     assert_graph_equals_model(export, folder, pooling=pooling)
 
 
+def test_the_real_minilm_is_exported_as_it_says_of_itself(minilm):
+    export = read_export(minilm)
+    assert (export.dim, export.spec.positions, export.spec.pooling, export.spec.normalize) == (384, 512, "mean", True)
+    assert (export.spec.before, export.spec.after, export.spec.pad_id) == ((101,), (102,), 0)
+    measured = export.provenance["smallest_cosine"]
+    assert min(measured["onnx"], measured["onnx_cpu"]) >= 0.999999
+    assert measured["weights"] >= 0.9999
+
+
 def test_the_standard_graph_has_standard_operators_and_open_axes(tmp_path):
     import onnx
 

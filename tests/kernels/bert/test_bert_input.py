@@ -75,6 +75,10 @@ def launch(**changes):
     return BertLaunch(**(given | changes))
 
 
+def int32s(count):
+    return torch.zeros(count, dtype=torch.int32)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -85,15 +89,8 @@ def launch(**changes):
         ({"batch": 3}, r"ids: expected a contiguous int32 tensor of shape \(3, 5\), got torch.int32 \(2, 5\)"),
         ({"ids": torch.zeros((2, 5), dtype=torch.int64)}, "ids: expected a contiguous int32 tensor"),
         ({"lengths": torch.ones(2, dtype=torch.int64)}, "lengths: expected a contiguous int32 tensor"),
-        ({"source": torch.zeros(4, dtype=torch.int32)}, "source: expected source and target together"),
-        (
-            {"source": torch.zeros(4, dtype=torch.int32), "target": torch.zeros(5, dtype=torch.int32)},
-            "target: expected 4 int32, as source has, got 5",
-        ),
-        (
-            {"source": torch.zeros(4), "target": torch.zeros(4, dtype=torch.int32)},
-            "source: expected a contiguous int32 tensor of one dimension",
-        ),
+        ({"copy": (int32s(4), int32s(5))}, r"copy\[1\]: expected 4 int32, as copy\[0\] has, got 5"),
+        ({"copy": (torch.zeros(4), int32s(4))}, r"copy\[0\]: expected a contiguous int32 tensor of one dimension"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(changes, told):

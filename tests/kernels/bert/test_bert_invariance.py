@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 
 from tests.support import skips, triton_interpreter
-from tests.support.bert_models import ON_DEVICE, TABLES, make_bert, make_ids, make_launch, run, torch
+from tests.support.bert_models import ON_DEVICE, TABLES, make_bert, make_ids, make_launch, torch
 
 BUCKETS = (16, 32, 64, 128, 256, 512)
 OTHERS = (7, 64, 90, 1)
@@ -43,7 +42,7 @@ def test_a_row_does_not_depend_on_its_bucket(table, tokens):
 @pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize(
-    ("length", "tokens"), [(16, 17), (64, 65), (64, 128), (65, 128), (100, 512), (129, 512), (257, 512)]
+    ("length", "tokens"), [(16, 17), (64, 65), (64, 128), (65, 128), (100, 257), (129, 257), (257, 512)]
 )
 def test_a_longer_row_does_not_depend_on_its_bucket(table, length, tokens):
     assert bits(make_bert(), length, table, tokens) == alone(length, table)
@@ -58,20 +57,8 @@ def test_a_row_does_not_depend_on_its_batch(table, batch, at):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dim", "head", "table"), [(384, 32, "few"), (384, 32, "many"), (768, 64, "some")])
 def test_rows_of_the_usual_widths_depend_on_neither(table, dim, head):
-    model = make_bert(dim, head, 1, 2 * dim)
+    model = make_bert(dim, head, 1, dim)
     assert bits(model, 17, table, 32, 2, 1) == bits(model, 17, table, 17)
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_an_empty_row_is_finite_and_changes_no_other(table):
-    model = make_bert()
-    lengths = (3, 0, 20)
-    found = run(model, lengths, 20, TABLES[table])
-    assert np.isfinite(found).all()
-    ids = make_ids(lengths, 20)
-    for row in (0, 2):
-        alone = make_launch(model, ids[row : row + 1].clone(), lengths[row : row + 1], TABLES[table])().cpu().numpy()
-        assert found[row, : lengths[row]].tobytes() == alone[0, : lengths[row]].tobytes()
 
 
 @pytest.mark.skipif(ON_DEVICE, reason=f"{skips.HARDWARE} the interpreter: on a GPU the tables take other instructions")

@@ -110,7 +110,8 @@ def test_decision_equals_reference(isa, rng, models, tiers, own_bills):
 @pytest.mark.parametrize("models", [11, 19])
 def test_tiers_that_nobody_reaches_and_equal_bills_change_no_bit(isa, rng, models):
     request = make_request(rng, 17, models, 63, masked=True, worth=0.001)
-    flat = {part: getattr(request.run(isa), part).tobytes() for part in PARTS}
+    plain = request.run(isa)
+    flat = {part: getattr(plain, part).tobytes() for part in PARTS}
     never = np.full((1, models), np.inf, np.float32)
     dear = {name: np.stack([request.policy[name], 9 * request.policy[name]]) for name in ("in_rate", "out_rate")}
     each = np.repeat(request.billed_tokens[:, None], models, axis=1)
