@@ -89,7 +89,15 @@ if [ ! -f "$encoder/encoder.json" ] && [ ! -f "$encoder/modules.json" ] && [ -z 
     exit 2
 fi
 
-"$PYTHON" -c 'import sys, torch, transformers, triton; print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, "transformers", transformers.__version__)' | tee -a "$log"
+versions=$("$PYTHON" -c 'import sys, torch, transformers, triton; print(sys.version.split()[0], "torch", torch.__version__, "triton", triton.__version__, "transformers", transformers.__version__)') || {
+    echo "PYTHON: expected one with torch, triton and transformers (in a clone: pip install -e '.[gpu]'), got $PYTHON"
+    exit 2
+}
+if [ -z "$quick" ] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "IPR_DEVICE: expected a GPU that torch finds, got $IPR_DEVICE and $versions; see that nvidia-smi lists a GPU and torch is built for CUDA, or set IPR_DEVICE=cpu, which takes every step and times none"
+    exit 2
+fi
+echo "$versions" | tee -a "$log"
 { nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"; } | tee -a "$log"
 {
     build 2>&1

@@ -60,6 +60,14 @@ def main() -> int:
         return _table(parser, arguments)
     if arguments.part in NEEDS_ENCODER and arguments.encoder is None:
         parser.error(f"ENCODER_DIR: {arguments.part} needs an encoder's folder")
+    if arguments.device != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error(
+                f"--device: expected a GPU that torch finds, got {arguments.device!r} and torch {torch.__version__}; see that nvidia-smi "
+                "lists a GPU and torch is built for CUDA, or give --device cpu --quick, whose lines are no figures"
+            )
     return _run(arguments)
 
 

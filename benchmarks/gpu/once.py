@@ -14,6 +14,10 @@ SIZES = ((11, 1), (11, 64), (64, 5), (1000, 3))  # (models, batch): one program 
 def main() -> int:
     import torch
 
+    if not torch.cuda.is_available():
+        sys.exit(
+            "python -m benchmarks.gpu.once: needs a GPU, and torch finds none; see that nvidia-smi lists one and torch is built for CUDA"
+        )
     for models, batch in SIZES:
         launch = make_launch("cuda", models, launch_params(models, DIM, "sm_90"), batch)
         for _ in range(2):

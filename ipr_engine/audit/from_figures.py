@@ -201,7 +201,7 @@ def _within_most(record: Record, predicted: Float32s, bundle: BundleSpec, heads:
         if before is not None and (now is None or now > before) and predicted[m] >= np.float32(before):
             raise InvalidInputError(
                 f"tokens_out: those of {candidate.name} were cut at {before}, its most then, and it may give more now; only "
-                "the heads can tell: record with keep_x=True and a key"
+                "the heads can tell: record with keep_x=True and a key (ipr route --record-x --key FILE)"
             )
     if all(candidate.max_output_tokens is None for candidate in bundle.candidates):
         return predicted

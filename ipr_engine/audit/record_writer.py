@@ -59,8 +59,8 @@ class RecordWriter:
             raise InvalidInputError(f"min_words: expected a whole number >= 0, got {min_words!r}")
         if keep_x and key is None:
             raise InvalidInputError(
-                "keep_x: an embedding tells the words of its prompt, and is kept under an owner's key alone; pass key=..., or make "
-                "one with `ipr key FILE`"
+                "keep_x: an embedding tells the words of its prompt, and is kept under an owner's key alone; give one as key "
+                "(`ipr key FILE` makes it)"
             )
         self._key = None if key is None else OwnerKey.load(key)
         if self._key is not None:

@@ -177,7 +177,8 @@ def _from_figures(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple
     if own is None:
         raise InvalidInputError(
             f"x: decided by heads {record.heads[:12]}, bundle {loaded.hash[:12]} has {', '.join(h.sha256[:12] for h in heads)}, and "
-            f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key{sealed}"
+            f"what other heads make of a prompt only its embedding tells: record with keep_x=True and a key "
+            f"(ipr route --record-x --key FILE){sealed}"
         )
     counted, kept = input_tokens(loaded, record)
     # Second heads read another embedding than centroids measure.

@@ -74,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     for role, path in export.files.items():
         cosine = f"  smallest cosine to float32 {cosines[role]:.7f}" if role in cosines else ""
         print(f"  {path.name:<18} {path.stat().st_size / 1e6:8.1f} MB{cosine}")
-    measured = [f"{dtype} {cosines[name]:.7f}" for dtype, name in COSINES.items() if name in cosines]
+    measured = [f"in {dtype} {cosines[name]:.7f}" for dtype, name in COSINES.items() if name in cosines]
     if measured:
-        print(f"  model.onnx by OpenVINO: smallest cosine to float32 {', '.join(measured)}")
+        print(f"  model.onnx by OpenVINO, smallest cosine to float32: {', '.join(measured)}")
     return 0
 
 

@@ -71,6 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if given and arguments.record is None:
             raise InvalidInputError(f"{option}: there are no records that it could concern; add --record LOG")
+    if arguments.record_x and arguments.key is None:
+        raise InvalidInputError(
+            "--record-x: an embedding tells the words of its prompt, and is kept under an owner's key alone; add --key FILE "
+            "(`ipr key FILE` makes one)"
+        )
     engine = load_engine(arguments, Engine)
     policy = engine.policy(**policy_keywords(arguments))
     as_json = arguments.json or arguments.jsonl is not None

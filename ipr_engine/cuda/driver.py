@@ -127,14 +127,17 @@ class Device:
             self._driver = Driver(calls=_DEVICE_CALLS)
         except (OSError, AttributeError) as error:
             raise BackendUnavailableError(
-                f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}"
+                f"device: {device!r} needs NVIDIA's driver, whose {LIBRARY} does not load here: {error}; install the driver, or take "
+                "device 'cpu'"
             ) from error
         count, handle, version, context = c_int(), c_int(), c_int(), c_void_p()
         try:
             self._call("cuInit", 0)
             self._call("cuDeviceGetCount", byref(count))
             if index >= count.value:
-                raise BackendUnavailableError(f"device: {device!r} was asked for, and there are {count.value} GPUs")
+                raise BackendUnavailableError(
+                    f"device: {device!r} was asked for, and there are {count.value} GPUs; they count from 'cuda:0'"
+                )
             self._call("cuDeviceGet", byref(handle), index)
             self._call("cuDriverGetVersion", byref(version))
             text = ctypes.create_string_buffer(256)

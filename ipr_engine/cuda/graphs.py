@@ -246,14 +246,17 @@ class CudaGraphs(_InTurns):
     ) -> None:
         torch = self._torch = need("torch", PURPOSE, "gpu")
         if not torch.cuda.is_available():
+            built = torch.version.cuda is not None
+            todo = "see that nvidia-smi lists a GPU" if built else "it is built for CPUs: install one for CUDA"
             raise BackendUnavailableError(
-                f"device: {device!r} was asked for and this torch ({torch.__version__}) finds no CUDA device or driver"
+                f"device: {device!r} was asked for and this torch ({torch.__version__}) finds no CUDA device or driver; {todo}, or "
+                "take device 'cpu'"
             )
         index = torch.device(device).index
         index = torch.cuda.current_device() if index is None else index
         if index >= torch.cuda.device_count():
             raise BackendUnavailableError(
-                f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}"
+                f"device: {device!r} was asked for, and there are {torch.cuda.device_count()}; they count from 'cuda:0'"
             )
         self.device = f"cuda:{index}"
         self._failure = DeviceFailure(torch, f"{self.device} ({torch.cuda.get_device_name(index)})", lock)

@@ -174,7 +174,7 @@ def _tiers_for(export: Export, options: LoadOptions, dtype: str | None) -> tuple
         BackendUnavailableError: none can; says why each cannot.
     """
     if options.tier in ON_GPU_ALONE and options.device == "cpu":
-        raise InvalidInputError(f"tier: {options.tier!r} runs on a GPU; pass device='cuda' or 'cuda:N' beside it")
+        raise InvalidInputError(f"tier: {options.tier!r} runs on a GPU; name one as device, 'cuda' or 'cuda:N'")
     asked = AUTO[_kind_of(options.device)] if options.tier == "auto" else (options.tier,)
     reasons = {name: _why_not(name, export, dtype) or _why_not_on(name, options) for name in asked}
     able = [name for name, reason in reasons.items() if reason is None]

@@ -121,7 +121,7 @@ def test_under_a_key_prompt_and_embedding_are_sealed(engine):
 
 
 def test_an_embedding_without_a_key_is_refused(engine):
-    with pytest.raises(InvalidInputError, match=r"keep_x: .* under an owner's key alone; pass key="):
+    with pytest.raises(InvalidInputError, match=r"keep_x: .* under an owner's key alone; give one as key"):
         engine.recorder([].append, keep_x=True)
     record = Record.from_line(recorded(engine))
     with pytest.raises(InvalidInputError, match="keep_x"):
@@ -188,7 +188,10 @@ def test_other_prices_of_the_bundle_are_replayed_without_an_embedding(engine, tm
 def test_only_an_embedding_tells_what_other_heads_decide(engine, tmp_path):
     other = Engine.load(make_bundle(tmp_path, models=5, dim=16, hidden=4))
     [replayed] = replay([recorded(engine)], other)
-    assert "only its embedding tells: record with keep_x=True and a key" in replayed.refused
+    assert (
+        "only its embedding tells: record with keep_x=True and a key (ipr route --record-x --key FILE)"
+        in replayed.refused
+    )
     [replayed] = replay([recorded(engine, recorder={"keep_x": True, "key": KEY})], other)
     assert f"give the key of id {OwnerKey(KEY).id}" in replayed.refused
 

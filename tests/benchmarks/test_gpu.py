@@ -97,6 +97,21 @@ def test_a_part_that_is_none_is_told(encoder, tmp_path):
     assert f"ENCODER_DIR: expected a folder, got {tmp_path / 'nowhere'}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("fails", "told"), [("transformers", "PYTHON: expected one with torch"), ("is_available", "IPR_DEVICE: ")]
+)
+def test_a_machine_without_a_gpu_or_its_packages_is_told_once_before_anything_runs(encoder, tmp_path, fails, told):
+    asked, python = tmp_path / "asked", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\ncase $* in *{fails}*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    done = run_parts(
+        encoder, tmp_path / "gpu.jsonl", "floor", "roofs", PYTHON=str(python), IPR_DEVICE="cuda", IPR_POOLING="cls"
+    )
+    assert done.returncode == 2
+    assert done.stdout.startswith(told)
+    assert "benchmarks.gpu" not in asked.read_text()
+
+
 def test_a_folder_of_transformers_alone_is_taken_with_a_pooling(encoder, tmp_path):
     done = run_parts(encoder, tmp_path / "gpu.jsonl", "text")
     assert done.returncode == 2

@@ -225,7 +225,9 @@ def test_options_for_records_need_a_log(bundle, capsys, tmp_path):
         assert main(["route", "a", "--bundle", str(bundle), *option]) == 1
         assert f"{option[0]}: there are no records" in capsys.readouterr().err
     assert main(["route", "a", "--bundle", str(bundle), "--record", str(tmp_path / "log"), "--record-x"]) == 1
-    assert "keep_x: an embedding tells the words of its prompt" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--record-x: an embedding tells the words of its prompt" in told
+    assert "add --key FILE (`ipr key FILE` makes one)" in told
 
 
 def test_a_key_is_made_once_and_never_shown(capsys, tmp_path):

@@ -150,7 +150,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_reason(tmp_path):
 
 
 def test_it_needs_a_gpu(folder):
-    with pytest.raises(InvalidInputError, match=r"tier: 'triton' runs on a GPU; pass device='cuda'"):
+    with pytest.raises(InvalidInputError, match=r"tier: 'triton' runs on a GPU; name one as device, 'cuda'"):
         Engine.load(folder, tier="triton")
 
 
