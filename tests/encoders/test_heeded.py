@@ -149,7 +149,7 @@ def test_threads_beside_a_folder_of_transformers_are_for_an_export_at_its_side(e
     asked = {"folders": [folder, export], "pooling": "mean", "max_tokens": 16, "contained": False}
     opened = EncoderChoice(**asked, options=LoadOptions(threads=2)).open()
     assert opened.encoder.dim == 64
-    with pytest.raises(InvalidInputError, match="^tier: .* is a transformers folder"):
+    with pytest.raises(InvalidInputError, match=r"^tier: .* is a transformers folder"):
         EncoderChoice(**asked, options=LoadOptions(tier="onnx")).open()
 
 
