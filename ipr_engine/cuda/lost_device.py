@@ -9,8 +9,9 @@ from typing import Any
 
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, IprError, OutOfDeviceMemoryError
 
-# What CUDA says where it refused one piece of work: the context is sound, and does the next one.
-REFUSED = ("too many resources requested for launch", "stream is capturing", "capturing stream")
+# What CUDA says where it refused one piece of work: the context is sound, and does the next one. Each error about a capture has
+# "captur" in it.
+REFUSED = ("too many resources requested for launch", "captur")
 PURPOSE = "the GPU path"  # the words of an error where torch or triton is missing
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def import_onnxruntime(purpose: str, extra: str) -> Any:
         BackendUnavailableError: it is missing; says what to install.
     """
     with _importing:
+        if sys.modules.get("onnxruntime") is not None:  # threads of native code may read the environment by now
+            return need("onnxruntime", purpose, extra)
         before = os.environ.get(_NO_TELEMETRY)
         os.environ[_NO_TELEMETRY] = "1"
         try:

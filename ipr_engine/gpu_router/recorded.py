@@ -7,6 +7,7 @@ from typing import Any
 
 from ipr_engine._C import RecordedRoute, Router
 from ipr_engine.cuda.buckets import Passes, StreamEncoder
+from ipr_engine.errors import OutOfDeviceMemoryError
 from ipr_engine.gpu_router.route_slot import RouteSlot
 
 LOGGER = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def recorded_route(passes: Passes[RouteSlot], on_cpu: Router, encoder: StreamEnc
         try:
             with graphs.turn:
                 made.replay_each()
-        except RuntimeError as error:
+        except (RuntimeError, OutOfDeviceMemoryError) as error:
             LOGGER.warning(REPLAYED_FROM_PYTHON, error)
             return None
     return made

@@ -78,7 +78,7 @@ class EncoderChoice:
             raise InvalidInputError("encoder: expected at least one folder, got none")
         opened: list[tuple[Encoder, AnySource]] = []
         for folder in listed:
-            opened.append(self._open_one(folder, {source.id for _, source in opened}))
+            opened.append(self._open_one(folder, {source.id for _, source in opened}, alone=len(listed) == 1))
         asked = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
         given = [name for name, value in asked if value is not None]
         # After opening: only the encoders themselves tell whether one of them is a transformer.
@@ -104,8 +104,8 @@ class EncoderChoice:
             ConcatenatedEncoder([encoder for encoder, _ in opened]), both.id, (*(source for _, source in opened), both)
         )
 
-    def _open_one(self, folder: Folder, ids: set[str]) -> tuple[Encoder, AnySource]:
-        """Open one encoder, and make its entry under an id that is not among `ids`."""
+    def _open_one(self, folder: Folder, ids: set[str], *, alone: bool) -> tuple[Encoder, AnySource]:
+        """Open one encoder, and make its entry under an id that is not among `ids`. alone: no other one could heed an option."""
         path, max_tokens, dtype = Path(folder), self.max_tokens, self.dtype
         if is_export(path):
             export = read_export(path)
@@ -127,7 +127,7 @@ class EncoderChoice:
                 f"encoder: {path.name} is a transformers folder, and a bundle can contain an export alone; export it first "
                 "(ipr export-encoder), or let the bundle reference it (--reference)"
             )
-        refuse_folder_options(path, self.options)
+        refuse_folder_options(path, self.options if alone else replace(self.options, threads=None))
         from ipr_engine.encoders.torch import TorchEncoder  # needs torch: only a transformers folder does
 
         limit = FOLDER_MAX_TOKENS if max_tokens is None else max_tokens

@@ -144,6 +144,15 @@ def test_a_folder_of_a_table_refuses_options_of_transformers(tmp_path, options):
         open_encoder(folder, **options)
 
 
+def test_threads_beside_a_folder_of_transformers_are_for_an_export_at_its_side(export, tmp_path):
+    folder = make_bare_transformer(tmp_path / "model", seed=1)
+    asked = {"folders": [folder, export], "pooling": "mean", "max_tokens": 16, "contained": False}
+    opened = EncoderChoice(**asked, options=LoadOptions(threads=2)).open()
+    assert opened.encoder.dim == 64
+    with pytest.raises(InvalidInputError, match=r"^tier: .* is a transformers folder"):
+        EncoderChoice(**asked, options=LoadOptions(tier="onnx")).open()
+
+
 @pytest.mark.parametrize("options", [{"tier": "onnx"}, {"threads": 2}])
 def test_a_folder_of_transformers_refuses_options_of_exports(tmp_path, options):
     [name] = options

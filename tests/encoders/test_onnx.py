@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ipr_engine.encoders import cpu_runs
 from ipr_engine.encoders.export import export_encoder
 from ipr_engine.encoders.onnx import OnnxEncoder
 from ipr_engine.errors import BackendUnavailableError, BundleNotFoundError, InvalidInputError
@@ -28,6 +30,13 @@ def test_no_run_holds_rows_of_two_lengths_nor_more_tokens_than_planned(exported,
     x = encoder.embed([rows[row] for row in rng.permutation(len(rows))])
     assert np.isfinite(x).all()
     assert seen == [(1, 600), (1, 600), (1, 41), (12, 40), (8, 40), (32, 3), (32, 3), (6, 3)]
+
+
+def test_the_environment_is_left_alone_where_onnx_runtime_is_imported_already(monkeypatch):
+    monkeypatch.setattr(
+        cpu_runs, "os", SimpleNamespace(environ=MappingProxyType({}))
+    )  # a native thread may read it meanwhile
+    assert cpu_runs.import_onnxruntime("a test", "onnx").__version__
 
 
 def test_int8_stays_near_float32_and_has_an_identity_of_its_own(exported):

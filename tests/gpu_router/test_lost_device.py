@@ -74,6 +74,11 @@ def test_a_device_lost_in_the_one_call_is_told_once_as_such(folder, monkeypatch,
             BackendUnavailableError,
             "cpu refused the work",
         ),
+        (
+            "CUDA error: operation failed due to a previous error during capture",
+            BackendUnavailableError,
+            "cpu refused the work",
+        ),
     ],
 )
 def test_work_that_was_refused_is_an_error_of_the_call_and_the_engine_goes_on(folder, words, kind, told):

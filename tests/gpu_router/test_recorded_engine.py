@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from ipr_engine import _profiling as profiling
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError, OutOfDeviceMemoryError
+from ipr_engine.gpu_router import recorded
 from ipr_engine.gpu_router.recorded import recorded_route
 from ipr_engine.tokens.profiles import shipped_profile
 from tests.support.gpu_engines import POLICIES, PROMPTS, gpu_engine, make_bundle, random_prompts
@@ -153,6 +156,22 @@ def test_without_the_drivers_library_prompts_are_replayed_from_python_and_the_lo
     monkeypatch.setattr(plan.router.passes.graphs, "native_calls", missing)
     assert recorded_route(plan.router.passes, loaded.router, plan.stream) is None
     assert "libcuda.so.1: cannot open shared object file; they are replayed from Python" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, BackendUnavailableError, OutOfDeviceMemoryError])
+def test_a_graph_that_does_not_answer_at_load_is_replayed_from_python_too(engine, monkeypatch, caplog, kind):
+    class Refused:
+        def __init__(self, *_, **__):
+            pass
+
+        def replay_each(self):
+            raise kind("bucket 1 x 16: refused")
+
+    plan, native = engine.loaded.gpu, SimpleNamespace(addresses={}, context=0, stream=0)
+    monkeypatch.setattr(plan.router.passes.graphs, "native_calls", lambda: native)
+    monkeypatch.setattr(recorded, "RecordedRoute", Refused)
+    assert recorded_route(plan.router.passes, engine.loaded.router, plan.stream) is None
+    assert "bucket 1 x 16: refused; they are replayed from Python" in caplog.text
 
 
 def test_ranges_for_a_profiler_take_the_walk(engine, monkeypatch):

@@ -247,6 +247,16 @@ def test_a_launch_that_was_refused_is_an_error_of_the_call_and_the_next_one_goes
     assert made.one("why")[0].index_at(0) == before[0].index_at(0)
 
 
+def test_what_flies_has_ended_where_a_later_launch_of_the_batch_is_refused(driver):
+    made = Routed(driver, passes=[make_pass(2, TOKENS), make_pass(2, 8)])
+    made.graphs[0].delay_us, made.graphs[1].launch_code = 50_000, 2
+    with pytest.raises(OutOfDeviceMemoryError, match=r"^bucket 2 x 8: "):
+        made.route.route_many([*["why " * 12] * 2, "why"], made.policy, 5)
+    assert made.passes[0]["done"][0] == made.passes[0]["sequence"][0] == 1
+    made.graphs[1].launch_code = 0
+    assert made.route.route_many([*["why " * 12] * 2, "why"], made.policy, 5) is not None
+
+
 def test_the_host_goes_on_waiting_while_another_thread_captures(driver):
     made = Routed(driver)
     made.graphs[0].delay_us, made.graphs[0].query_code = 20_000, 900

@@ -86,6 +86,8 @@ def add_model(
     if evidence.cache is not None:
         writable_folder(evidence.cache, "cache")
     require_one_tier(base)
+    if evidence.encoder_options is not None:
+        refuse_unheeded(base, evidence.encoder_options)
     entry = asked_entry(Path(candidates), base, name)
     similar = None if prior.stated else most_similar(base, entry.candidate, entry.price)
     if evidence.outcomes is None:
@@ -121,8 +123,6 @@ def _from_outcomes(
     quality, tokens, input_tokens = (measure[:, column] for measure in measures)
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
-        if evidence.encoder_options is not None:
-            refuse_unheeded(base, evidence.encoder_options)
         encoder = make_encoder(base, heads.encoder, evidence.encoder_options)
         encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
         x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
