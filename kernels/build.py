@@ -24,7 +24,7 @@ from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprErr
 
 from .compiling import PURPOSE, compile_ahead
 from .cubin import CubinMetadata, write
-from .variant import KernelVariant, LaunchParams, launch_params, options, takes_pdl
+from .variant import KernelVariant, LaunchParams, options, takes_pdl
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -61,6 +61,7 @@ AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
     "adapters": (_ADAPTERS, 11),
     "adapters_32": (_ADAPTERS, 32),
     "adapters_64": (_ADAPTERS, 64),
+    "adapters_100": (_ADAPTERS, 100),
     "linear_1000": (_GRAPH, 1000),
     "trunk_1000": (_TRUNK, 1000),
     "adapters_1000": (replace(_ADAPTERS, dim=1024), 1000),
@@ -176,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 wanted = [(AOT_VARIANTS[name][0].on(arch), AOT_VARIANTS[name][1]) for name in shipped or AOT_VARIANTS]
             for variant, count in wanted:
-                print(write(out, *compile_cubin(variant, launch_params(count, variant.dim, arch), arch)))
+                print(write(out, *compile_cubin(variant, variant.launch_params(count, arch), arch)))
     except IprError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -86,15 +86,15 @@ def _entries() -> list[dict[str, Any]]:
     return found
 
 
-def launch_params(models: int, dim: int, arch: str | None = None) -> LaunchParams:
-    """Return the parameters of launch.json for a number of candidates and a width of x.
+def launch_params(models: int, dim: int, arch: str | None = None, *, adapters: bool = False) -> LaunchParams:
+    """Return the parameters of launch.json for a number of candidates, a width of x, and heads with or without adapters.
 
     Args:
         arch: "sm_90", or None for entries of any architecture.
     """
     for entry in _entries():  # the first that fits is the one
-        few = entry["models_max"] is None or models <= entry["models_max"]
-        if entry["arch"] in (None, arch) and dim > entry["dim_above"] and few:
+        fits = entry["arch"] in (None, arch) and entry["adapters"] in (None, adapters)
+        if fits and dim > entry["dim_above"] and (entry["models_max"] is None or models <= entry["models_max"]):
             return LaunchParams(**entry["params"], shape_class=entry["shape_class"], source=entry["source"])
     raise InvalidInputError(f"models: launch.json has no entry for {models} candidates of dim {dim} on {arch}")
 
@@ -145,6 +145,10 @@ class KernelVariant:
     def on(self, arch: str) -> KernelVariant:
         """Return this variant as an architecture takes it: without `pdl` before sm_90."""
         return replace(self, pdl=self.pdl and takes_pdl(arch))
+
+    def launch_params(self, models: int, arch: str | None = None) -> LaunchParams:
+        """Return the parameters of launch.json for this variant and a number of candidates."""
+        return launch_params(models, self.dim, arch, adapters=self.rank > 0)
 
     def signature(self) -> dict[str, str]:
         """Return Triton's type of each argument, in order; "*" is a pointer, aligned to 16 bytes."""

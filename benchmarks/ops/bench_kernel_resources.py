@@ -43,12 +43,11 @@ def _encoder(size: Size) -> Iterator[Line]:
 def _decide(size: Size) -> Iterator[Line]:
     from ipr_engine.kernels.build import AOT_VARIANTS, compile_cubin
     from ipr_engine.kernels.cubin import CubinMetadata, write
-    from ipr_engine.kernels.variant import launch_params
 
     with tempfile.TemporaryDirectory() as folder:
         for name, (variant, models) in list(AOT_VARIANTS.items())[: size.of(len(AOT_VARIANTS), 1)]:
             for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
-                cubin, metadata = compile_cubin(variant.on(arch), launch_params(models, variant.dim, arch), arch)
+                cubin, metadata = compile_cubin(variant.on(arch), variant.launch_params(models, arch), arch)
                 built = CubinMetadata.read(write(Path(folder), cubin, metadata))
                 yield {
                     "op": "resources", "case": name, "impl": arch, "models": models, "dim": variant.dim,

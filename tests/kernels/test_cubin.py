@@ -56,7 +56,7 @@ def metadata():
 
 def path_of(folder, name, arch):
     variant, models = AOT_VARIANTS[name]
-    return folder / f"{variant.on(arch).name(launch_params(models, variant.dim, arch))}.{arch}.json"
+    return folder / f"{variant.on(arch).name(variant.launch_params(models, arch))}.{arch}.json"
 
 
 @pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch, names in BUILT.items() for name in names])
@@ -202,7 +202,7 @@ def test_a_cubin_of_another_architecture_is_refused_naming_both(folder):
         CubinKernel(path, libcuda=LaunchDriver(Library()))
     variant, models = AOT_VARIANTS["linear"]
     with pytest.raises(CubinError, match=r"for sm_80 \(architectures there: sm_90\)"):
-        CubinKernel.find(folder, variant, launch_params(models, variant.dim), libcuda=LaunchDriver(Library()))
+        CubinKernel.find(folder, variant, variant.launch_params(models), libcuda=LaunchDriver(Library()))
     with pytest.raises(CubinError, match=r"architectures there: none\)"):
         CubinKernel.find(folder, KernelVariant(dim=31), launch_params(models, 31), libcuda=LaunchDriver(Library()))
 

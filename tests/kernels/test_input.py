@@ -14,7 +14,7 @@ from ipr_engine.decide.contract import Heads
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.kernels.plan import PER_MODEL, RESULTS, GpuPlan, GpuRequest, GpuResult, StateNorm, result_layout
 from ipr_engine.kernels.run import decide, variant_of
-from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant, launch_params
+from ipr_engine.kernels.variant import INTEGERS, POINTERS, KernelVariant, launch_params, options
 from tests.support import decide_implementations  # before anything that imports triton
 from tests.support.decide_implementations import DEVICE, gpu_request
 from tests.support.decide_requests import make_heads, make_policy, make_request
@@ -138,11 +138,16 @@ def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates
         assert not params.one_program or models <= params.block_models
 
 
-@pytest.mark.parametrize("models", [11, 32])
-def test_a_wider_x_has_fewer_loads_in_flight_and_sums_in_the_same_order(models):
-    narrow, wide = launch_params(models, 384), launch_params(models, 385)
+@pytest.mark.parametrize(("models", "adapters"), [(11, False), (32, True)])
+def test_a_wider_x_has_fewer_loads_in_flight_and_sums_in_the_same_order(models, adapters):
+    narrow, wide = (launch_params(models, dim, adapters=adapters) for dim in (384, 385))
     assert wide.unroll < narrow.unroll
     assert replace(wide, unroll=narrow.unroll, shape_class=narrow.shape_class, source=narrow.source) == narrow
+
+
+def test_adapters_of_many_candidates_have_more_registers_a_thread():
+    plain, adapters = (launch_params(100, 384, adapters=some) for some in (False, True))
+    assert options(adapters)["maxnreg"] > options(plain)["maxnreg"]
 
 
 @pytest.mark.parametrize(
