@@ -4,7 +4,7 @@
     plan.py     GpuPlan: heads, policies and working memory on the device; GpuResult: the answers in one block
     run.py      decide(plan, x, ...): checks, then the launch
     packing.py  heads and policies as the arrays that the kernel reads
-    variant.py  what a kernel is compiled for: KernelVariant, and LaunchParams by architecture and shape class (launch.json)
+    variant.py  what a kernel is compiled for: KernelVariant, and LaunchParams by architecture, dim and shape class (launch.json)
     build.py    python -m ipr_engine.kernels.build: cubins for named architectures
     cubin.py    a cubin loaded and launched through the CUDA driver, without Triton
     compiling.py  a kernel compiled for a named architecture

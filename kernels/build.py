@@ -38,6 +38,8 @@ _LAST_NODE = replace(
     _TRUNK, weights="float16", pooling="mean", normalize=True, states="float16", state_eps=1e-12, x_copy=True, done=True,
     pdl=True,
 )  # fmt: skip
+_LAST_NODE_FP32 = replace(_LAST_NODE, weights="float32")  # as the engine's own heads are packed
+_WIDE = replace(_LAST_NODE_FP32, dim=768)
 
 # Built, recorded and tested ahead of time (AOT): name -> (variant, number of candidates); KernelVariant.on(architecture) of each.
 AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
@@ -50,6 +52,12 @@ AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
         11,
     ),
     "trunk_fp16_norm_pooled": (_LAST_NODE, 11),
+    "trunk_norm_pooled": (_LAST_NODE_FP32, 11),
+    "trunk_768": (replace(_TRUNK, dim=768), 11),
+    "trunk_768_norm_pooled": (_WIDE, 11),
+    "trunk_768_norm_pooled_32": (_WIDE, 32),
+    "trunk_768_fp16_norm_pooled_32": (replace(_WIDE, weights="float16"), 32),
+    "adapters_768_norm_pooled": (replace(_WIDE, identity=True, rank=4, activation="gelu"), 11),
     "adapters": (_ADAPTERS, 11),
     "adapters_32": (_ADAPTERS, 32),
     "adapters_64": (_ADAPTERS, 64),
@@ -168,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 wanted = [(AOT_VARIANTS[name][0].on(arch), AOT_VARIANTS[name][1]) for name in shipped or AOT_VARIANTS]
             for variant, count in wanted:
-                print(write(out, *compile_cubin(variant, launch_params(count, arch), arch)))
+                print(write(out, *compile_cubin(variant, launch_params(count, variant.dim, arch), arch)))
     except IprError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,7 +35,7 @@ class GpuPlan:
         device: a torch device: "cuda", "cuda:1"; "cpu" under Triton's interpreter.
         dtype: of the weights: "float32", "float16" or "bfloat16"; sums are float32 in any case, and x is.
         policies: rows of the policies buffer; a row that was never set allows nobody.
-        launch: None takes launch.json's entry for the number of candidates and the device.
+        launch: None takes launch.json's entry for the number of candidates, dim and the device.
     Attributes:
         models, dim, hidden, rank, has_tokens: of the heads. arch: the device's, "sm_90" say; None on the CPU.
         weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same variant may be copied into
@@ -68,7 +68,7 @@ class GpuPlan:
         self.rank = 0 if heads.down is None else heads.down.shape[1]
         self.has_tokens = heads.len_skip is not None
         self.arch = _arch(torch, self.device)
-        self.launch = launch or launch_params(self.models, self.arch)
+        self.launch = launch or launch_params(self.models, self.dim, self.arch)
         check_fits(self.launch, self.models)
         packed = torch.from_numpy(pack_weights(heads)).to(getattr(torch, dtype))
         if packed.numel() >= 2**31:  # the kernel counts them in int32

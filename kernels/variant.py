@@ -1,7 +1,7 @@
 """A `decide` kernel is compiled for a variant and for launch parameters; launch, build and cubins share them.
 
     KernelVariant   the form of heads and requests: which parts there are, and their types
-    LaunchParams    tiles, warps and stages: data with a source (launch.json), by architecture and shape class, never by batch
+    LaunchParams    tiles, warps and stages: data with a source (launch.json), by architecture, dim and shape class, never by batch
 
 Neither Triton nor torch is needed to import this.
 """
@@ -86,12 +86,17 @@ def _entries() -> list[dict[str, Any]]:
     return found
 
 
-def launch_params(models: int, arch: str | None = None) -> LaunchParams:
-    """Return the parameters of launch.json for a number of candidates; arch: "sm_90", or None for entries of any architecture."""
+def launch_params(models: int, dim: int, arch: str | None = None) -> LaunchParams:
+    """Return the parameters of launch.json for a number of candidates and a width of x.
+
+    Args:
+        arch: "sm_90", or None for entries of any architecture.
+    """
     for entry in _entries():  # the first that fits is the one
-        if entry["arch"] in (None, arch) and (entry["models_max"] is None or models <= entry["models_max"]):
+        few = entry["models_max"] is None or models <= entry["models_max"]
+        if entry["arch"] in (None, arch) and dim > entry["dim_above"] and few:
             return LaunchParams(**entry["params"], shape_class=entry["shape_class"], source=entry["source"])
-    raise InvalidInputError(f"models: launch.json has no entry for {models} candidates on {arch}")
+    raise InvalidInputError(f"models: launch.json has no entry for {models} candidates of dim {dim} on {arch}")
 
 
 def check_fits(params: LaunchParams, models: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_file
-from ipr_engine.cli.options import load_keywords
+from ipr_engine.cli.options import load_engine, load_keywords
 from ipr_engine.cli.text_table import PIPED, Page
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -187,7 +187,8 @@ def _other(arguments: argparse.Namespace, prepared: Prepared) -> tuple[Target, d
     engine, policy = prepared.engine, prepared.policy
     if what != "target":
         other = argparse.Namespace(**{**vars(arguments), what: value})
-        engine = Engine.load(other.bundle, **load_keywords(other))
+        # another bundle may leave unheeded what the first one heeds
+        engine = load_engine(other, Engine) if what != "bundle" else Engine.load(other.bundle, **load_keywords(other))
         policy = engine.policy(tau=arguments.tau)
     target = make_target(value if what == "target" else arguments.target, engine, policy, limits_of(arguments))
     if is_async(target) != is_async(prepared.target) and arguments.rate is not None and arguments.callers is None:

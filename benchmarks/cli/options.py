@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine._validate import nonnegative
-from ipr_engine.cli.options import add_bundle_options, load_keywords
+from ipr_engine.cli.options import add_bundle_options, load_engine
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
@@ -78,7 +78,7 @@ def settings_of(engine: Engine, policy: Policy) -> dict[str, Any]:
 def prepare(arguments: argparse.Namespace) -> Prepared:
     if arguments.seed < 0:
         raise InvalidInputError(f"--seed: expected a whole number >= 0, got {arguments.seed}")
-    engine = Engine.load(arguments.bundle, **load_keywords(arguments))
+    engine = load_engine(arguments, Engine)
     policy = engine.policy(tau=arguments.tau)
     return Prepared(
         engine, policy, make_mix(engine, arguments), make_target(arguments.target, engine, policy, limits_of(arguments))

@@ -9,6 +9,7 @@ from typing import Any
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import Export
 from ipr_engine.encoders.registry import open_export
+from ipr_engine.encoders.tiers import HEEDED
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError, IprError
 
 from ..peers.embedders import compiled_torch, openvino, plain_onnx, sentence_transformers, torch_on
@@ -22,7 +23,7 @@ def open_subjects(
 
     Args:
         model: the folder that the export was made of, for the peers that read it; None leaves them out.
-        threads: of each of them.
+        threads: of each of them; tensorrt has none on a CPU.
     """
     makers: dict[str, Callable[[], Subject]] = {
         "onnx": lambda: _tier(export, "onnx", threads, device),
@@ -57,7 +58,7 @@ def _given(model: Path | None) -> Path:
 def _tier(export: Export, tier: str, threads: int, device: str, *, dtype: str | None = None) -> Subject:
     if tier == "torch":
         torch_on(threads)
-    options = LoadOptions(tier=tier, device=device, threads=threads)
+    options = LoadOptions(tier=tier, device=device, threads=threads if tier in HEEDED["threads"] else None)
     encoder: Any = open_export(export.folder, options, dtype=dtype)
     name = f"{tier} {dtype}" if dtype else tier
     return Subject(name, True, encoder.ids, encoder.embed, lambda prompts: encoder.encode(prompts).x)

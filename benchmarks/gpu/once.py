@@ -6,7 +6,7 @@ import sys
 
 from ipr_engine.kernels.variant import launch_params
 
-from .tune import make_launch
+from .tune import DIM, make_launch
 
 SIZES = ((11, 1), (11, 64), (64, 5), (1000, 3))  # (models, batch): one program twice, and the split
 
@@ -15,7 +15,7 @@ def main() -> int:
     import torch
 
     for models, batch in SIZES:
-        launch = make_launch("cuda", models, launch_params(models, "sm_90"), batch)
+        launch = make_launch("cuda", models, launch_params(models, DIM, "sm_90"), batch)
         for _ in range(2):
             answer = launch().numpy()
         assert (answer["status"] == 0).all(), (models, batch, answer["status"])

@@ -45,7 +45,7 @@ SHOWN = (
 
 def variants(models: int) -> list[LaunchParams]:
     """Return the entry of the table, then what else might be faster."""
-    table = launch_params(models, ARCH)
+    table = launch_params(models, DIM, ARCH)
     found = [table]
     if models <= 64:
         most = 1 << (models - 1).bit_length()
@@ -61,7 +61,7 @@ def variants(models: int) -> list[LaunchParams]:
             whole = replace(table, one_program=True, block_models=128, block_hidden=16, block_choice=128)
             for rows, warps, dim, unroll in ((1, 8, 32, 1), (1, 16, 32, 2), (1, 16, 64, 1), (2, 16, 32, 1)):
                 found.append(replace(whole, block_rows=rows, num_warps=warps, block_dim=dim, unroll=unroll))
-        split = launch_params(1000, ARCH)
+        split = launch_params(1000, DIM, ARCH)
         for rows, tile, warps, dim in (
             (1, 16, 4, 64), (1, 16, 8, 32), (1, 32, 8, 32), (2, 16, 8, 32), (4, 16, 8, 32), (8, 16, 8, 32), (4, 32, 8, 32),
             (8, 8, 8, 32), (4, 16, 4, 32),

@@ -48,7 +48,7 @@ def _decide(size: Size) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (variant, models) in list(AOT_VARIANTS.items())[: size.of(len(AOT_VARIANTS), 1)]:
             for arch in size.of(ARCHITECTURES, ARCHITECTURES[:1]):
-                cubin, metadata = compile_cubin(variant.on(arch), launch_params(models, arch), arch)
+                cubin, metadata = compile_cubin(variant.on(arch), launch_params(models, variant.dim, arch), arch)
                 built = CubinMetadata.read(write(Path(folder), cubin, metadata))
                 yield {
                     "op": "resources", "case": name, "impl": arch, "models": models, "dim": variant.dim,

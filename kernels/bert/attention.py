@@ -8,6 +8,12 @@ from .waiting import wait_for_earlier
 
 
 @triton.jit
+def _of_qkv(vectors, h, DIM: tl.constexpr):
+    """Load a head's numbers of `vectors` (3, DIM): of its queries, keys and values, each (HEAD,)."""
+    return tl.load(vectors + h), tl.load(vectors + DIM + h), tl.load(vectors + 2 * DIM + h)
+
+
+@triton.jit
 def _keys_values(
     y, w, sums, bias, rows, live, h, depth,
     DIM: tl.constexpr, HEAD: tl.constexpr, BLOCK_K: tl.constexpr, EPS: tl.constexpr,
@@ -54,9 +60,10 @@ def attend(
     own = block * BLOCK_T + tl.arange(0, BLOCK_T)
     live, rows = own < tokens, row * tokens + own  # (BLOCK_T,)
     to = rows[:, None] * DIM + h[None, :]
-    # Issue these loads before the wait: they do not depend on y.
-    q_sums, k_sums, v_sums = tl.load(sums + h), tl.load(sums + DIM + h), tl.load(sums + 2 * DIM + h)
-    q_bias, k_bias, v_bias = tl.load(bias + h), tl.load(bias + DIM + h), tl.load(bias + 2 * DIM + h)
+    # What does not depend on y is asked for before the wait. Without PDL there is none to hide it, and sm_80 would spill it.
+    if PDL:
+        q_sums, k_sums, v_sums = _of_qkv(sums, h, DIM)
+        q_bias, k_bias, v_bias = _of_qkv(bias, h, DIM)
     wait_for_earlier(PDL)
     length = tl.minimum(tl.maximum(tl.load(lengths + row), 1), tokens)
     if block * BLOCK_T < length:
@@ -74,6 +81,9 @@ def attend(
             total, squares = add_up(a, total, squares, BLOCK_K)
         mean, rstd = moments(total, squares, DIM, EPS)
         tl.store(x_to + to, normalised(y, scale, shift, rows, live, h, mean, rstd, DIM), mask=live[:, None])
+        if not PDL:
+            q_sums, k_sums, v_sums = _of_qkv(sums, h, DIM)
+            q_bias, k_bias, v_bias = _of_qkv(bias, h, DIM)
         q = product_of_norm(q, mean, rstd, q_sums, q_bias)
         k = product_of_norm(k, mean, rstd, k_sums, k_bias).to(kind)
         v = product_of_norm(v, mean, rstd, v_sums, v_bias).to(kind)

@@ -11,6 +11,7 @@ from ipr_engine.encoders.triton_graphs import TritonEncoder
 from ipr_engine.errors import BackendUnavailableError, EngineMismatchError, InvalidInputError
 from ipr_engine.gpu_router.route_slot import RouteSlot
 from ipr_engine.kernels.plan import GpuPlan
+from tests.support import triton_interpreter
 from tests.support.decide_requests import make_heads
 from tests.support.gpu_engines import DEVICE, PROMPTS, cpu_engine, gpu_engine, make_bundle, make_export, random_prompts
 
@@ -82,9 +83,10 @@ def test_one_prompt_in_one_call_is_what_the_walk_gives_to_the_bit(engine):
 def test_a_row_does_not_depend_on_its_batch(engine, rng):
     prompts = random_prompts(rng, 3)
     policy = engine.policy(tau=0.3)
-    together = engine.route_many(prompts, policy)
-    for row, prompt in enumerate(prompts):
-        assert engine.route(prompt, policy).qualities.tobytes() == together.qualities[row].tobytes()
+    with triton_interpreter.dots_in_order():
+        together = engine.route_many(prompts, policy)
+        for row, prompt in enumerate(prompts):
+            assert engine.route(prompt, policy).qualities.tobytes() == together.qualities[row].tobytes()
 
 
 def test_the_request_travels_in_one_block_that_the_first_kernel_copies(engine):

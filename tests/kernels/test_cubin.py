@@ -22,7 +22,14 @@ from tests.support.cubin_builds import run_build
 
 BUILT = {
     "sm_80": ["trunk", "trunk_fp16_norm_pooled"],
-    "sm_90": ["linear", "trunk_fp16_pooled", "trunk_fp16_norm_pooled", "trunk_1000", "adapters"],
+    "sm_90": [
+        "linear",
+        "trunk_fp16_pooled",
+        "trunk_fp16_norm_pooled",
+        "trunk_768_norm_pooled",
+        "trunk_1000",
+        "adapters",
+    ],
     "sm_100": ["trunk", "trunk_fp16_norm_pooled"],
 }
 
@@ -40,7 +47,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def metadata():
     """As build.py makes it, of bytes that are no cubin."""
-    variant, params = AOT_VARIANTS["linear"][0], launch_params(11)
+    variant, params = AOT_VARIANTS["linear"][0], launch_params(11, 384)
     return CubinMetadata.of(
         b"no cubin", kernel="decide_kernel", arch="sm_90", shared_bytes=0, triton="3.9.0", variant=variant, params=params,
         resources={"registers": 1, "stack_bytes": 0, "local_bytes": 0},
@@ -49,7 +56,7 @@ def metadata():
 
 def path_of(folder, name, arch):
     variant, models = AOT_VARIANTS[name]
-    return folder / f"{variant.on(arch).name(launch_params(models, arch))}.{arch}.json"
+    return folder / f"{variant.on(arch).name(launch_params(models, variant.dim, arch))}.{arch}.json"
 
 
 @pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch, names in BUILT.items() for name in names])
@@ -59,6 +66,18 @@ def test_what_we_ship_neither_spills_nor_uses_local_memory(folder, arch, name):
     assert 0 < built.registers <= 255
     assert built.shared_bytes <= 48 << 10
     assert built.arch == arch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "name"), [(arch, name) for arch, names in BUILT.items() for name in AOT_VARIANTS if name not in names]
+)
+def test_no_variant_that_is_built_ahead_spills(tmp_path, arch, name):
+    pytest.importorskip("triton", reason=skips.GPU)
+    done = run_build("--arch", arch, "--out", tmp_path, f"--shipped={name}")
+    assert done.returncode == 0, done.stderr
+    built = CubinMetadata.read(path_of(tmp_path, name, arch))
+    assert (built.stack_bytes, built.local_bytes) == (0, 0)
 
 
 def test_metadata_names_the_parameters_that_the_cubin_has(folder):
@@ -183,9 +202,9 @@ def test_a_cubin_of_another_architecture_is_refused_naming_both(folder):
         CubinKernel(path, libcuda=LaunchDriver(Library()))
     variant, models = AOT_VARIANTS["linear"]
     with pytest.raises(CubinError, match=r"for sm_80 \(architectures there: sm_90\)"):
-        CubinKernel.find(folder, variant, launch_params(models), libcuda=LaunchDriver(Library()))
+        CubinKernel.find(folder, variant, launch_params(models, variant.dim), libcuda=LaunchDriver(Library()))
     with pytest.raises(CubinError, match=r"architectures there: none\)"):
-        CubinKernel.find(folder, KernelVariant(dim=31), launch_params(models), libcuda=LaunchDriver(Library()))
+        CubinKernel.find(folder, KernelVariant(dim=31), launch_params(models, 31), libcuda=LaunchDriver(Library()))
 
 
 def test_a_cubin_that_is_not_the_one_described_is_refused(folder, tmp_path):
@@ -201,6 +220,6 @@ def test_a_cubin_that_is_not_the_one_described_is_refused(folder, tmp_path):
 
 
 def test_a_name_does_not_change_with_the_words_about_its_parameters():
-    variant, params = AOT_VARIANTS["linear"][0], launch_params(11)
+    variant, params = AOT_VARIANTS["linear"][0], launch_params(11, 384)
     assert variant.name(params) == variant.name(replace(params, source="measured: elsewhere"))
     assert variant.name(params) != variant.name(replace(params, num_warps=2))

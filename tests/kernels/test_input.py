@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from importlib.resources import files
+from itertools import product
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_the_kernel_takes_the_arguments_that_the_form_lists():
         decide_kernel,  # imports triton, which decide_implementations has chosen how to run
     )
 
-    params = launch_params(11)
+    params = launch_params(11, 7)
     constants = KernelVariant(dim=7).constants(params)
     assert tuple(decide_kernel.arg_names) == (*POINTERS, *INTEGERS, *constants)
     assert tuple(KernelVariant(dim=7).signature()) == (*POINTERS, *INTEGERS)
@@ -127,11 +128,21 @@ def test_the_form_tells_what_a_request_brings(rng):
 def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates_has_some():
     entries = json.loads((files("ipr_engine.kernels") / "launch.json").read_text("utf-8"))["entries"]
     assert all(entry["source"].startswith(("estimated: ", "measured: ")) for entry in entries)
-    assert launch_params(16).shape_class == "models16"
-    for models in (1, 16, 17, 32, 33, 64, 65, 128, 129, 1000, 100_000):
-        for arch in (None, "sm_80", "sm_90", "sm_100"):
-            params = launch_params(models, arch)
-            assert not params.one_program or models <= params.block_models
+    assert launch_params(16, 384).shape_class == "models16"
+    for models, dim, arch in product(
+        (1, 16, 17, 32, 33, 64, 65, 128, 129, 1000, 100_000),
+        (1, 384, 385, 768, 4096),
+        (None, "sm_80", "sm_90", "sm_100"),
+    ):
+        params = launch_params(models, dim, arch)
+        assert not params.one_program or models <= params.block_models
+
+
+@pytest.mark.parametrize("models", [11, 32])
+def test_a_wider_x_has_fewer_loads_in_flight_and_sums_in_the_same_order(models):
+    narrow, wide = launch_params(models, 384), launch_params(models, 385)
+    assert wide.unroll < narrow.unroll
+    assert replace(wide, unroll=narrow.unroll, shape_class=narrow.shape_class, source=narrow.source) == narrow
 
 
 @pytest.mark.parametrize(
@@ -139,12 +150,12 @@ def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates
 )
 def test_blocks_that_the_memory_layout_does_not_hold_are_refused(name, value):
     with pytest.raises(InvalidInputError, match=rf"^{name}: expected"):
-        replace(launch_params(11), **{name: value})
+        replace(launch_params(11, 7), **{name: value})
 
 
 def test_one_program_cannot_take_more_candidates_than_its_tile(rng):
     with pytest.raises(InvalidInputError, match=r"^launch: one_program takes at most block_models = 16"):
-        GpuPlan(make_heads(rng, 17, 7), device=DEVICE, launch=launch_params(16))
+        GpuPlan(make_heads(rng, 17, 7), device=DEVICE, launch=launch_params(16, 7))
 
 
 def test_results_lie_apart_in_one_block():

@@ -16,7 +16,7 @@ import sys
 from ipr_engine.kernels.build import AOT_VARIANTS, compile_kernel
 from ipr_engine.kernels.variant import launch_params
 variant, models = AOT_VARIANTS[sys.argv[1]]
-print(compile_kernel(variant.on(sys.argv[2]), launch_params(models, sys.argv[2]), sys.argv[2]).asm["ptx"])
+print(compile_kernel(variant.on(sys.argv[2]), launch_params(models, variant.dim, sys.argv[2]), sys.argv[2]).asm["ptx"])
 """
 
 

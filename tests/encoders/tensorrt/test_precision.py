@@ -106,7 +106,9 @@ def test_what_fills_the_mask_is_the_lowest_float16_and_a_weight_out_of_range_is_
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in converted.graph.initializer}
     assert values["lowest__float16"] == np.float16(-65504)
     weights["encoder.layer.0.output.dense.weight"][0, 0] = 1e6
-    with pytest.raises(InvalidInputError, match=r"layer\.0\.output\.dense\.weight.*1e\+06.*use bfloat16"):
+    with pytest.raises(
+        InvalidInputError, match=r"layer\.0\.output\.dense\.weight.*1e\+06.*use tier='torch', or .*bfloat16"
+    ):
         convert_precision(bert(weights, heads=2), "float16")
     convert_precision(bert(weights, heads=2), "bfloat16")
 
