@@ -11,9 +11,12 @@
 # ENCODER_DIR: an export or a sentence-transformers folder, or one of transformers alone with IPR_POOLING=mean, cls or last, as the
 # model was trained; benchmarks.gpu.pack makes one in float16 and a tree to carry.
 set -u
-cd "$(dirname "$0")/.."
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
-encoder=$1
+# absolute PATH: of a path as the caller means it, who may stand elsewhere
+absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s/%s\n' "$PWD" "$1" ;; esac; }
+encoder=$(absolute "$1")
+[ -z "${IPR_RESULTS:-}" ] || IPR_RESULTS=$(absolute "$IPR_RESULTS")
+cd "$(dirname "$0")/.." || exit 2
 shift
 [ -d "$encoder" ] || { echo "ENCODER_DIR: expected a folder, got $encoder"; exit 2; }
 [ $# -ge 1 ] || set -- floor encoder fused host decide last text tests tune tune_encoder roofs peers sanitize counters
@@ -22,17 +25,31 @@ case $IPR_POOLING in
 '' | mean | cls | last) ;;
 *) echo "IPR_POOLING: expected mean, cls or last, got $IPR_POOLING" && exit 2 ;;
 esac
+case ${IPR_DEVICE:=cuda} in
+cpu | cuda) ;;
+*) echo "IPR_DEVICE: expected cpu or cuda, got $IPR_DEVICE" && exit 2 ;;
+esac
 PYTHON=${PYTHON:-python3}
 IPR_RESULTS=${IPR_RESULTS-benchmarks/results/gpu.jsonl}
-IPR_DEVICE=${IPR_DEVICE:-cuda}
 log=/dev/null
 [ ! -d "$IPR_RESULTS" ] || { log="$IPR_RESULTS/gpu.log"; IPR_RESULTS="$IPR_RESULTS/gpu.jsonl"; }
+[ -z "$IPR_RESULTS" ] || [ -d "$(dirname "$IPR_RESULTS")" ] || { echo "IPR_RESULTS: expected a file in a folder that is there, or a folder, got $IPR_RESULTS"; exit 2; }
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 quick=
 [ "$IPR_DEVICE" != cpu ] || quick="--device cpu --quick"
 status=$(mktemp)
-trap 'rm -f "$status"' EXIT
+running=$(mktemp)
+trap 'rm -f "$status" "$running"' EXIT
 failed=
+
+# Ctrl-C does not reach what `timeout` runs, in a group of its own: it would keep the GPU until its limit.
+stop() {
+    trap '' INT TERM HUP
+    [ ! -s "$running" ] || kill "$(cat "$running")" 2>/dev/null
+    wait
+    exit 130
+}
+trap stop INT TERM HUP
 
 # step NAME SECONDS COMMAND...: run it, keep its output in the log, go on whatever comes of it.
 step() {
@@ -40,7 +57,14 @@ step() {
     shift 2
     printf '\n== %s (at most %s s)\n' "$name" "$limit" | tee -a "$log"
     begun=$(date +%s)
-    { timeout -k 10 "$limit" "$@" 2>&1; echo $? >"$status"; } | tee -a "$log"
+    {
+        timeout -k 10 "$limit" "$@" 2>&1 &
+        echo $! >"$running"
+        wait $!
+        echo $? >"$status"
+    } | tee -a "$log" & # a trap waits for what runs in front
+    wait $!
+    : >"$running"
     code=$(cat "$status")
     printf -- '-- %s: status %s after %s s\n' "$name" "$code" "$(($(date +%s) - begun))" | tee -a "$log"
     [ "$code" = 0 ] || failed="$failed $name"
@@ -49,7 +73,7 @@ step() {
 # measure NAME PART SECONDS ARGUMENT...: a part of benchmarks.gpu, told under its name
 measure() {
     name=$1 part=$2 limit=$3
-    [ "${IPR_DEVICE:-}" = cpu ] && limit=$((limit * 5)) # no device time is spent, and Triton's interpreter is slow
+    [ "$IPR_DEVICE" = cpu ] && limit=$((limit * 5)) # no device time is spent, and Triton's interpreter is slow
     shift 3
     # shellcheck disable=SC2086
     step "$name" "$limit" "$PYTHON" -m benchmarks.gpu "$part" "$encoder" $quick \

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.encoders.load_options import check_threads
 
 GROUP_TOKENS = 512  # on a CPU a matrix of so many rows runs at full speed; more in one run only takes memory
 
@@ -41,8 +41,7 @@ def import_onnxruntime(purpose: str, extra: str) -> Any:
 
 def checked_threads(threads: int | None) -> int:
     """Return the number of threads: as given, or one a physical core. InvalidInputError for another value."""
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise InvalidInputError(f"threads: expected None or an int >= 1, got {threads!r}")
+    check_threads(threads)
     return physical_cores() if threads is None else threads
 
 

@@ -46,12 +46,13 @@ class GraphEncoder(TransformerEncoder):
         Args:
             batches: of the buckets; each with every length 16, 32, 64 ... below max_tokens, and max_tokens.
         """
+        buckets = make_buckets(eager.max_tokens, batches)
         named = eager.dtype if eager.dtype == "bfloat16" else None
         super().__init__(
             eager.spec, max_tokens=eager.max_tokens, batch=max(batches), dtype=named, tokenizer=eager.tokenizer
         )
         self.dim, self.device, self.dtype, self.graphs = eager.dim, eager.device, eager.dtype, graphs
-        self.buckets = make_buckets(self.max_tokens, batches)
+        self.buckets = buckets
         self._passes: Passes[_Slot] | None = None
         self._planning = threading.Lock()
 

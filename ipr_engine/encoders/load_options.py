@@ -17,12 +17,20 @@ from ipr_engine.encoders.tiers import HEEDED, TIERS
 from ipr_engine.errors import InvalidInputError
 
 ISAS = ("auto", "scalar", "avx2", "avx512")
-_DEVICE = re.compile(r"cpu|emulated|cuda(:\d+)?")
+# A runtime starts as many as it is told, and they wait for each other: 10,000 on two cores did not load within four minutes.
+MOST_THREADS = 1024
+_DEVICE = re.compile(r"cpu|emulated|cuda(:[0-9]+)?")
 
 
 def on_gpu(device: str) -> bool:
     """Return whether a device runs the CUDA path: "cuda", "cuda:N", or "emulated", which takes its steps on the CPU."""
     return device == EMULATED or device.partition(":")[0] == "cuda"
+
+
+def check_threads(threads: object) -> None:
+    """Raise InvalidInputError for anything but None and an int from 1 to MOST_THREADS."""
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise InvalidInputError(f"threads: expected an int from 1 to {MOST_THREADS}, or None, got {threads!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +63,7 @@ class LoadOptions:
     )
     threads: int | None = option(
         None,
-        "threads of the onnx and openvino tiers, at least 1; by default one a physical core",
+        "threads of the onnx and openvino tiers, 1 to 1,024; by default one a physical core",
         flag=Flag(
             takes="whole number",
             metavar="N",
@@ -85,16 +93,10 @@ class LoadOptions:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.encoder_folders, (str, os.PathLike)):
-            raise InvalidInputError(
-                f"encoder_folders: expected a list of folders, got one, {self.encoder_folders!r}; pass [{self.encoder_folders!r}]"
-            )
         # As tuples: a list that its owner changes later changes no options.
-        object.__setattr__(self, "encoder_folders", tuple(self.encoder_folders))
+        object.__setattr__(self, "encoder_folders", _as_folders(self.encoder_folders))
         if self.batches is not None:
-            if isinstance(self.batches, (str, bytes)) or not isinstance(self.batches, Iterable):
-                raise InvalidInputError(f"batches: expected a list of ints >= 1, or None, got {self.batches!r}")
-            object.__setattr__(self, "batches", tuple(self.batches))
+            object.__setattr__(self, "batches", _as_batches(self.batches))
         if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
             raise InvalidInputError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
         if self.tier not in TIERS:
@@ -103,8 +105,7 @@ class LoadOptions:
             raise InvalidInputError(
                 f"fallback: expected None, or 'cpu' beside a device of CUDA, got {self.fallback!r} beside {self.device!r}"
             )
-        if self.threads is not None and (type(self.threads) is not int or self.threads < 1):
-            raise InvalidInputError(f"threads: expected an int >= 1 or None, got {self.threads!r}")
+        check_threads(self.threads)
         if self.batches is not None and not on_gpu(self.device):
             raise InvalidInputError(
                 f"batches: shapes are planned on a GPU alone, got {list(self.batches)!r} beside device {self.device!r}; leave batches "
@@ -121,6 +122,27 @@ class LoadOptions:
     def for_cpu(self) -> Self:
         """Return the options that plan the same bundle for the CPU, where a GPU failed or may fail."""
         return replace(self, device="cpu", tier="auto", batches=None, fallback=None)
+
+
+def _as_folders(folders: object) -> tuple[str | os.PathLike[str], ...]:
+    if isinstance(folders, (str, os.PathLike)):
+        raise InvalidInputError(
+            f"encoder_folders: expected a list of folders, got one, {folders!r}; pass [{folders!r}]"
+        )
+    if isinstance(folders, bytes) or not isinstance(folders, Iterable):
+        raise InvalidInputError(f"encoder_folders: expected a list of folders, got {folders!r}")
+    given = tuple(folders)
+    for folder in given:
+        if folder == "" or not isinstance(folder, (str, os.PathLike)) or not isinstance(os.fspath(folder), str):
+            raise InvalidInputError(f"encoder_folders: expected paths, each a str or a Path, got {folder!r}")
+    return given
+
+
+def _as_batches(batches: object) -> tuple[int, ...]:
+    given = () if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable) else tuple(batches)
+    if not given or any(type(batch) is not int or batch < 1 for batch in given):
+        raise InvalidInputError(f"batches: expected a list of ints >= 1, or None, got {batches!r}")
+    return given
 
 
 class EncoderKeywords(TypedDict, total=False):

@@ -6,8 +6,10 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -110,6 +112,60 @@ def test_a_machine_without_a_gpu_or_its_packages_is_told_once_before_anything_ru
     assert done.returncode == 2
     assert done.stdout.startswith(told)
     assert "benchmarks.gpu" not in asked.read_text()
+
+
+def test_what_the_environment_asks_for_is_told_before_anything_runs(encoder, tmp_path):
+    for given, told in (
+        ({"IPR_DEVICE": "CPU"}, "IPR_DEVICE: expected cpu or cuda, got CPU"),
+        (
+            {"IPR_RESULTS": str(tmp_path / "none" / "gpu.jsonl")},
+            "IPR_RESULTS: expected a file in a folder that is there, or a folder, got ",
+        ),
+    ):
+        done = run_parts(encoder, tmp_path / "gpu.jsonl", "floor", IPR_POOLING="cls", **given)
+        assert done.returncode == 2
+        assert done.stdout.startswith(told)
+
+
+def test_a_path_is_the_callers_who_may_stand_elsewhere(encoder, tmp_path, stand_in):
+    python, asked = stand_in
+    environment = os.environ | {"PYTHON": str(python), "IPR_DEVICE": "cpu", "IPR_POOLING": "cls", "IPR_RESULTS": "here"}
+    (tmp_path / "here").mkdir()
+    shutil.copytree(encoder, tmp_path / "mine")
+    done = subprocess.run(
+        ["sh", str(ROOT / "benchmarks/gpu.sh"), "mine", "floor"], cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0
+    [call] = [call for call in asked.read_text().splitlines() if "-m benchmarks.gpu floor" in call]
+    assert f"floor {tmp_path}/mine " in call
+    assert f"--out {tmp_path}/here/gpu.jsonl" in call
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_part_that_runs_and_no_other_begins(encoder, tmp_path, sent):
+    python, began = tmp_path / "python", tmp_path / "began"
+    python.write_text(
+        f"#!/bin/sh\ncase $* in *benchmarks.gpu*) echo $$ >> {began}; exec sleep 60 ;; *__file__*) echo {sys.executable} ;; esac\n"
+    )
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(python), "IPR_DEVICE": "cpu", "IPR_POOLING": "cls", "IPR_RESULTS": ""}
+    running = subprocess.Popen(
+        ["sh", "benchmarks/gpu.sh", str(encoder), "floor", "host"],
+        cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    until(lambda: began.exists() and began.read_text().endswith("\n"))
+    os.killpg(running.pid, sent)  # as a terminal does
+    assert running.wait(timeout=20) == 130
+    [part] = began.read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(part), 0)
+
+
+def until(true):
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_folder_of_transformers_alone_is_taken_with_a_pooling(encoder, tmp_path):

@@ -174,7 +174,7 @@ def test_a_tier_that_cannot_serve_says_why(tmp_path, export):
         InvalidInputError, match="tier: expected one of auto, onnx, openvino, torch, triton, tensorrt, got 'warp'"
     ):
         Engine.load(folder, tier="warp")
-    with pytest.raises(InvalidInputError, match="threads: expected an int >= 1 or None, got 0"):
+    with pytest.raises(InvalidInputError, match="threads: expected an int from 1 to 1024, or None, got 0"):
         Engine.load(folder, threads=0)
     with pytest.raises(InvalidInputError, match="encoder_folders: expected a list of folders, got one"):
         Engine.load(folder, encoder_folders="exports")

@@ -260,7 +260,7 @@ def test_bad_arguments_are_named(sources, tier, how, message):
 @on_exports
 @pytest.mark.parametrize("threads", [0, True])
 def test_a_bad_number_of_threads_is_named(exported, tier, threads):
-    with pytest.raises(InvalidInputError, match=f"threads: expected None or an int >= 1, got {threads}"):
+    with pytest.raises(InvalidInputError, match=f"threads: expected an int from 1 to 1024, or None, got {threads}"):
         open_tier(tier, exported, threads=threads)
 
 

@@ -72,3 +72,10 @@ def test_an_export_without_the_arithmetic_of_the_heads_is_told(export, tmp_path)
         match=r"references 'tiny' \(int8, max_tokens 48, .*export, which has no int8 graph: ipr export-enc",
     ):
         Engine.load(folder, encoder_folders=[export])
+
+
+def test_the_forms_of_a_model_are_hashed_once(engine, monkeypatch):
+    engine.loaded.same_model("0" * 64)
+    monkeypatch.setattr(type(engine.encoder.spec), "identity", lambda *_, **__: pytest.fail("hashed again"))
+    assert engine.loaded.same_model("1" * 64) == ""
+    assert engine.loaded.same_model(engine.encoder.identity).startswith(" (the same model: ")

@@ -151,7 +151,7 @@ def test_a_wrong_flag_is_told(arguments: tuple[str, str], tmp_path: Path, capsys
         (("--cost-weight", "joy=2"), "--cost-weight: unknown 'joy'"),
         (("--bundle", "/nowhere"), "--bundle: /nowhere: expected a bundle folder or a root with CURRENT"),
         (("--device", "tpu"), "--device: expected 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
-        (("--threads", "0"), "--threads: expected an int >= 1"),
+        (("--threads", "0"), "--threads: expected an int from 1 to 1024"),
     ],
     ids=lambda given: given[0] if isinstance(given, tuple) else "",
 )
