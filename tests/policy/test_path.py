@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine, InvalidInputError
+from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
 from ipr_engine.policy.cost_weights import row_costs
 from ipr_engine.policy.promise import TAUS, point_at
@@ -245,8 +246,8 @@ def test_drift_makes_an_estimate_stale(engine):
 
 @pytest.fixture
 def served(engine, monkeypatch):
-
-    monkeypatch.setattr(Engine, "load", lambda path, **options: engine)
+    """Commands without --bundle run the bundle of `engine`."""
+    monkeypatch.setattr(Bundle, "load", lambda folder: engine.bundle)
 
 
 def test_info_shows_what_tau_buys(served, engine, capsys):
