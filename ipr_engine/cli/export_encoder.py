@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from ipr_engine.cli.rows import read_jsonl
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         int8=arguments.int8,
         calibration=_calibration(arguments.calibration),
+        progress=lambda message: print(f"ipr export-encoder: {message}", file=sys.stderr, flush=True),
     )
     cosines = export.provenance["smallest_cosine"]
     if arguments.json:

@@ -180,7 +180,7 @@ def _tiers_for(export: Export, options: LoadOptions, dtype: str | None) -> tuple
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise BackendUnavailableError(f"tier: no tier can run {export.name!r} here ({told})")
+        raise BackendUnavailableError(f"tier: no tier can run {export.name!r} in {export.folder} here ({told})")
     timed = TIMED if options.device == "cpu" and able[0] in TIMED else ()
     return (able[0], *(name for name in able[1:] if name in timed))
 

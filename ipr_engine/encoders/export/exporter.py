@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def export_encoder(
     max_tokens: int | None = None,
     int8: bool = False,
     calibration: Sequence[str] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
 ) -> Export:
     """Export a sentence encoder for the tiers `onnx`, `openvino`, `tensorrt` and `torch` (docs/encoders.md).
 
@@ -70,6 +71,7 @@ def export_encoder(
         int8: whether to write an int8 graph for the CPU too (BERT-shaped models only).
         calibration: prompts like those to come, some thousands of tokens, on which the int8 weights are rounded; None takes
             a few of the project's own.
+        progress: told each step before it begins; the whole takes a minute or more.
     Raises:
         InvalidInputError: an argument is outside of the above, pooling cannot be told, the architecture cannot be exported, or
             an exported graph does not compute what the float32 model does (cosine below 0.99999 on a fixed sample).
@@ -83,6 +85,7 @@ def export_encoder(
     for package in ("torch", "transformers", "onnx"):
         need(package, _PURPOSE, "export")
     import_onnxruntime(_PURPOSE, "export")
+    progress(f"reading {source} ...")
     model_folder, origin = _find_source(str(source), revision)
     folder = read_transformer_folder(model_folder, pooling=pooling)
     before, after = special_ids(folder.tokenizer, str(folder.path / "tokenizer.json"))
@@ -96,6 +99,7 @@ def export_encoder(
     if not any(calibration):
         raise InvalidInputError("calibration: expected at least one prompt, got none")
     reference = TorchEncoder(model, spec, tokenizer, max_tokens=max_tokens, batch=1, device="cpu", dtype="float32")
+    progress("embedding the sample that every graph is compared on, in float32 by PyTorch ...")
     rows = sample(reference)
     want = embedded_alone(reference, rows)
     if not np.isfinite(want).all():
@@ -110,6 +114,7 @@ def export_encoder(
         cosines: dict[str, float] = {}
 
         files["weights"] = "model.safetensors"
+        progress("writing and comparing the float16 weights ...")
         _write_float16(model, work / files["weights"])
         # The float16 weights are judged by computing in float32 with them: rounding of weights alone.
         half = TorchEncoder(
@@ -120,6 +125,7 @@ def export_encoder(
         del half
 
         files["onnx"] = "model.onnx"
+        progress("tracing and comparing model.onnx ...")
         (work / "graph").mkdir()  # a large model's weights become files beside its graph: this folder collects them
         data = write_standard_graph(model, spec.pooling, spec.normalize, work / "graph" / "model.onnx")
         for file in (work / "graph").iterdir():
@@ -133,6 +139,7 @@ def export_encoder(
         weights = read_bert_weights(model)
         if weights is not None:
             files["onnx_cpu"] = "model.cpu.onnx"
+            progress("writing and comparing model.cpu.onnx ...")
             write_cpu_graph(weights, spec.pooling, spec.normalize, work / files["onnx_cpu"])
             cosines["onnx_cpu"] = check_rows_graph(work / files["onnx_cpu"], rows, want, MIN_COSINE)
         if int8:
@@ -142,6 +149,7 @@ def export_encoder(
                     "GELU have; leave it out"
                 )
             files["onnx_int8"] = "model.int8.onnx"
+            progress(f"rounding the int8 weights on {len(calibration)} prompts, and comparing model.int8.onnx ...")
             inputs = linear_inputs(model, reference.ids(calibration), reference.embed)
             write_int8_graph(weights, inputs, spec.pooling, spec.normalize, work / files["onnx_int8"])
             # Judged on text: drawn ids are unlike anything that the weights were rounded on.

@@ -208,7 +208,10 @@ def test_a_missing_package_is_told_with_its_extra(tmp_path, monkeypatch):
 def test_the_command_tells_files_and_cosines(tmp_path, capsys):
     folder = make_sentence_transformer(tmp_path / "model")
     assert main(["export-encoder", str(folder), str(tmp_path / "out"), "--max-tokens", "40", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    facts = json.loads(printed.out)
+    steps = [line.partition(" ...")[0] for line in printed.err.splitlines() if line.startswith("ipr export-encoder: ")]
+    assert [step.split()[-1] for step in steps] == [str(folder), "PyTorch", "weights", "model.onnx", "model.cpu.onnx"]
     export = read_export(tmp_path / "out")
     assert facts["identity"] == export.spec.identity(40)
     by_openvino = {"openvino", "openvino_bfloat16_mixed"}  # where it is installed, and the processor has bfloat16
