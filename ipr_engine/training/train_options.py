@@ -87,10 +87,9 @@ class EncoderChoice:
                 f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a "
                 "transformer"
             )
-        if all(isinstance(source, EncoderSource) for _, source in opened):
-            warn_of_table(
-                self.options
-            )  # no error: a script may fit on tables and on transformers with the same options
+        # No error: a script may fit on tables and on transformers with the same options.
+        if self.options != LoadOptions() and all(isinstance(source, EncoderSource) for _, source in opened):
+            warn_of_table(self.options)
         if len(opened) == 1:
             encoder, source = opened[0]
             return TrainingEncoder(encoder, source.id, (source,))

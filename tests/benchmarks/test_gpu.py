@@ -252,7 +252,7 @@ def test_text_to_decision_through_the_fused_encoder_and_the_hosts_part_alone_are
 @pytest.mark.slow
 def test_an_encoder_that_the_fused_kernels_do_not_compute_is_told(encoder, tmp_path):
     pytest.importorskip("triton", reason=skips.GPU)
-    done = run_parts(encoder, tmp_path, "encoder")
+    done = run_parts(encoder, tmp_path, "encoder", IPR_POOLING="mean")
     assert done.returncode == 0, done.stdout[-2000:]
     assert "hidden_size: expected a multiple of 64" in (tmp_path / "gpu.jsonl").read_text()
 
