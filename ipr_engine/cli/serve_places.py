@@ -49,12 +49,13 @@ def named_by_files(paths: Sequence[str]) -> Iterator[None]:
 
 def files_of_keys(paths: Sequence[str]) -> dict[str, str]:
     """Return key at the top of a config -> the file that holds it. They were read before; one that has gone meanwhile is left out."""
-    from ipr_engine.server.yaml_file import read_yaml  # the extra [serve]
+    from ipr_engine.documents.yaml_file import read_yaml
+    from ipr_engine.server.server_config import CONFIG  # the extra [serve]
 
     found: dict[str, str] = {}
     for path in paths:
         with contextlib.suppress(IprError):
-            found |= dict.fromkeys(read_yaml(path), path)
+            found |= dict.fromkeys(read_yaml(path, CONFIG), path)
     return found
 
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import orjson
 
 from ipr_engine._validate import number, shown
+from ipr_engine.documents.typed_document import looks_like_a_key, mistake_of, told
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
 from ipr_engine.policy.rules import AIMS
-from ipr_engine.server.typed_document import looks_like_a_key, mistake_of, told
 
 MOST = 1e15  # of a number of bytes, seconds or requests: far beyond use, and a whole number of any kind
 MOST_US = 1e12  # of a budget, as an engine takes it

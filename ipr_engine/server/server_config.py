@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ipr_engine.documents.typed_document import read_typed, take_plain, told
+from ipr_engine.documents.yaml_file import YamlKind, read_yaml
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.masks import MASKS
 from ipr_engine.policy.policy_spec import POLICY_CONTROLS
@@ -16,11 +18,10 @@ from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 from ipr_engine.request.route_request import REQUEST_OPTIONS
 from ipr_engine.server import config_checks as checks
 from ipr_engine.server.judge_schema import JUDGE
-from ipr_engine.server.typed_document import read_typed, take_plain, told
-from ipr_engine.server.yaml_file import read_yaml
 
 FormatName = Literal["openai-chat", "openai-responses", "anthropic-messages"]
 MOST_TOLD = 5  # mistakes of one config, in one error
+CONFIG = YamlKind("config", "serve", "endpoints and upstreams", {"records": ("path", "key"), "shadow": ("bundle",)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +371,7 @@ def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:
     found: dict[str, Any] = {}
     files: dict[str, str] = {}
     for path in paths:
-        for key, value in read_yaml(path).items():
+        for key, value in read_yaml(path, CONFIG).items():
             if key in found:
                 raise InvalidInputError(f"{path}: {key} stands in {files[key]} too; give it once")
             found[key], files[key] = value, str(path)

@@ -78,9 +78,11 @@ class _Reader:
         self._around.add(id(value))
         copy: Any
         if isinstance(value, Mapping):
-            copy = {key: self.plain(item, _at(place, key)) for key, item in value.items() if self._is_key(key, place)}
+            copy = {
+                key: self.plain(item, key_place(place, key)) for key, item in value.items() if self._is_key(key, place)
+            }
         else:
-            copy = [self.plain(item, _item(place, number, item)) for number, item in enumerate(value)]
+            copy = [self.plain(item, item_place(place, number, item)) for number, item in enumerate(value)]
         self._around.discard(id(value))
         return copy
 
@@ -96,25 +98,27 @@ class _Reader:
             return value if isinstance(value, kind) else self._dataclass(kind, value, place)
         if origin is tuple:
             items = enumerate(value)
-            return tuple(self.typed(arguments[0], item, _item(place, number, item)) for number, item in items)
+            return tuple(self.typed(arguments[0], item, item_place(place, number, item)) for number, item in items)
         if origin is Mapping:
             return {key: self._entry(arguments, key, item, place) for key, item in value.items()}
         return value
 
     def _entry(self, kinds: tuple[Any, ...], key: str, item: Any, place: str) -> Any:
         if not _fits(kinds[0], key):
-            return self._wrong(_at(place, key), f"expected {_expected(kinds[0])} as a key")
-        return self.typed(kinds[1], item, _at(place, key))
+            return self._wrong(key_place(place, key), f"expected {_expected(kinds[0])} as a key")
+        return self.typed(kinds[1], item, key_place(place, key))
 
     def _dataclass(self, kind: Any, value: Mapping[str, Any], place: str) -> Any:
         known, before = _fields(kind), len(self.mistakes)
         for key in value:
             if key not in known:
-                self._wrong(_at(place, key), f"is no key here; known: {', '.join(known)}")
-        given = {key: self.typed(known[key][0], item, _at(place, key)) for key, item in value.items() if key in known}
+                self._wrong(key_place(place, key), f"is no key here; known: {', '.join(known)}")
+        given = {
+            key: self.typed(known[key][0], item, key_place(place, key)) for key, item in value.items() if key in known
+        }
         for name, (wanted, needed) in known.items():
             if needed and name not in value:
-                self._wrong(_at(place, name), f"is missing; expected {_expected(wanted)}")
+                self._wrong(key_place(place, name), f"is missing; expected {_expected(wanted)}")
         if len(self.mistakes) > before:
             return None
         try:
@@ -221,17 +225,18 @@ def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
     return {field.name: (hints[field.name], needed(field)) for field in fields(kind)}
 
 
-def _at(place: str, key: object) -> str:
+def key_place(place: str, key: object) -> str:
+    """Return where a key of an object stands, as errors call it."""
     name = str(key)
     if not name.isprintable() or not 0 < len(name) <= 80 or looks_like_a_key(name):
         name = told(name)
     return f"{place}.{name}" if place else name
 
 
-def _item(place: str, number: int, item: object) -> str:
+def item_place(place: str, number: int, item: object) -> str:
     """Return where an item of a list stands: by its name, where it has one."""
     name = item.get("name") if isinstance(item, dict) else None
-    return _at(place, name) if isinstance(name, str) and name else f"{place}[{number}]"
+    return key_place(place, name) if isinstance(name, str) and name else f"{place}[{number}]"
 
 
 def _top(text: str) -> str:

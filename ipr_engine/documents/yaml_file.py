@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipr_engine._extras import need
 from ipr_engine._files import as_path
+from ipr_engine.documents.typed_document import Mistake, item_place, key_place, told
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.server.typed_document import told
 
 _WHY = {
     "\\t": "indent by blanks, not by a tab",
@@ -22,22 +22,36 @@ _WHY = {
 }
 """What PyYAML's problem has in it -> what it means here; its own words may hold a value."""
 
-PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType({"records": ("path", "key"), "shadow": ("bundle",)})
-"""Part of a config -> its keys that hold paths."""
+NO_PATHS: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 class _WrongKeyError(Exception):
     """A key stands twice, or cannot be one."""
 
 
-def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+class YamlKind(NamedTuple):
+    """A `YamlKind` says what files of one kind are for.
+
+    Attributes:
+        name: what errors call such a file. extra: the one of this package that brings PyYAML for it.
+        keys: such as stand at its top, for errors.
+        paths: part of the file -> its keys that hold paths.
+    """
+
+    name: str
+    extra: str
+    keys: str
+    paths: Mapping[str, tuple[str, ...]] = NO_PATHS
+
+
+def read_yaml(path: str | os.PathLike[str], kind: YamlKind) -> dict[str, Any]:
     """Return the object that a file holds at its top; the paths in it are taken from the file's own folder.
 
     Raises:
         InvalidInputError: the file cannot be read, is not YAML, holds a key twice, or no object; the error names file and line, no value.
     """
-    yaml = need("yaml", "a server's config", "serve")
-    file = as_path(path, "config")
+    yaml = need("yaml", f"a {kind.name}", kind.extra)
+    file = as_path(path, kind.name)
     try:
         text = file.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -63,11 +77,52 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{file}: holds what looks like a date or a number to YAML and is none, such as 2026-02-30; quote it"
         ) from None
     if document is None:
-        raise InvalidInputError(f"{file}: is empty; expected keys such as endpoints and upstreams at its top")
+        raise InvalidInputError(f"{file}: is empty; expected keys such as {kind.keys} at its top")
     if not isinstance(document, dict):
-        raise InvalidInputError(f"{file}: expected keys such as endpoints and upstreams at its top")
+        raise InvalidInputError(f"{file}: expected keys such as {kind.keys} at its top")
     folder = str(file.absolute().parent)
-    return {key: _from_folder(folder, value, PATHS.get(key, ())) for key, value in document.items()}
+    return {key: _from_folder(folder, value, kind.paths.get(key, ())) for key, value in document.items()}
+
+
+def told_at_lines(path: str | os.PathLike[str], kind: YamlKind, mistakes: Sequence[Mistake], most: int) -> str:
+    """Return an error's text: what is wrong with a file that `read_yaml` has read, a line each, with the line of the file it stands on.
+
+    most: so many are told; the others are counted.
+    """
+    yaml = need("yaml", f"a {kind.name}", kind.extra)
+    file = as_path(path, kind.name)
+    lines: dict[str, int] = {}
+    _note_lines(yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader), "", lines)
+    told_ones = []
+    for mistake in mistakes[:most]:
+        at = [place for place in lines if _stands_at(mistake.text, place)]
+        where = f", line {lines[max(at, key=len)]}" if at else ""
+        told_ones.append(f"{file}{where}: {mistake.text}")
+    more = len(mistakes) - most
+    return "\n".join([*told_ones, *([f"and {more} more"] if more > 0 else [])])
+
+
+def _stands_at(text: str, place: str) -> bool:
+    """Return whether a mistake's text begins with a place: it ends there, or goes on below it."""
+    return text.startswith(place) and text[len(place) : len(place) + 1] in (".", ":", "[", "")
+
+
+def _note_lines(node: Any, place: str, lines: dict[str, int], around: tuple[Any, ...] = ()) -> None:
+    """Note the line of every place below a node, as `read_typed` calls them. around: the nodes that hold it; an alias may be one."""
+    if node in around:
+        return
+    around = (*around, node)
+    if node.id == "mapping":
+        for key, value in node.value:
+            below = key_place(place, key.value)
+            lines.setdefault(below, key.start_mark.line + 1)
+            _note_lines(value, below, lines, around)
+    elif node.id == "sequence":
+        for number, item in enumerate(node.value):
+            named = {key.value: value.value for key, value in item.value} if item.id == "mapping" else item
+            below = item_place(place, number, named)
+            lines.setdefault(below, item.start_mark.line + 1)
+            _note_lines(item, below, lines, around)
 
 
 def _from_folder(folder: str, part: Any, names: Collection[str]) -> Any:
