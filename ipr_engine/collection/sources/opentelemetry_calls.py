@@ -2,7 +2,8 @@
 
 The layouts, of OpenTelemetry's semantic conventions for generative AI: `gen_ai.input.messages` and `gen_ai.output.messages` on spans or
 on the event `gen_ai.client.inference.operation.details` (1.37 and later), and an event a message (`gen_ai.user.message`,
-`gen_ai.choice`, ...; 1.28 to 1.36), as log records or as events of a span. OTLP/JSON: opentelemetry.io/docs/specs/otlp.
+`gen_ai.choice`, ...; 1.28 to 1.36), as log records or as events of a span. Attributes of OpenLLMetry: indexed_attributes.py.
+OTLP/JSON: opentelemetry.io/docs/specs/otlp.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from ipr_engine.collection.question import LoggedAnswer
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
 from ipr_engine.collection.sources.genai_messages import chat_messages, chat_tools, reply_of
+from ipr_engine.collection.sources.indexed_attributes import PROMPTS, indexed_reply, indexed_request
 from ipr_engine.collection.sources.logged_reply import amount, logged_answer
 from ipr_engine.collection.sources.otlp_values import attributes_of, listed, value_of
 from ipr_engine.collection.sources.owner_labels import ScoreChoice
@@ -51,7 +53,8 @@ class _Call:
     @property
     def told(self) -> bool:
         """Return whether it is known what was asked."""
-        return bool(self.messages) or "gen_ai.input.messages" in self.attributes
+        told = self.attributes
+        return bool(self.messages) or "gen_ai.input.messages" in told or any(name.startswith(PROMPTS) for name in told)
 
 
 class OpenTelemetryCalls:
@@ -146,7 +149,7 @@ class OpenTelemetryCalls:
         if "gen_ai.system_instructions" in told:
             parts = _json_of(told, "gen_ai.system_instructions")
             messages = [*chat_messages([{"role": "system", "parts": parts}], self._report), *messages]
-        request: dict[str, Any] = {"messages": messages}
+        request: dict[str, Any] = {"messages": messages} if messages else indexed_request(told)
         if "gen_ai.tool.definitions" in told:
             request["tools"] = chat_tools(_json_of(told, "gen_ai.tool.definitions"))
         model = told.get("gen_ai.request.model") or told.get("gen_ai.response.model")
@@ -169,7 +172,7 @@ class OpenTelemetryCalls:
             self._report.note("failed calls, of which the request alone is taken")
             return None
         told = call.attributes
-        reply = call.choice
+        reply = call.choice or indexed_reply(told)
         if "gen_ai.output.messages" in told:
             reply = reply_of(_json_of(told, "gen_ai.output.messages"))
         usage = {

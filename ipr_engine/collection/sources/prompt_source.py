@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 from ipr_engine._files import as_path
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import number, shown
+from ipr_engine.documents.typed_document import take_plain
 from ipr_engine.errors import InvalidInputError
 
 Layout = Literal["auto", "table", "litellm", "langfuse", "opentelemetry", "openai-batch", "ipr-records"]
@@ -50,9 +51,8 @@ class PromptSource:
         Raises:
             InvalidInputError: names the field.
         """
+        take_plain(self)
         as_path(self.path, "path")
-        if self.layout not in get_args(Layout):
-            raise InvalidInputError(f"layout: expected auto or one of {', '.join(LAYOUTS)}, got {shown(self.layout)}")
         scale = tuple(number("scale", value) for value in self.scale)
         if len(scale) != 2 or not scale[0] < scale[1]:
             raise InvalidInputError(

@@ -117,6 +117,44 @@ def test_events_of_a_span_are_read_as_its_messages(tmp_path):
     assert (first.prompt, first.answers["m"].text, second.prompt) == ("Why?", "So.", "How?")
 
 
+def test_an_attribute_a_field_is_read_as_openllmetry_wrote_them(tmp_path):
+    attributes = {
+        "gen_ai.system": "OpenAI",
+        "gen_ai.request.model": "gpt-4o",
+        "llm.request.type": "chat",
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": '[{"type": "text", "text": "Weather?"}]',
+        "gen_ai.prompt.1.role": "assistant",
+        "gen_ai.prompt.1.tool_calls.0.id": "c1",
+        "gen_ai.prompt.1.tool_calls.0.name": "get",
+        "gen_ai.prompt.1.tool_calls.0.arguments": "{}",
+        "gen_ai.prompt.10.role": "user",
+        "gen_ai.prompt.10.content": "And?",
+        "gen_ai.prompt.2.role": "tool",
+        "gen_ai.prompt.2.tool_call_id": "c1",
+        "gen_ai.prompt.2.content": "rain",
+        "llm.request.functions.0.name": "get",
+        "llm.request.functions.0.parameters": '{"type": "object"}',
+        "gen_ai.completion.0.role": "assistant",
+        "gen_ai.completion.0.content": "It rains.",
+        "gen_ai.completion.0.finish_reason": "stop",
+        "gen_ai.usage.prompt_tokens": 12,
+    }
+    filtered = {**attributes, "gen_ai.prompt.10.content": "Why?", "gen_ai.completion.0.content": "FILTERED"}
+    first, second = questions(write_lines(tmp_path / "o.jsonl", [spans((attributes,), (filtered,))]))
+    assert said(first) == [
+        ("user", [{"type": "text", "text": "Weather?"}]),
+        ("assistant", None),
+        ("tool", "rain"),
+        ("user", "And?"),
+    ]
+    function = {"name": "get", "arguments": "{}"}
+    assert first.body["messages"][1]["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+    assert first.body["tools"] == [{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]
+    assert (first.answers["gpt-4o"].text, first.answers["gpt-4o"].input_tokens) == ("It rains.", 12)
+    assert second.answers == {}
+
+
 def test_an_evaluation_of_a_call_is_its_label(tmp_path):
     scored = event("gen_ai.evaluation.result", gen_ai__evaluation__name="good", gen_ai__evaluation__score__value=4.0)
     other = event("gen_ai.evaluation.result", gen_ai__evaluation__name="fast", gen_ai__evaluation__score__value=1.0)
