@@ -89,6 +89,7 @@ def _turn(message: Any, where: str) -> list[dict[str, Any]]:
     role, content = message.get("role"), message.get("content")
     if not isinstance(content, list):
         return [dict(message)]
+    beside = {name: value for name, value in message.items() if name != "content"}
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
@@ -116,10 +117,11 @@ def _turn(message: Any, where: str) -> list[dict[str, Any]]:
             parts.append(dict(part))
         else:
             raise UnaskableError(f"{here}: a part of type {shown_cell(kind)} has no form in chat completions")
-    said = {"content": parts} if parts else {}
+    if parts:
+        beside["content"] = parts
     if calls:
-        return [{"role": role, **said, "tool_calls": calls}]
-    return [*results, *([{"role": role, **said}] if parts or not results else [])]
+        beside["tool_calls"] = calls
+    return [*results, *([beside] if parts or calls or not results else [])]
 
 
 def _texts(value: Any, where: str) -> Any:

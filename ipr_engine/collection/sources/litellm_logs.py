@@ -16,6 +16,7 @@ from ipr_engine.collection.sources.strict_json import json_or_text, maybe_json
 from ipr_engine.data.tables import shown_cell
 
 _ANTHROPIC = "anthropic_messages"
+_FORMAT_TOOL = "json_tool_call"  # RESPONSE_FORMAT_TOOL_NAME of litellm/constants.py
 _CHAT = ("completion", "acompletion", _ANTHROPIC)
 _RESPONSES = ("responses", "aresponses")
 
@@ -83,6 +84,9 @@ def _request(record: Mapping[str, Any], call: str) -> Mapping[str, Any]:
         raise UnaskableError("holds no messages: prompts were not stored (store_prompts_in_spend_logs)")
     parameters = maybe_json(record.get("model_parameters"), "JSON in model_parameters")
     settings = dict(parameters) if isinstance(parameters, Mapping) else {}
+    tools = settings.get("tools")
+    if isinstance(tools, list) and any(_name(tool) == _FORMAT_TOOL for tool in tools):
+        raise UnaskableError("tools: LiteLLM logged a response_format as the tool that it made of it for one provider")
     if call not in _RESPONSES:
         messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
         if call == _ANTHROPIC and not _begins_with_system(messages):
@@ -108,3 +112,9 @@ def _request(record: Mapping[str, Any], call: str) -> Mapping[str, Any]:
 def _begins_with_system(messages: Any) -> bool:
     first = messages[0] if isinstance(messages, list) and messages else None
     return isinstance(first, Mapping) and first.get("role") == "system"
+
+
+def _name(tool: Any) -> Any:
+    """Return the name of a tool, in OpenAI's form or Anthropic's."""
+    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    return function.get("name") if isinstance(function, Mapping) else None

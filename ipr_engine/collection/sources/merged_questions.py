@@ -17,7 +17,7 @@ from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
 from ipr_engine.collection.sources.chat_body import ChatBody, chat_body
 from ipr_engine.collection.sources.ordered_sources import OpenSource, Placed, open_sources, placed_rows
-from ipr_engine.collection.sources.prompt_source import PromptSource, prompt_sources
+from ipr_engine.collection.sources.prompt_source import PromptsArgument, PromptSource, prompt_sources
 from ipr_engine.data.tables import BadRows, shown_cell
 from ipr_engine.errors import InvalidInputError
 
@@ -27,7 +27,7 @@ _SKIP = "; skip_bad_rows: true at their source leaves them out and counts them"
 
 
 def read_questions(
-    prompts: str | os.PathLike[str] | PromptSource | Sequence[PromptSource],
+    prompts: PromptsArgument,
     *,
     folder: str | os.PathLike[str] | None = None,
     report: SourceReport | None = None,

@@ -63,12 +63,12 @@ class PromptSource:
 
 PromptsGiven: TypeAlias = str | PromptSource | tuple[PromptSource, ...]
 """What `prompts:` of a plan may be: a path, one source, or a list of sources."""
+OnePrompts: TypeAlias = str | os.PathLike[str] | PromptSource
+PromptsArgument: TypeAlias = OnePrompts | Sequence[OnePrompts]
+"""What Python callers may give: the same, and paths in a list."""
 
 
-def prompt_sources(
-    prompts: str | os.PathLike[str] | PromptSource | Sequence[PromptSource],
-    folder: str | os.PathLike[str] | None = None,
-) -> tuple[PromptSource, ...]:
+def prompt_sources(prompts: PromptsArgument, folder: str | os.PathLike[str] | None = None) -> tuple[PromptSource, ...]:
     """Return what `prompts:` states as sources.
 
     Args:
@@ -76,19 +76,17 @@ def prompt_sources(
     Raises:
         InvalidInputError: there is no source, or something else stands among them.
     """
-    if isinstance(prompts, (str, os.PathLike)):
-        prompts = (PromptSource(path=os.fspath(prompts)),)
-    elif isinstance(prompts, PromptSource):
-        prompts = (prompts,)
-    if not prompts or not all(isinstance(source, PromptSource) for source in prompts):
+    given = [prompts] if isinstance(prompts, (str, os.PathLike, PromptSource)) else list(prompts)
+    sources = [PromptSource(path=os.fspath(one)) if isinstance(one, (str, os.PathLike)) else one for one in given]
+    if not sources or not all(isinstance(source, PromptSource) for source in sources):
         raise InvalidInputError("prompts: expected a path, or a list of sources such as {path: prompts.jsonl}")
     if folder is None:
-        return tuple(prompts)
+        return tuple(sources)
     return tuple(
         replace(
             source,
             path=str(Path(folder) / source.path),
             key=None if source.key is None else str(Path(folder) / source.key),
         )
-        for source in prompts
+        for source in sources
     )

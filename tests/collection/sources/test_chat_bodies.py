@@ -102,6 +102,15 @@ def test_anthropic_messages_become_a_chat():
     }
 
 
+def test_messages_of_chat_beside_tools_of_anthropic_keep_what_they_say():
+    messages = [
+        *ASK,
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}], "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "rain"}]},
+    ]
+    assert body(messages=messages, tools=[{"name": "f", "input_schema": SCHEMA}])["messages"] == messages
+
+
 def test_responses_become_a_chat():
     made = body(
         model="gpt",

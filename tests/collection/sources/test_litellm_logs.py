@@ -101,6 +101,10 @@ def test_calls_that_are_no_chat_are_counted(tmp_path):
         ({"call_type": "aresponses", "response": {}}, "may lack its instructions"),
         ({"messages": None}, "holds no messages"),
         (
+            {"model_parameters": {"tools": [{"name": "json_tool_call", "input_schema": {}}]}},
+            "logged a response_format as",
+        ),
+        (
             {
                 "messages": [
                     {

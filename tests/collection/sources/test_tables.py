@@ -127,7 +127,7 @@ def test_a_plan_states_sources_as_a_path_one_object_or_a_list(tmp_path):
     assert made == PromptSource(
         path="p.jsonl", layout="table", columns={"prompt": "q"}, scale=(1, 5), skip_bad_rows=True
     )
-    for prompts in ("p.jsonl", PromptSource(path="p.jsonl"), [PromptSource(path="p.jsonl")]):
+    for prompts in ("p.jsonl", PromptSource(path="p.jsonl"), [PromptSource(path="p.jsonl")], ["p.jsonl"]):
         assert [one.path for one in prompt_sources(prompts, tmp_path)] == [str(tmp_path / "p.jsonl")]
         assert [q.prompt for q in read_questions(prompts, folder=tmp_path)] == ["a"]
 
