@@ -21,6 +21,7 @@ from ipr_engine.collection.sources.otlp_values import attributes_of, listed, val
 from ipr_engine.collection.sources.owner_labels import ScoreChoice
 from ipr_engine.collection.sources.prompt_source import PromptSource
 from ipr_engine.collection.sources.strict_json import maybe_json
+from ipr_engine.data.tables import shown_cell
 
 _CHATS = ("chat", "generate_content", None)  # operations; old instrumentations name none
 _DETAILS = "gen_ai.client.inference.operation.details"
@@ -143,6 +144,13 @@ class OpenTelemetryCalls:
     def _asked(self, call: _Call) -> AskedRow:
         """Return what a call asked and was answered."""
         told = call.attributes
+        if told.get("gen_ai.request.previous_response.id"):
+            raise UnaskableError(
+                "continues a conversation that one provider keeps, which no other candidate can be asked"
+            )
+        form = told.get("gen_ai.output.type")
+        if form not in (None, "text"):
+            raise UnaskableError(f"asks for {shown_cell(form)}, whose format spans do not tell")
         messages = list(call.messages)
         if "gen_ai.input.messages" in told:
             messages = chat_messages(_json_of(told, "gen_ai.input.messages"), self._report)
@@ -152,6 +160,10 @@ class OpenTelemetryCalls:
         request: dict[str, Any] = {"messages": messages} if messages else indexed_request(told)
         if "gen_ai.tool.definitions" in told:
             request["tools"] = chat_tools(_json_of(told, "gen_ai.tool.definitions"))
+        if "tools" not in request and any("tool_calls" in message for message in request["messages"]):
+            self._report.note(
+                "calls of tools that were not captured (gen_ai.tool.definitions), which are asked without them"
+            )
         model = told.get("gen_ai.request.model") or told.get("gen_ai.response.model")
         quality = self._choice.quality(call.scores)
         answers: dict[str, LoggedAnswer] = {}

@@ -91,7 +91,7 @@ def test_events_without_their_spans_are_questions_without_answers():
     report = SourceReport()
     found = questions(LOGS / "genai_events_of_1_28.jsonl", report)
     assert [q.answers for q in found] == [{}, {}]
-    assert report.lines == ["calls without the name of their model, of which the request alone is taken (2 times)"]
+    assert "calls without the name of their model, of which the request alone is taken (2 times)" in report.lines
 
 
 def test_spans_without_captured_content_are_told(tmp_path):
@@ -184,6 +184,26 @@ def test_spans_that_are_no_chat_are_counted_and_a_bad_one_hides_no_other(tmp_pat
     assert "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT" in report.bad.summary
     assert "row 1, span 4: messages[0].parts[0]: a part of type 'file'" in report.bad.summary
     assert report.lines[:2] == ["spans of other operations than chat", "spans that are no call of a model"]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "told"),
+    [
+        ({"gen_ai.request.previous_response.id": "resp_1"}, "continues a conversation"),
+        ({"gen_ai.output.type": "json"}, "asks for 'json', whose format spans do not tell"),
+    ],
+)
+def test_a_request_of_which_a_part_is_not_captured_is_refused(tmp_path, attribute, told):
+    with pytest.raises(InvalidInputError, match=told):
+        questions(write_lines(tmp_path / "o.jsonl", [spans(({**CHAT, **attribute},))]))
+
+
+def test_tools_that_were_not_captured_are_told():
+    report = SourceReport()
+    questions(LOGS / "genai_spans.jsonl", report)
+    assert report.lines == [
+        "calls of tools that were not captured (gen_ai.tool.definitions), which are asked without them"
+    ]
 
 
 def test_images_are_passed_on(tmp_path):
