@@ -106,7 +106,12 @@ def key_in_environment(where: str, variable: str) -> str:
     )
     if not key:
         raise InvalidInputError(f"{where}: {named} is not set; it holds the key: export it before the command starts")
-    if key != key.strip() or not _PRINTABLE.match(key):
+    return check_key(where, named, key)
+
+
+def check_key(where: str, named: str, key: str) -> str:
+    """Return a key that can be sent. named: what holds it, for errors."""
+    if not key or key != key.strip() or not _PRINTABLE.match(key):
         raise InvalidInputError(
             f"{where}: {named} holds a key with a blank or a line break at an end, or not of printable ASCII"
         )
