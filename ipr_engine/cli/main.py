@@ -23,6 +23,7 @@ COMMANDS = {
     "info": "info",
     "demo": "demo",
     "data": "data",
+    "collect": "collect",
     "train": "train",
     "add-model": "add_model",
     "remove-model": "add_model",

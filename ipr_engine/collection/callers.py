@@ -67,13 +67,13 @@ class _OpenAICaller:
                 content = await self._client.post(
                     "/chat/completions", body=dict(body), cast_to=bytes, options=self._options
                 )
-        except (TimeoutError, openai.APITimeoutError):
+        except TimeoutError:
             return Failed(reason="timeout", retry=True)
         except openai.APIStatusError as error:
             reply = error.response
             return read_reply(reply.status_code, reply.headers, reply.content)
-        except openai.APIConnectionError as error:
-            return _not_connected(error.__cause__)
+        except openai.APIConnectionError as error:  # time-outs among them
+            return _not_connected(error)
         except (openai.OpenAIError, ValueError):
             return Failed(reason="not_http")
         return read_reply(200, {}, content)
@@ -126,8 +126,14 @@ class _LiteLLMCaller:
         await self._litellm.close_litellm_async_clients()
 
 
-def _not_connected(cause: BaseException | None) -> Failed:
-    """Return the failure of a connection: one that never stood carries no bill."""
-    kind = type(cause).__name__ if cause is not None else ""
-    never = kind in ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError")
-    return Failed(reason="no_connection" if never else "connection_lost", billed=not never, retry=True)
+def _not_connected(error: BaseException | None) -> Failed:
+    """Return the failure of a connection, by the first cause that tells one; one that never stood carries no bill."""
+    while error is not None:
+        if any(kind.__name__ == "ClientConnectorError" for kind in type(error).__mro__):
+            return Failed(reason="no_connection", billed=False, retry=True)
+        if type(error).__name__ in ("ServerDisconnectedError", "ClientOSError", "ClientPayloadError"):
+            return Failed(reason="connection_lost", retry=True)
+        if isinstance(error, TimeoutError):
+            return Failed(reason="timeout", retry=True)
+        error = error.__cause__ or error.__context__
+    return Failed(reason="connection_failed", retry=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 from ipr_engine.collection.asked_candidate import AskedCandidate
 from ipr_engine.collection.calls import Call, make_call, settled_keys
+from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
-from ipr_engine.collection.plan import CollectionPlan
 from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.parse import parse_request
@@ -110,22 +110,22 @@ def _logged_row(call: Call, answer: LoggedAnswer) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A `Cell` is one sample of one candidate's answer to one prompt. question: the number of its row in the ledger."""
+class AskedCell:
+    """An `AskedCell` is one sample of one candidate's answer to one prompt. question: the number of its row in the ledger."""
 
     question: int
     sample: int
     call: Call
 
 
-def cells_of(row: tuple[Any, ...], plan: CollectionPlan) -> list[Cell]:
+def cells_of(row: tuple[Any, ...], plan: CollectionPlan) -> list[AskedCell]:
     """Return the cells of one prompt: of every candidate that has what the prompt needs. row: its number, turn and body."""
     number, _, text = row
     body = json.loads(text)
     needs = parse_request(body, where="prompt")
     parts = len(needs.uncountable)
     return [
-        Cell(
+        AskedCell(
             question=number,
             sample=sample,
             call=make_call(asked, plan.providers[asked.provider], body, sample, plan.part_tokens or 0, parts),
@@ -136,7 +136,7 @@ def cells_of(row: tuple[Any, ...], plan: CollectionPlan) -> list[Cell]:
     ]
 
 
-async def pages_of_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> AsyncIterator[list[Cell]]:
+async def pages_of_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> AsyncIterator[list[AskedCell]]:
     """Yield the cells of a run's prompts in turn, those of some prompts together; they are written into the ledger before."""
     last = (-1, -1)
     while True:

@@ -20,10 +20,10 @@ from ipr_engine.collection.budget import Budget
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import note_price
 from ipr_engine.collection.cells import TakenIn, open_calls, take_in
+from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.ledger import Ledger, spent_so_far
 from ipr_engine.collection.outcome_tables import CandidateSums, write_tables
-from ipr_engine.collection.plan import CollectionPlan
 from ipr_engine.collection.question import Question
 from ipr_engine.errors import IprError
 

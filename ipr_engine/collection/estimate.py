@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ipr_engine.collection.bill import TokenUsage, call_usd, usd
 from ipr_engine.collection.calls import settled_keys
 from ipr_engine.collection.cells import pages_of_cells
+from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import Ledger, spent_so_far
-from ipr_engine.collection.plan import CollectionPlan
 
 ENOUGH = 10  # answers of a candidate, for their mean to be expected of the next
 CHARACTERS_PER_TOKEN = 4  # of the text of a request, roughly

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ipr_engine._files import write_atomically
+from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
-from ipr_engine.collection.plan import CollectionPlan
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.table_stream import Kind, table_stream

@@ -56,8 +56,9 @@ class _RowStream:
             self._rows.writerows(rows)
             return
         for row in rows:
-            kept = {name: cell for name, cell in zip(self._names, row, strict=True) if cell is not None}
-            self._file.write(json.dumps(kept, ensure_ascii=False, allow_nan=False) + "\n")
+            # nulls too: a column that no row has would not be there
+            cells = dict(zip(self._names, row, strict=True))
+            self._file.write(json.dumps(cells, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
