@@ -156,6 +156,8 @@ class Ledger:
                 self._connection.execute("SAVEPOINT one")
                 try:
                     done.append((future, work(self._connection), None))
+                except sqlite3.Error:
+                    raise
                 except Exception as error:
                     self._connection.execute("ROLLBACK TO one")
                     done.append((future, None, error))
