@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.skips import COLLECT
+
 pytest.importorskip("yaml", reason=COLLECT)
 
 from ipr_engine.collection.collection_plan import read_plan
