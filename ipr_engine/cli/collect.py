@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.collection_plan import read_plan
-    from ipr_engine.collection.sources import read_prompts
+    from ipr_engine.collection.sources import SourceReport, read_prompts
 
     if arguments.dry_run and arguments.no_ask:
         raise InvalidInputError("--no-ask: stands beside --dry-run, which sends nothing either; give one of them")
@@ -48,12 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     options = CollectOptions(
         dry_run=arguments.dry_run, retry_failed=arguments.retry_failed, ask=not (arguments.dry_run or arguments.no_ask)
     )
+    report = SourceReport()
     line = SpendingLine("ipr collect")
     try:
-        made = collect(plan, read_prompts(plan), options, tell=line.tell)
+        made = collect(plan, read_prompts(plan, report), options, tell=line.tell)
     finally:
         line.end()
     facts = collected_facts(made, plan)
+    facts["notices"] = [*report.lines, *facts["notices"]]
     if arguments.json:
         print(json.dumps(facts))
     elif made.estimates is not None:

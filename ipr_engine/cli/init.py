@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
-    from ipr_engine.collection.sources import read_prompts
+    from ipr_engine.collection.sources import SourceReport, read_prompts
     from ipr_engine.evaluation.promised import TAUS
     from ipr_engine.onboarding.first_plan import UPSTREAMS_FILE, first_plan, write_upstreams
     from ipr_engine.onboarding.first_router import BUNDLES, first_router, two_sentences
@@ -52,8 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     project = writable_folder(arguments.out, "--out")
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)
-    dry = collect(plan, read_prompts(plan), CollectOptions(dry_run=True))
+    report = SourceReport()
+    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)
+    facts["notices"] = [*report.lines, *facts["notices"]]
     calls = sum(one["calls"] for one in facts["candidates"])
     if not arguments.json:
         print_estimates(facts)

@@ -13,6 +13,7 @@ from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates
 from ipr_engine.collection.provider import Provider
+from ipr_engine.collection.sources.prompt_source import PromptsGiven
 from ipr_engine.documents.typed_document import Mistake, read_typed
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml, told_at_lines
 from ipr_engine.errors import InvalidInputError
@@ -42,7 +43,7 @@ class CollectionPlan:
         out: the folder of the ledger and the tables, from the plan's. format: of the tables.
     """
 
-    prompts: str | tuple[Mapping[str, Any], ...]
+    prompts: PromptsGiven
     candidates: tuple[Mapping[str, Any], ...]
     prices_date: str
     providers: Mapping[str, Provider]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import lone_surrogate
@@ -17,7 +18,7 @@ from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
 from ipr_engine.collection.sources.chat_body import ChatBody, chat_body
 from ipr_engine.collection.sources.ordered_sources import OpenSource, Placed, open_sources, placed_rows
-from ipr_engine.collection.sources.prompt_source import PromptsArgument, PromptSource, prompt_sources
+from ipr_engine.collection.sources.prompt_source import PromptsArgument, PromptsGiven, PromptSource, prompt_sources
 from ipr_engine.data.tables import BadRows, shown_cell
 from ipr_engine.errors import InvalidInputError
 
@@ -48,6 +49,21 @@ def read_questions(
     opened = open_sources(prompt_sources(prompts, folder))
     scan = _scan(opened, report)
     return _questions(opened, scan)
+
+
+class AsksPrompts(Protocol):
+    """An `AsksPrompts` is a plan, or what else states prompts. folder: the one that relative paths are taken from."""
+
+    @property
+    def prompts(self) -> PromptsGiven: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+def read_prompts(plan: AsksPrompts, report: SourceReport | None = None) -> Iterator[Question]:
+    """Return the questions of a plan, as `read_questions` does, which tells the arguments and errors."""
+    return read_questions(plan.prompts, folder=plan.folder, report=report)
 
 
 class _Asked(NamedTuple):

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
+from ipr_engine.collection.sources.kept_records import KeptRecords
+from ipr_engine.collection.sources.langfuse_exports import LangfuseExports
+from ipr_engine.collection.sources.litellm_logs import LiteLLMLogs
 from ipr_engine.collection.sources.openai_batches import BatchAnswers, OpenAIBatches, is_batch_answer
+from ipr_engine.collection.sources.opentelemetry_calls import OpenTelemetryCalls
 from ipr_engine.collection.sources.prompt_source import PromptSource
-from ipr_engine.collection.sources.source_layouts import READERS, RowReader, recognised, require_heeded
+from ipr_engine.collection.sources.source_layouts import recognised, require_heeded
 from ipr_engine.collection.sources.source_records import SourceFile, records_of, source_files
+from ipr_engine.collection.sources.table_rows import TableRows
 from ipr_engine.errors import InvalidInputError
+
+
+class RowReader(Protocol):
+    """A `RowReader` reads the records of one source, in order."""
+
+    def rows(self, record: Mapping[str, Any], offset: int | None) -> Iterator[AskedRow | UnaskableError]: ...
+
+    def end(self) -> Iterator[AskedRow | UnaskableError]: ...
+
+
+_READERS: Mapping[str, Any] = {
+    "table": TableRows,
+    "litellm": LiteLLMLogs,
+    "langfuse": LangfuseExports,
+    "opentelemetry": OpenTelemetryCalls,
+    "ipr-records": KeptRecords,
+}
 
 
 class OpenSource(NamedTuple):
@@ -30,7 +52,7 @@ class OpenSource(NamedTuple):
         """Return what reads its records, in order, from the first one."""
         if self.layout == "openai-batch":
             return OpenAIBatches(self.source, report, self.answers)
-        made: RowReader = READERS[self.layout](self.source, report)
+        made: RowReader = _READERS[self.layout](self.source, report)
         return made
 
 

@@ -1,18 +1,12 @@
-"""`recognised` tells the layout of a file by its first record; `rows_of` reads a source by its layout."""
+"""`recognised` tells the layout of a source by its first record; `require_heeded` refuses options that have no effect on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from ipr_engine.collection.sources.asked_row import AskedRow, UnaskableError
-from ipr_engine.collection.sources.kept_records import KeptRecords
-from ipr_engine.collection.sources.langfuse_exports import LangfuseExports
-from ipr_engine.collection.sources.litellm_logs import LiteLLMLogs
 from ipr_engine.collection.sources.openai_batches import is_batch_answer
-from ipr_engine.collection.sources.opentelemetry_calls import OpenTelemetryCalls
 from ipr_engine.collection.sources.prompt_source import LAYOUTS, PromptSource
-from ipr_engine.collection.sources.table_rows import TableRows
 from ipr_engine.data.tables import shown_cell
 from ipr_engine.errors import InvalidInputError
 
@@ -24,23 +18,6 @@ _HEEDED = {
     "score": ("langfuse", "opentelemetry"),
     "scale": ("table", "langfuse", "opentelemetry"),
     "models": ("table", "litellm", "langfuse", "opentelemetry", "openai-batch"),
-}
-
-
-class RowReader(Protocol):
-    """A `RowReader` reads the records of one source, in order."""
-
-    def rows(self, record: Mapping[str, Any], offset: int | None) -> Iterator[AskedRow | UnaskableError]: ...
-
-    def end(self) -> Iterator[AskedRow | UnaskableError]: ...
-
-
-READERS: Mapping[str, Any] = {
-    "table": TableRows,
-    "litellm": LiteLLMLogs,
-    "langfuse": LangfuseExports,
-    "opentelemetry": OpenTelemetryCalls,
-    "ipr-records": KeptRecords,
 }
 
 
