@@ -82,13 +82,14 @@ class _Scan:
     Attributes:
         first: hash of a body -> the number of its first row.
         count: of bodies that stand in more than one row, how many rows.
-        left_out: numbers of rows that contradict another one. rows: how many there are.
+        left_out: numbers of rows that are bad, or contradict another one.
+        records: of each file, how many were read.
     """
 
     first: dict[bytes, int] = field(default_factory=dict)
     count: dict[bytes, int] = field(default_factory=dict)
     left_out: set[int] = field(default_factory=set)
-    rows: int = 0
+    records: dict[Path, int] = field(default_factory=dict)
 
 
 def _scan(opened: Sequence[OpenSource], report: SourceReport) -> _Scan:
@@ -118,7 +119,7 @@ def _scan(opened: Sequence[OpenSource], report: SourceReport) -> _Scan:
             scan.count[chat.digest] = scan.count.get(chat.digest, 1) + 1
     if scan.count:
         clashes += _contradictions(opened, scan, report)
-    places = _places(opened, {number for _, _, number in clashes})
+    places = _places(opened, scan, {number for _, _, number in clashes})
     for placed, reason, number in clashes:
         wrong(placed, f"{reason} {places[number]}")
     refused.refuse(_SKIP)
@@ -162,44 +163,46 @@ def _questions(opened: Sequence[OpenSource], scan: _Scan) -> Iterator[Question]:
 
 
 def _asked_rows(opened: Sequence[OpenSource], report: SourceReport, wrong: Any, scan: _Scan) -> Iterator[_Asked]:
-    """Yield the good rows; `wrong` is told of each other one, with the reason."""
-    for number, placed in enumerate(placed_rows(opened, report)):
-        scan.rows = number + 1
+    """Yield the good rows but those that are left out; `wrong` is told of each bad one, with the reason, and it is left out."""
+    for number, placed in enumerate(placed_rows(opened, report, scan.records)):
         row = placed.row
+        if number in scan.left_out:
+            continue
         if isinstance(row, UnaskableError):
+            scan.left_out.add(number)
             wrong(placed, str(row))
             continue
         try:
             _require_unicode(row)
             chat = chat_body(row.request)
         except UnaskableError as error:
+            scan.left_out.add(number)
             wrong(placed, str(error))
             continue
         yield _Asked(number, placed, row, chat)
 
 
 def _again(opened: Sequence[OpenSource], scan: _Scan) -> Iterator[_Asked]:
-    """Yield the good rows that the scan has seen: a log may have grown meanwhile."""
-    rows = scan.rows
-    seen = _Scan()
-    for one in _asked_rows(opened, SourceReport(), _nothing, seen):
-        if one.number >= rows:
-            return
-        if one.chat.digest not in scan.first and one.number not in scan.left_out:
-            raise InvalidInputError(f"{one.placed.where}: the file was changed while it was read; read it again")
-        if one.number not in scan.left_out:
-            yield one
+    """Yield the good rows that the scan has seen: a log may have grown meanwhile.
+
+    Raises:
+        InvalidInputError: a row is another one now.
+    """
+    for one in _asked_rows(opened, SourceReport(), _changed, scan):
+        if one.chat.digest not in scan.first:
+            _changed(one.placed, "")
+        yield one
 
 
-def _nothing(placed: Placed, reason: str) -> None:
-    """Tell nobody of a row that the scan has told of."""
+def _changed(placed: Placed, reason: str) -> None:
+    raise InvalidInputError(f"{placed.where}: the file was changed while it was read; read it again")
 
 
-def _places(opened: Sequence[OpenSource], numbers: set[int]) -> dict[int, str]:
+def _places(opened: Sequence[OpenSource], scan: _Scan, numbers: set[int]) -> dict[int, str]:
     """Return where the rows of these numbers stand."""
     if not numbers:
         return {}
-    rows = enumerate(placed_rows(opened, SourceReport()))
+    rows = enumerate(placed_rows(opened, SourceReport(), scan.records))
     return {number: placed.where for number, placed in rows if number in numbers}
 
 

@@ -5,7 +5,7 @@ The layouts: platform.openai.com/docs, "Batch API"; `BatchRequestInput` and `Bat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from ipr_engine.collection.question import LoggedAnswer
@@ -25,7 +25,11 @@ def is_batch_answer(record: Mapping[str, Any]) -> bool:
 
 
 class BatchAnswers:
-    """`BatchAnswers` find the answer to a request in files of answers; of each they hold where it is, not what it says."""
+    """`BatchAnswers` find the answer to a request in files of answers; of each they hold where it is, not what it says.
+
+    Attributes:
+        unread: how many lines are no answer.
+    """
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
         """Look through files of answers.
@@ -33,6 +37,7 @@ class BatchAnswers:
         Raises:
             InvalidInputError: a file is not plain JSON lines.
         """
+        self.unread = 0
         self._places: dict[str, tuple[SourceFile, int]] = {}
         for file in files:
             for record in records_of(file):
@@ -43,6 +48,12 @@ class BatchAnswers:
                 value = record.value
                 if isinstance(value, Mapping) and isinstance(value.get("custom_id"), str):
                     self._places.setdefault(value["custom_id"], (file, record.offset))
+                else:
+                    self.unread += 1
+
+    def unasked(self, asked: Set[str]) -> int:
+        """Return how many answers are to none of these requests."""
+        return len(self._places.keys() - asked)
 
     def response(self, custom_id: str) -> Any:
         """Return the body of the response to a request; None where there is none, or an error."""
@@ -93,6 +104,11 @@ class OpenAIBatches:
         yield AskedRow(request=body, prompt_id=custom_id, answers=answers)
 
     def end(self) -> Iterator[AskedRow]:
+        """Count the answers that no request was given for."""
+        if self._answers.unread:
+            self._report.note("lines among the answers of a batch that are no answer", self._answers.unread)
+        if unasked := self._answers.unasked(self._asked):
+            self._report.note("answers of a batch to requests that are not there", unasked)
         return iter(())
 
     def _answer(self, custom_id: str) -> LoggedAnswer | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
@@ -99,13 +101,17 @@ def open_sources(sources: Sequence[PromptSource]) -> list[OpenSource]:
     return opened
 
 
-def placed_rows(opened: Sequence[OpenSource], report: SourceReport) -> Iterator[Placed]:
-    """Yield every row of the sources, in order, and what is no row and why."""
+def placed_rows(opened: Sequence[OpenSource], report: SourceReport, records: dict[Path, int]) -> Iterator[Placed]:
+    """Yield every row of the sources, in order, and what is no row and why.
+
+    records: file -> how many of its records are read; of a file that is not there all are, and their number is noted.
+    """
     for number, one in enumerate(opened):
         reader = one.reader(report)
         where = ""
         for file in one.files:
-            for record in records_of(file):
+            known, count = records.get(file.path), 0
+            for count, record in enumerate(islice(records_of(file), known), start=1):  # noqa: B007  read after the loop
                 where = f"{file.name}, row {record.number}"
                 if isinstance(record.value, UnaskableError):
                     yield Placed(number, where, record.value)
@@ -115,6 +121,7 @@ def placed_rows(opened: Sequence[OpenSource], report: SourceReport) -> Iterator[
                         yield Placed(number, f"{where}{row.part}", row)
                 except UnaskableError as error:
                     yield Placed(number, where, error)
+            records.setdefault(file.path, count)
         for row in reader.end():
             yield Placed(number, f"{one.files[-1].name}, before its end{row.part}", row)
 

@@ -151,15 +151,18 @@ def _listed(raw: IO[bytes]) -> Iterator[SourceRecord]:
     text = io.TextIOWrapper(raw, encoding="utf-8-sig")
     decoder = json.JSONDecoder()
     number, held, ended, place = 0, "", False, 0
-    wanted = _CHUNK
+    wanted, lists = _CHUNK, 0  # characters that are held at least; lists that have not ended
     try:
         while True:
             while not ended and len(held) - place < wanted:
                 more = text.read(wanted)
                 held, place, ended = held[place:] + more, 0, not more
             while place < len(held) and held[place] in " \t\r\n,[]":
+                lists += {"[": 1, "]": -1}.get(held[place], 0)
                 place += 1
             if place == len(held):
+                if ended and lists:
+                    yield SourceRecord(number + 1, UnaskableError("the list of objects does not end: the file is cut"))
                 if ended:
                     return
                 continue

@@ -100,12 +100,17 @@ def test_nothing_is_yielded_before_every_row_was_checked(tmp_path):
         read_questions(file)  # not one question is asked for
 
 
-def test_a_log_that_grows_meanwhile_is_read_as_far_as_it_was(tmp_path):
-    file = write_lines(tmp_path / "p.jsonl", [{"prompt": "a"}, {"prompt": "b"}])
-    found = read_questions(file)
-    with open(file, "a") as more:
-        more.write('{"prompt": "c"}\n')
-    assert [q.prompt for q in found] == ["a", "b"]
+@pytest.mark.parametrize("cut", ["", '{"prompt": "half'])
+def test_logs_that_grow_meanwhile_are_read_as_far_as_they_were(tmp_path, cut):
+    for name in "ab":
+        write_lines(tmp_path / f"{name}.jsonl", [{"prompt": f"{name} 1"}, {"prompt": f"{name} 2"}])
+        with open(tmp_path / f"{name}.jsonl", "a") as file:
+            file.write(cut)
+    found = read_questions(PromptSource(path=str(tmp_path), skip_bad_rows=True))
+    for name in "ab":
+        with open(tmp_path / f"{name}.jsonl", "a") as file:
+            file.write(' of it"}\n{"prompt": "c"}\n' if cut else '{"prompt": "c"}\n')
+    assert [q.prompt for q in found] == ["a 1", "a 2", "b 1", "b 2"]
 
 
 def test_a_file_that_is_replaced_meanwhile_is_told(tmp_path):

@@ -72,6 +72,17 @@ def test_batches_of_several_models_are_merged_by_id_and_body(tmp_path):
     assert texts == [{"small": "small 1", "big": "big 1"}, {"small": "small 2", "big": "big 2"}]
 
 
+def test_answers_that_cannot_be_read_or_that_nobody_asked_for_are_told(tmp_path):
+    write_lines(tmp_path / "a_in.jsonl", REQUESTS[:1])
+    write_lines(tmp_path / "b_out.jsonl", [ANSWERS[1], '{"custom_id": "q2", "resp', answered(9)])
+    report = SourceReport()
+    assert len(questions(tmp_path, report)) == 1
+    assert report.lines == [
+        "answers of a batch to requests that are not there",
+        "lines among the answers of a batch that are no answer",
+    ]
+
+
 def test_requests_to_responses_become_chats(tmp_path):
     body = {"model": "gpt-4o", "instructions": "Be brief.", "input": "Why?"}
     file = write_lines(tmp_path / "in.jsonl", [{"custom_id": "q1", "url": "/v1/responses", "body": body}])

@@ -258,6 +258,26 @@ def test_a_damaged_archive_is_told(tmp_path):
         questions(tmp_path / "q.parquet", layout="table")
 
 
+@pytest.mark.parametrize("end", ["", ",", ', {"prompt": "secret', ", 3]"])
+def test_a_list_that_does_not_end_is_told(tmp_path, end):
+    (tmp_path / "p.json").write_text('[{"prompt": "a"}' + end)
+    with pytest.raises(InvalidInputError) as found:
+        questions(tmp_path / "p.json")
+    assert "p.json, row 2: " in str(found.value)
+    assert "secret" not in str(found.value)
+
+
+def test_a_list_is_read_object_by_object_whatever_their_size(tmp_path):
+    rows = [
+        {"prompt": f"{number} " + "long " * (40_000 if number % 7 == 0 else 3), "system": "[,]{"}
+        for number in range(30)
+    ]
+    (tmp_path / "p.json").write_text(json.dumps(rows, indent=1))
+    assert [q.prompt for q in questions(tmp_path / "p.json")] == [row["prompt"] for row in rows]
+    (tmp_path / "p.json").write_text("\n".join(json.dumps(row, indent=1) for row in rows))
+    assert len(questions(tmp_path / "p.json")) == 30
+
+
 @pytest.mark.parametrize("name", ["p.txt", "none.jsonl", "folder"])
 def test_a_path_that_holds_no_prompts_is_told(tmp_path, name):
     (tmp_path / "p.txt").write_text("a")
