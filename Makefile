@@ -53,7 +53,7 @@ test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
 
 test-gateways: $(GATEWAYS)/.installed
-	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py $(PYTEST_ARGS)
+	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py $(PYTEST_ARGS)
 
 # The last major version that Node 20 runs. XDG_CACHE_HOME as tests/support/places.py reads it.
 OPENAI_JS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipr-engine/openai-js
