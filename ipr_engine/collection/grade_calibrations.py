@@ -19,7 +19,12 @@ from ipr_engine.grading.grader_calibration import GraderCalibration, calibrate_g
 
 
 def calibrate_graders(
-    ledger: Ledger, plan: CollectionPlan, run: int, graders: Mapping[str, PlanGrader], filed: Mapping[str, bytes], folder: Path
+    ledger: Ledger,
+    plan: CollectionPlan,
+    run: int,
+    graders: Mapping[str, PlanGrader],
+    filed: Mapping[str, bytes],
+    folder: Path,
 ) -> tuple[dict[str, GraderCalibration], dict[str, str]]:
     """Return grader -> its calibration, and grader -> why it has none, of those that the plan wants calibrated.
 
@@ -71,7 +76,8 @@ def _labelled(
 def _labels(connection: sqlite3.Connection, ids: list[int]) -> dict[int, tuple[dict[str, float], str]]:
     marks = ",".join("?" * len(ids))
     rows = connection.execute(
-        f"SELECT id, labels, coalesce(question_key, prompt_id) FROM question WHERE id IN ({marks}) AND labels IS NOT NULL", ids
+        f"SELECT id, labels, coalesce(question_key, prompt_id) FROM question WHERE id IN ({marks}) AND labels IS NOT NULL",
+        ids,
     )
     return {number: (json.loads(labels), group) for number, labels, group in rows}
 
