@@ -80,6 +80,17 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
             }
             for name, one in made.candidates.items()
         ]
+    facts["graders"] = [
+        {
+            "grader": name,
+            "graded": one.counts.graded,
+            "ungraded": dict(one.counts.reasons),
+            "ece": None if one.calibration is None else one.calibration.report.ece,
+            "labels": None if one.calibration is None else one.calibration.report.rows,
+            "not_calibrated": one.lacking,
+        }
+        for name, one in made.graders.items()
+    ]
     if done is not None:
         facts["calls"] = {
             "answered": done.answered,
@@ -123,6 +134,7 @@ def notices_of(made: Any, plan: Any) -> list[str]:
             told.append(
                 f"{name}: no answer has a quality; name graders in the plan, or give labels (docs/collecting.md)"
             )
+    told += _of_graders(made)
     if done is not None:
         told += [f"{name} was asked no more: {why}" for name, why in done.stopped.items()]
         told += [f"{name}: {count} calls failed: {reason}" for (name, reason), count in done.reasons.most_common(10)]
@@ -138,6 +150,24 @@ def notices_of(made: Any, plan: Any) -> list[str]:
         told.append(
             f"USD {made.unbilled_usd:.4f} is charged at the most for calls that failed or were lost on the way and may be billed"
         )
+    return told
+
+
+def _of_graders(made: Any) -> list[str]:
+    told = []
+    for name, one in made.graders.items():
+        told += [
+            f"grader {name}: {count} answers have no grade: {reason}"
+            for reason, count in one.counts.reasons.most_common(5)
+        ]
+        if one.lacking is not None:
+            told.append(f"grader {name}: its scores are no qualities: {one.lacking}")
+        if one.calibration is not None:
+            report = one.calibration.report
+            told.append(
+                f"grader {name}: calibrated on {report.rows} labels of {report.questions} questions, "
+                f"ECE {report.ece:.3f} on labels it had not seen"
+            )
     return told
 
 

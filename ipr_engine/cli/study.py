@@ -29,6 +29,7 @@ STUDIES = {
     "add_model": "a candidate added to frozen heads: how many prompts it takes",
     "selection": "which closed form to ship, by nested cross-validation on training splits alone",
     "int8": "decisions and quality with the int8 onnx tier (--transformer: an export with an int8 graph)",
+    "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }

@@ -49,6 +49,16 @@ class Progressed:
     interrupted: bool = False
     not_noted: BaseException | None = None
 
+    def add(self, other: Progressed) -> None:
+        """Add what a later part of the run did."""
+        for name in ("answered", "failed", "retried", "truncated", "refused"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.reasons += other.reasons
+        self.stopped |= other.stopped
+        self.overrun = self.overrun or other.overrun
+        self.budget_spent |= other.budget_spent
+        self.interrupted |= other.interrupted
+
     @property
     def stops_all(self) -> bool:
         """Return whether nothing more is to be sent, whoever is asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -86,13 +87,14 @@ class _LiteLLMCaller:
     """A caller by LiteLLM's SDK, without its retries and its telemetry."""
 
     def __init__(self, provider: Provider, key: str) -> None:
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import fetches a table of prices
         self._litellm = need("litellm", "asking candidates by LiteLLM", "litellm")
         self._litellm.telemetry = False
         self._litellm.suppress_debug_info = True
         self._litellm.drop_params = False  # a parameter that is not taken is told, not dropped
         self._timeout_s = provider.limits.timeout_s
         self._given: dict[str, Any] = {"timeout": self._timeout_s, "num_retries": 0, "max_retries": 0}
-        if key != NO_KEY:
+        if key != NO_KEY or provider.base_url is not None:  # without an address LiteLLM looks for a key itself
             self._given["api_key"] = key
         if provider.base_url is not None:
             self._given["api_base"] = provider.base_url
@@ -103,7 +105,7 @@ class _LiteLLMCaller:
         try:
             async with asyncio.timeout(self._timeout_s):
                 reply = await self._litellm.acompletion(**body, **self._given)
-                content = reply.model_dump_json().encode()
+                content = reply.model_dump_json(warnings=False).encode()
         except TimeoutError:
             return Failed(reason="timeout", retry=True)
         except Exception as error:  # what LiteLLM raises has as many classes as providers; a status is what they share

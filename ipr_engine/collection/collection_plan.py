@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates
+from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.sources.prompt_source import PromptsGiven
 from ipr_engine.documents.typed_document import Mistake, read_typed
@@ -73,12 +74,24 @@ class CollectionPlan:
             raise InvalidInputError("seed: expected a whole number from 0 to 2^63 - 1")
         if self.part_tokens is not None and not 0 <= self.part_tokens <= 10_000_000:
             raise InvalidInputError("part_tokens: expected 0 to 10000000 tokens")
-        self.asked  # noqa: B018 - what is wrong with a candidate is told now
+        names = [one.name for one in self.everyone]  # what is wrong with a candidate or a grader is told now
+        if len(set(names)) < len(names):
+            raise InvalidInputError("graders: expected a name of its own for each judge")
 
     @cached_property
     def asked(self) -> tuple[AskedCandidate, ...]:
         """The candidates, in the order of the plan."""
         return asked_candidates(self.candidates, self.prices_date, tuple(self.providers), Path(self.path))
+
+    @cached_property
+    def made_graders(self) -> Mapping[str, PlanGrader]:
+        """The graders, in the order of the plan."""
+        return plan_graders(self.graders, self.asked, self.prices_date, tuple(self.providers), Path(self.path))
+
+    @property
+    def everyone(self) -> tuple[AskedCandidate, ...]:
+        """Whoever may be asked: the candidates, and the judges after them."""
+        return (*self.asked, *(one.judge for one in self.made_graders.values() if one.judge is not None))
 
     @property
     def folder(self) -> Path:

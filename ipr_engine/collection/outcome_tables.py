@@ -10,17 +10,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ipr_engine._files import write_atomically
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.table_stream import Kind, table_stream
+from ipr_engine.grading.quality_map import QualityMap
 
 CANDIDATES = "candidates.json"
 _PROMPT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt_id", "prompt", "split", "dataset", "question_key"), "text")
 _OUTCOME_COLUMNS: dict[str, Kind] = {"prompt_id": "text", "model": "text", **dict.fromkeys(MEASURES, "number")}
-Grades = Mapping[tuple[bytes, bytes], float | None]
+Grades = Mapping[tuple[bytes, bytes], tuple[float | None, float | None]]
+"""(answer, what it was graded by) -> score and raw score."""
+
+
+class Filed(NamedTuple):
+    """A `Filed` is where one grader's grades are found. digest: for `grade_key`. map: its calibration, where it has one."""
+
+    digest: bytes
+    map: QualityMap | None = None
 
 
 class AnswerRow(NamedTuple):
@@ -83,12 +94,12 @@ class CandidateSums:
 
 
 def write_tables(
-    ledger: Ledger, plan: CollectionPlan, run: int, graded_by: Mapping[str, bytes], folder: Path
+    ledger: Ledger, plan: CollectionPlan, run: int, graded_by: Mapping[str, Filed], folder: Path
 ) -> dict[str, CandidateSums]:
     """Write prompts.*, outcomes.* and candidates.json of a run's prompts into a folder; return candidate -> how it did.
 
     Args:
-        graded_by: name of a grader -> what its grades are filed under, for `grade_key`.
+        graded_by: name of a grader -> where its grades are found.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sums = {one.name: CandidateSums() for one in plan.asked}
@@ -103,9 +114,10 @@ def write_tables(
             rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
             for row in page:
                 filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
-                key = None if filed is None else grade_key(filed, row["reference"])
                 labels = json.loads(row["labels"]) if row["labels"] else {}
-                for name, measures in _measured(plan, answers.get(row["id"], ()), labels, grades, key, sums):
+                of_row = answers.get(row["id"], ())
+                scores = {} if filed is None else _scores(of_row, grades, filed, row["reference"])
+                for name, measures in _measured(plan, of_row, labels, None if filed is None else scores, sums):
                     for column, cell in zip(_OUTCOME_COLUMNS, (row["prompt_id"], name, *measures), strict=True):
                         rows[column].append(cell)
             if rows["model"]:
@@ -132,9 +144,9 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
     ):
         found.setdefault(question, []).append(AnswerRow(*rest))
     graded = connection.execute(
-        f"SELECT key, grader, score FROM grade WHERE key IN (SELECT answer.key {joined})", questions
+        f"SELECT key, grader, score, raw FROM grade WHERE key IN (SELECT answer.key {joined})", questions
     )
-    return found, {(key, grader): score for key, grader, score in graded}
+    return found, {(key, grader): (score, raw) for key, grader, score, raw in graded}
 
 
 def counts_as_outcome(plan: CollectionPlan, finish_reason: str | None) -> bool:
@@ -144,12 +156,22 @@ def counts_as_outcome(plan: CollectionPlan, finish_reason: str | None) -> bool:
     return finish_reason != "content_filter" or plan.refused == "graded"
 
 
+def _scores(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
+    """Return answer -> its quality by a grader; calibrated, where there is a calibration."""
+    key = grade_key(filed.digest, reference)
+    known = {one.key: (one.candidate, *grades[one.key, key]) for one in answers if (one.key, key) in grades}
+    if filed.map is None:
+        return {answer: score for answer, (_, score, _) in known.items() if score is not None}
+    raw = np.array([score if own is None else own for _, score, own in known.values()], dtype=np.float64)
+    quality = filed.map(raw, [candidate for candidate, *_ in known.values()])
+    return dict(zip(known, quality.tolist(), strict=True))
+
+
 def _measured(
     plan: CollectionPlan,
     answers: Sequence[AnswerRow],
     labels: Mapping[str, float],
-    grades: Grades,
-    filed: bytes | None,
+    scores: Mapping[bytes, float] | None,
     sums: Mapping[str, CandidateSums],
 ) -> Iterator[tuple[str, tuple[float | None, ...]]]:
     """Yield candidate and quality, input tokens, output tokens and cost, each the mean over its samples; None where not known."""
@@ -158,14 +180,13 @@ def _measured(
         label = labels.get(asked.name, labels.get(asked.model))
         if not samples and label is None:
             continue
-        scores = []
+        graded = []
         for one in samples:
             own.count(one)
-            if counts_as_outcome(plan, one.finish_reason) and filed is not None:
-                score = grades.get((one.key, filed))
-                own.ungraded += score is None
-                scores.append(score)
-        quality = label if label is not None else _mean(scores)
+            if counts_as_outcome(plan, one.finish_reason) and scores is not None:
+                own.ungraded += one.key not in scores
+                graded.append(scores.get(one.key))
+        quality = label if label is not None else _mean(graded)
         own.labels += label is not None
         if quality is not None:
             own.outcomes += 1

@@ -191,6 +191,8 @@ def _usage(usage: Any) -> TokenUsage | None:
     reasoning = _detail(usage.get("completion_tokens_details"), "reasoning_tokens")
     if cached > given or reasoning > made:
         raise _WrongReplyError("wrong_usage")
+    if given == 0:  # no request has no tokens: nothing is reported
+        return None
     return TokenUsage(input_tokens=given, output_tokens=made, cached_tokens=cached, reasoning_tokens=reasoning)
 
 

@@ -31,6 +31,7 @@ def read_typed(kind: type[Made], document: Mapping[Any, Any]) -> tuple[Made | No
     """Return what a document means as a dataclass, or None and what is wrong; a value is never told.
 
     kind: its fields are text, numbers, lists (tuples), objects (mappings, dataclasses), choices (`Literal`) and unions of these.
+        Of dataclasses in a union, each with a field `kind` that is a `Literal`, the object's own `kind` says which one it is.
     What a dataclass itself raises is an InvalidInputError that begins with the name of its field.
     """
     reader = _Reader()
@@ -90,6 +91,9 @@ class _Reader:
         """Return a plain value as its type; where it is none, add the mistake and return None."""
         origin, arguments = get_origin(kind), get_args(kind)
         if origin in (Union, UnionType):
+            of_kind = _by_kind(arguments)
+            if of_kind and isinstance(value, dict):
+                return self._of_kind(of_kind, value, place)
             fitting = next((one for one in arguments if _fits(one, value)), None)
             return self._unfit(kind, value, place) if fitting is None else self.typed(fitting, value, place)
         if not _fits(kind, value):
@@ -102,6 +106,13 @@ class _Reader:
         if origin is Mapping:
             return {key: self._entry(arguments, key, item, place) for key, item in value.items()}
         return value
+
+    def _of_kind(self, known: Mapping[str, Any], value: Mapping[str, Any], place: str) -> Any:
+        said = value.get("kind")
+        if not isinstance(said, str) or said not in known:
+            missing = "" if "kind" in value else "is missing; "
+            return self._wrong(key_place(place, "kind"), f"{missing}expected one of {', '.join(known)}")
+        return self._dataclass(known[said], value, place)
 
     def _entry(self, kinds: tuple[Any, ...], key: str, item: Any, place: str) -> Any:
         if not _fits(kinds[0], key):
@@ -153,6 +164,17 @@ class _Reader:
         self.mistakes.append(Mistake(_top(whole), whole))
 
 
+def _by_kind(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what `kind` says -> the dataclass; nothing where fewer than two of these have such a field."""
+    found: dict[str, Any] = {}
+    for one in kinds:
+        if isinstance(one, type) and is_dataclass(one):
+            wanted = get_type_hints(one).get("kind")
+            if get_origin(wanted) is Literal:
+                found |= dict.fromkeys(get_args(wanted), one)
+    return found if len(set(found.values())) > 1 else {}
+
+
 def mistake_of(kind: Any, value: object, place: str) -> str | None:
     """Return what is wrong with a value that stands at a place, as `read_typed` tells it; None where it has the form of the type.
 
@@ -197,6 +219,8 @@ def _fits(kind: Any, value: Any) -> bool:
 
 def _expected(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType) and _by_kind(arguments):
+        return "an object with a kind"
     if origin in (Union, UnionType):
         return ", or ".join(_expected(one) for one in arguments)
     if origin is Literal:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ipr_engine.bundle.price import Price, PriceTier
 from ipr_engine.collection.bill import TokenUsage, call_usd, most_call_usd, most_input_tokens, nanousd
 
-USD = st.floats(0, 1000)
+USD = st.just(0.0) | st.floats(1e-3, 1000)
 
 
 def price(**more):

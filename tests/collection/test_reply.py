@@ -81,6 +81,10 @@ def test_a_usage_that_cannot_be_billed_is_no_answer(usage):
     assert read_reply(200, {}, completion(usage=usage)).reason == "wrong_usage"
 
 
+def test_a_usage_of_no_input_is_none():
+    assert read_reply(200, {}, completion(usage={"prompt_tokens": 0, "completion_tokens": 0})).usage is None
+
+
 @given(status=st.integers(100, 599), content=st.binary(max_size=200))
 def test_no_bytes_raise(status, content):
     assert isinstance(read_reply(status, {}, content), (Answered, Failed))

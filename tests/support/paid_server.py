@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,8 @@ from tests.support.places import ROOT
 BEHAVIOURS = {
     "plain": "answers at once",
     "slow": "answers after so many seconds",
+    "adding": "adds two numbers of at most so many digits, and is wrong of longer ones",
+    "judging": "a judge: gives the highest points to an answer that holds the reference, and the lowest to others",
     "limited": "429 with Retry-After for the first so many calls, then answers",
     "flaky": "503 to the first attempt of every second prompt",
     "html": "200 with a page",
@@ -78,6 +81,18 @@ def answer_of(prompt: str) -> str:
     return f"The answer is {int(hashlib.sha256(prompt.encode()).hexdigest()[:4], 16) % 10}."
 
 
+def _sum(prompt: str, digits: int) -> str:
+    numbers = [int(number) for number in re.findall(r"\d+", prompt)]
+    known = all(len(str(number)) <= digits for number in numbers)
+    return f"The answer is {sum(numbers) if known else sum(numbers) + 1}."
+
+
+def _judgement(prompt: str) -> str:
+    parts = dict(re.findall(r"The (reference|answer):\n<[^>]*>\n(.*?)\n</", prompt, re.DOTALL))
+    right = re.search(rf"\b{re.escape(parts.get('reference', '?'))}\b", parts.get("answer", ""))
+    return json.dumps({"thoughts": "-", "points": 10 if right else 1})
+
+
 def _completion(body: dict[str, Any], **changed: Any) -> dict[str, Any]:
     prompt = body["messages"][-1]["content"]
     text = answer_of(prompt if isinstance(prompt, str) else json.dumps(prompt))
@@ -113,7 +128,11 @@ def _serve(taken: str) -> None:
     ) -> web.StreamResponse:
         whole = _completion(body)
         choice, message = whole["choices"][0], whole["choices"][0]["message"]
-        if kind == "slow":
+        if kind == "adding":
+            message["content"] = _sum(str(body["messages"][-1]["content"]), int(amount))
+        elif kind == "judging":
+            message["content"] = _judgement(str(body["messages"][-1]["content"]))
+        elif kind == "slow":
             await asyncio.sleep(float(amount))
         elif kind == "limited" and of_model <= int(amount):
             error = {"error": {"code": "rate_limit_exceeded", "message": "slow down"}}

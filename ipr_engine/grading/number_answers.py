@@ -1,0 +1,134 @@
+"""`answered_numbers` finds the number that an answer ends up with, in the ways that people and models write numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import NamedTuple
+
+LONGEST = 400  # characters of a number: no float64 needs more
+
+_GAPS = "\u00a0\u2009\u202f'_"
+_WHOLE = rf"\d{{1,3}}(?:[,{_GAPS}]\d{{3}}){{1,9}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,9}},\d{{3}}(?!\d)|\d+"
+_NUMBER = re.compile(
+    rf"(?P<sign>(?<![\w)\]}}.])[-+]\s?[$€£¥]?)?"
+    rf"(?:\\[dt]?frac\{{(?P<above>-?\d+)\}}\{{(?P<below>\d+)\}}"
+    rf"|(?:(?P<mixed>\d+)[ ](?=\d+/\d))?(?<![\d/])(?P<over>\d+)/(?P<under>\d+)(?![\d/])"
+    rf"|(?P<plain>(?:{_WHOLE})(?:\.\d+)?|(?<!\d)\.\d+)(?P<power>[eE][-+]?\d+(?!\w)|\s?(?:\\times|[x×*])\s?10\^\{{?[-+]?\d+\}}?)?)"
+    r"(?P<vulgar>[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒])?"
+    r"(?:[ ](?P<scale>thousand|million|billion|trillion)\b)?(?P<percent>\s?\\?%|\s?percent\b)?",
+    re.IGNORECASE,
+)
+_MARKED = (
+    re.compile(r"####\s*(?P<said>[^\n]*)"),
+    re.compile(r"(?:final answer|answer)\s*(?:is|:|=)[\s*:]*(?P<said>[^\n]*)", re.IGNORECASE),
+)
+_SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_ASCII = {
+    "\u2212": "-",
+    "\uff0d": "-",
+    "\u2013": "-",
+    "\uff0b": "+",
+    "\uff0e": ".",
+    "\uff0c": ",",
+    "\uff05": "%",
+    "\uff0f": "/",
+    "\u2044": "/",
+}
+
+
+class Number(NamedTuple):
+    """A `Number` is a value as written, and whether a percent sign follows it."""
+
+    value: float
+    percent: bool
+
+
+def final_part(answer: str) -> str:
+    """Return what follows the thoughts of an answer that has them in it, up to `</think>`; else the whole."""
+    return answer.rpartition("</think>")[2]
+
+
+def boxed(text: str) -> str | None:
+    r"""Return what the last `\boxed{...}` of a text holds; None where there is none, or where it is not closed."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return None
+    begin = text.index("{", start) + 1
+    depth = 1
+    for at in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[begin:at]
+    return None
+
+
+def numbers_in(text: str, *, decimal_comma: bool = False) -> list[Number]:
+    """Return the finite numbers of a text, in order; digits of every script are read."""
+    plain = "".join(map(_plain, text)) if not text.isascii() else text
+    plain = plain.replace("{,}", ",").replace("\\,", "\u2009")  # LaTeX's thousands
+    if decimal_comma:
+        plain = plain.translate(str.maketrans(",.", ".,"))
+    found = []
+    for match in _NUMBER.finditer(plain):
+        value = _value(match) if match.end() - match.start() <= LONGEST else math.inf
+        if math.isfinite(value):
+            found.append(Number(value, match["percent"] is not None))
+    return found
+
+
+def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | None:
+    r"""Return the number that an answer ends up with; None where it has none.
+
+    It is the last number in the last `\boxed{}`; else the first one after the last `####`, or after the last "answer is" or
+    "answer:"; else the last one of all.
+    """
+    text = final_part(answer)
+    held = boxed(text)
+    if held is not None and (found := numbers_in(held, decimal_comma=decimal_comma)):
+        return found[-1]
+    for pattern in _MARKED:
+        marked = [match["said"] for match in pattern.finditer(text)]
+        if marked and (found := numbers_in(marked[-1], decimal_comma=decimal_comma)):
+            return found[0]
+    found = numbers_in(text, decimal_comma=decimal_comma)
+    return found[-1] if found else None
+
+
+def same_number(answer: Number, reference: Number, tolerance: float) -> bool:
+    """Return whether two numbers agree; where one of them alone is a percentage, 50 % is both 50 and 0.5."""
+    readings = [(answer.value, reference.value)]
+    if answer.percent and not reference.percent:
+        readings.append((answer.value / 100, reference.value))
+    elif reference.percent and not answer.percent:
+        readings.append((answer.value, reference.value / 100))
+    return any(abs(one - other) <= tolerance * max(1.0, abs(other)) for one, other in readings)
+
+
+def _plain(character: str) -> str:
+    digit = unicodedata.decimal(character, None)
+    return str(digit) if digit is not None else _ASCII.get(character, character)
+
+
+def _value(match: re.Match[str]) -> float:
+    if match["above"] is not None:
+        value = _ratio(match["above"], match["below"])
+    elif match["over"] is not None:
+        value = float(match["mixed"] or 0) + _ratio(match["over"], match["under"])
+    else:
+        value = float(re.sub(rf"[,{_GAPS}]", "", match["plain"]))
+        if match["power"] is not None:
+            value = _raised(value, int(re.sub(r".*?([-+]?\d+)\}?$", r"\1", match["power"])))
+    if match["vulgar"] is not None:
+        value += unicodedata.numeric(match["vulgar"])
+    value *= _SCALES.get((match["scale"] or "").lower(), 1.0)
+    return -value if (match["sign"] or "").startswith("-") else value
+
+
+def _ratio(above: str, below: str) -> float:
+    return float(above) / float(below) if float(below) else math.nan
+
+
+def _raised(value: float, power: int) -> float:
+    return math.inf if power > LONGEST else value * 10.0 ** max(power, -LONGEST)

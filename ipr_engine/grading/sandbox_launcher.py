@@ -1,0 +1,134 @@
+"""This program runs another one where it reaches nothing: it is started by `sandbox`, by its path, and imports nothing of the package.
+
+Three processes: this one, which a caller can kill; its child, the first of a new set of processes, with whom all others die; and
+the program, without privileges, in a root folder of its own. argv[1]: JSON of `Sandbox._config`. A step that is refused ends it with
+code 97 and one line on stderr, before the program has begun.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from typing import Any, NoReturn
+
+REFUSED = 97
+NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
+MNT_DETACH, AT_FDCWD, AT_RECURSIVE = 2, -100, 0x8000
+ATTR_RDONLY, ATTR_NOSUID = 1, 2
+PDEATHSIG, NO_NEW_PRIVS = 1, 38
+PIVOT_ROOT, MOUNT_SETATTR = {"x86_64": 155, "aarch64": 41}, 442
+FIRST_UID, UIDS = 60_578, 606  # that no distribution gives to anybody (systemd's table); RLIMIT_NPROC counts by user
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(step: str, result: int) -> None:
+    if result != 0:
+        _refuse(step, os.strerror(ctypes.get_errno()))
+
+
+def _refuse(step: str, why: str) -> NoReturn:
+    os.write(2, f"{step}: {why}\n".encode())
+    os._exit(REFUSED)
+
+
+def _mount(step: str, source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    encoded = [None if part is None else part.encode() for part in (source, target, kind, data)]
+    _call(step, _libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def main() -> None:
+    config = json.loads(sys.argv[1])
+    as_root, uid, gid = os.geteuid() == 0, os.geteuid(), os.getegid()
+    spaces = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | (0 if as_root else NEWUSER)
+    _call("unshare", _libc.unshare(spaces))
+    try:
+        if not as_root:
+            _write("/proc/self/setgroups", "deny")
+            _write("/proc/self/uid_map", f"{uid} {uid} 1")
+            _write("/proc/self/gid_map", f"{gid} {gid} 1")
+        first = os.fork()
+        if first == 0:
+            _first_process(config, as_root)
+        code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    except OSError as error:
+        _refuse("start", error.strerror or "failed")
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _first_process(config: dict[str, Any], as_root: bool) -> NoReturn:
+    """Make the root folder, start the program, take in whoever is left without a parent, and end with the program."""
+    _libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    try:
+        _new_root(config)
+        number = FIRST_UID + config["number"] % UIDS if as_root else None
+        program = os.fork()
+        if program == 0:
+            _program(config, number)
+        while True:
+            ended, status = os.wait()
+            if ended == program:
+                os._exit(min(max(os.waitstatus_to_exitcode(status), 0), 90))
+    except OSError as error:
+        _refuse("root folder", error.strerror or "failed")
+
+
+def _new_root(config: dict[str, Any]) -> None:
+    """Put a folder with the interpreter, read-only, an empty /tmp and three devices in the place of the root folder."""
+    root = config["root"]
+    _mount("mount private", None, "/", None, MS_REC | MS_PRIVATE)
+    _mount("mount tmpfs", "tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0755")
+    for path in config["shown"]:
+        inside = root + path
+        os.makedirs(os.path.dirname(inside), exist_ok=True)
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), inside)
+            continue
+        if os.path.isdir(path):
+            os.makedirs(inside, exist_ok=True)
+        elif not os.path.exists(inside):
+            os.close(os.open(inside, os.O_CREAT))
+        _mount(f"mount {path}", path, inside, None, MS_BIND | MS_REC)
+    os.makedirs(root + "/tmp", exist_ok=True)
+    attributes = struct.pack("QQQQ", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
+    done = _libc.syscall(MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, len(attributes))
+    _call("mount_setattr (Linux 5.12 has it)", done)
+    space = f"size={config['space_bytes']},nr_inodes=4096,mode=1777"
+    _mount("mount /tmp", "tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, space)
+    os.chdir(root)
+    _call("pivot_root", _libc.syscall(PIVOT_ROOT.get(os.uname().machine, -1), b".", b"."))
+    _call("umount", _libc.umount2(b".", MNT_DETACH))
+    os.chdir("/tmp")
+
+
+def _program(config: dict[str, Any], number: int | None) -> NoReturn:
+    """Become the program: no privileges, limits, no environment but the one stated."""
+    try:
+        for name, most in config["limits"].items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
+        if number is not None:
+            os.setgroups([])
+            os.setresgid(number, number, number)
+            os.setresuid(number, number, number)
+        _call("no_new_privs", _libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
+        os.closerange(3, 1024)
+        os.setsid()
+        os.execve(config["argv"][0], config["argv"], config["environment"])
+    except (OSError, ValueError) as error:
+        _refuse("program", getattr(error, "strerror", None) or "limits")
+    os._exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main()
