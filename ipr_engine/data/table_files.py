@@ -111,7 +111,7 @@ def _read_parquet(path: Path, bad: BadRows | None) -> Table:
 
 def _read_csv(path: Path, bad: BadRows | None) -> Table:
     """Read a CSV file with a header; empty cells are missing, blank lines are passed over and not counted."""
-    with _text_file(path) as file, _any_field_size():
+    with _text_file(path) as file, any_field_size():
         rows = csv.reader(file, strict=True)
         try:
             header = next(rows, None)
@@ -207,7 +207,7 @@ def _text_file(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _any_field_size() -> Iterator[None]:
+def any_field_size() -> Iterator[None]:
     """Lift the limit of csv, which refuses cells above 128 Ki characters: prompts may be longer."""
     before = csv.field_size_limit(sys.maxsize)
     try:

@@ -122,6 +122,7 @@ def _note_lines(node: Any, place: str, lines: dict[str, int], around: tuple[Any,
             named = {key.value: value.value for key, value in item.value} if item.id == "mapping" else item
             below = item_place(place, number, named)
             lines.setdefault(below, item.start_mark.line + 1)
+            lines.setdefault(f"{place}[{number}]", item.start_mark.line + 1)  # as checks of their own call it
             _note_lines(item, below, lines, around)
 
 

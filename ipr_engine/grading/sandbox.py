@@ -79,7 +79,9 @@ def check_sandbox() -> None:
         BackendUnavailableError: it cannot be had here.
     """
     if sys.platform != "linux":
-        raise BackendUnavailableError(f"a sandbox for code of answers needs Linux, got {sys.platform}; grade on another machine")
+        raise BackendUnavailableError(
+            f"a sandbox for code of answers needs Linux, got {sys.platform}; grade on another machine"
+        )
     if _run("print('ran')", b"", SandboxLimits(seconds=10)).output != b"ran\n":
         raise BackendUnavailableError(
             "a sandbox for code of answers: a program in it gave nothing; run it on another machine"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.policy_book import require_known
@@ -44,12 +44,12 @@ class Chooser:
             return self.default
         return require_known(model, self.config.models, self.names, NOT_ROUTED)
 
-    async def decide(self, question: Question, told: Told, *, counts: bool = True) -> Decided:
+    async def decide(self, question: AskedRequest, told: Told, *, counts: bool = True) -> Decided:
         decided = told.decided = await self._decider.decide(question, answers=True, counts=counts)
         return decided
 
     async def among(
-        self, question: Question, choices: Sequence[str], told: Told, where: str, wrong_status: int = 400
+        self, question: AskedRequest, choices: Sequence[str], told: Told, where: str, wrong_status: int = 400
     ) -> Decided:
         """Decide among the candidates that a question names.
 
@@ -69,7 +69,7 @@ class Chooser:
     async def each(
         self,
         exchange: Exchange,
-        question: Question,
+        question: AskedRequest,
         wanted: Sequence[tuple[str, Sequence[str]]],
         told: Told,
         wrong_status: int = 400,

@@ -1,4 +1,4 @@
-"""A `Question` is one request as a server decides it; a `Decided` is the answer."""
+"""An `AskedRequest` is one request as a server decides it; a `Decided` is the answer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
 
 
-class Question(NamedTuple):
-    """A `Question` is one request as it is decided.
+class AskedRequest(NamedTuple):
+    """An `AskedRequest` is one request as it is decided.
 
     Attributes:
         prompt: the body, or whatever `parse_request` takes. controls: what the request asks for.
@@ -42,14 +42,14 @@ class Decided(NamedTuple):
     """
 
     id: str
-    question: Question
+    question: AskedRequest
     asked: AskedPolicy
     decision: Decision
     saved: float | None
     assumed: int = 0
 
     @classmethod
-    def of(cls, id: str, question: Question, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
+    def of(cls, id: str, question: AskedRequest, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
         """Make the answer to a question."""
         return cls(id, question, asked, decision, decision.saved_usd(asked.best, decision.index), assumed)
 

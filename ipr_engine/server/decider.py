@@ -18,7 +18,7 @@ from ipr_engine.request.assumed import assumed_bill_beside
 from ipr_engine.request.route_request import RequestOptions
 from ipr_engine.server.afterwards import Afterwards
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.long_body import read_beside
 from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.prompt_errors import refused_prompt, said_in
@@ -86,7 +86,7 @@ class Decider:
         if self._recorder is not None:
             await self._recorder.close()
 
-    async def decide(self, question: Question, *, answers: bool = False, counts: bool = True) -> Decided:
+    async def decide(self, question: AskedRequest, *, answers: bool = False, counts: bool = True) -> Decided:
         """Decide one request.
 
         Args:

@@ -12,7 +12,7 @@ from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import EVERY, controls_of
 from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import NOT_ROUTED, Chooser, asked_as, require_whole
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.exchange import JSON, Exchange
 from ipr_engine.server.json_text import json_text
@@ -41,7 +41,7 @@ class DecisionEndpoints:
         model = told.asked = self._chooser.alias(body)
         if _TURNS.isdisjoint(body):
             raise RefusedError(400, "prompt: expected a request with messages, input or prompt", "prompt")
-        question = Question(body, controls, tenant, model, query.form, long=exchange.is_long)
+        question = AskedRequest(body, controls, tenant, model, query.form, long=exchange.is_long)
         decided = await self._chooser.decide(question, told, counts=not query.trial)
         written = decision_json(decided)
         if controls.explain:  # the taus at which the choice changes take milliseconds
@@ -77,7 +77,7 @@ class DecisionEndpoints:
         choices, fill = await read_beside(filled, schema, names) if long else filled(schema, names)
         if body.get("messages") is None:
             raise RefusedError(400, "messages: expected the conversation, got none", "messages")
-        question = Question({"messages": body["messages"]}, controls, tenant, model, long=long)
+        question = AskedRequest({"messages": body["messages"]}, controls, tenant, model, long=long)
         decided = await self._chooser.among(question, choices, told, "response_format")
         said = asked_as(choices, decided.decision.model), decided.decision.cause
         content = json_text(await read_beside(fill, *said) if long else fill(*said)).decode()

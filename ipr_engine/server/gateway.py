@@ -13,7 +13,7 @@ from ipr_engine.decision.reply_headers import header_value
 from ipr_engine.request.controls import NO_CONTROLS, Controls
 from ipr_engine.request.wrong_control import WrongControlError
 from ipr_engine.server.asked_controls import controls_of
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decider import FAILED, Decider
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.health import Turn
@@ -105,7 +105,9 @@ class Gateway:
             raise RefusedError(400, f"{form.turns[0]}: expected the conversation, got none", form.turns[0])
         decided: Decided | None = None
         if model in config.models:
-            decided = await self._decider.decide(Question(body, controls, tenant, model, form, long=exchange.is_long))
+            decided = await self._decider.decide(
+                AskedRequest(body, controls, tenant, model, form, long=exchange.is_long)
+            )
             told.decided = decided
             order: Sequence[str] = decided.decision.ranked
         else:
@@ -188,7 +190,7 @@ class Gateway:
                 place, f"concerns a choice, and the request names {model}; leave it out, or ask for a routed model"
             )
         # masks of the server and of the tenant hold; those of a routed name are not asked for
-        asked = await self._decider.book.of(Question(None, NO_CONTROLS, tenant, ""))
+        asked = await self._decider.book.of(AskedRequest(None, NO_CONTROLS, tenant, ""))
         if model not in asked.policy.allowed:
             why = asked.exclusions.get(model, "the bundle that serves does not have it")
             raise RefusedError(404, f"model: {model!r} is not open to this key: {why}", "model")

@@ -7,7 +7,7 @@ from typing import Any
 from ipr_engine.policy.levels import without_masks
 from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.policy_book import speakers
@@ -56,4 +56,4 @@ async def model_list(config: ServerConfig, decider: Decider, tenant: Tenant) -> 
 
 async def _open(decider: Decider, tenant: Tenant, model: str) -> list[str]:
     """Return who may answer a tenant that asks for a model, in whichever format; "" stands for none of the routed."""
-    return list((await decider.book.of(Question(None, NO_CONTROLS, tenant, model))).policy.allowed)
+    return list((await decider.book.of(AskedRequest(None, NO_CONTROLS, tenant, model))).policy.allowed)

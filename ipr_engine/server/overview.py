@@ -17,7 +17,7 @@ from ipr_engine.policy.promise import point_at, usd_at
 from ipr_engine.policy.unsupported import mean_qualities
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import FORMATS, RequestFormat
@@ -73,7 +73,7 @@ class Overview:
     async def _asked(self, tenant: Tenant, model: str, form: RequestFormat | None) -> AskedPolicy | str:
         """Return what a tenant's requests mean, or why they mean nothing: a bundle that was swapped in may not suit the config."""
         try:
-            return await self._decider.book.of(Question(None, NO_CONTROLS, tenant, model, form))
+            return await self._decider.book.of(AskedRequest(None, NO_CONTROLS, tenant, model, form))
         except RefusedError as refusal:
             return refusal.message
 

@@ -21,7 +21,7 @@ from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_controls import EVERY, controls_of, has_control
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.asking_site import SITE, check_site
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decision_json import rest_of_asked
 from ipr_engine.server.exchange import JSON, SHORT_WAY, Message
 from ipr_engine.server.given_once import require_once
@@ -87,7 +87,7 @@ class PlainDecisions:
                 model = self._default
             elif type(model) is not str or model not in self._models:
                 return None
-            question = Question(request, controls, tenant, model)
+            question = AskedRequest(request, controls, tenant, model)
             swaps = decider.swaps
             if self._swaps != swaps:  # what is known of another bundle would be compiled anew, here
                 self._swaps = swaps
@@ -116,7 +116,7 @@ class PlainDecisions:
         return told
 
     def _count(
-        self, told: Told, number: int, question: Question, asked: AskedPolicy, written: Written, took_ns: int
+        self, told: Told, number: int, question: AskedRequest, asked: AskedPolicy, written: Written, took_ns: int
     ) -> None:
         decider = self._decider
         decision = self._writer.count(written, took_ns)
@@ -124,7 +124,7 @@ class PlainDecisions:
         decider.book.kept(question)  # as lately used as by the other way
         decider.count(told.decided, parse_request(question.prompt) if decider.compares else None, {}, answers=True)
 
-    def _look(self, question: Question) -> tuple[AskedPolicy, PlainPolicy] | None:
+    def _look(self, question: AskedRequest) -> tuple[AskedPolicy, PlainPolicy] | None:
         """Return the policy of a request, and how it decides plain ones; None where it does not, or is not kept."""
         asked, bundle = self._decider.book.kept(question), self._decider.engine.bundle
         if asked is None or bundle.hash != asked.policy.bundle_hash:  # swapped meanwhile

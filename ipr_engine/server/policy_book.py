@@ -17,7 +17,7 @@ from ipr_engine.policy.policy_spec import Options, PolicyOptions, options_on
 from ipr_engine.policy.rules import with_aim
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.json_text import json_text
 from ipr_engine.server.judge_schema import JUDGE
 from ipr_engine.server.refused import RefusedError, refused_as
@@ -60,7 +60,7 @@ class PolicyBook:
                 found[name] = f"{FORMAT}: its upstream speaks {' and '.join(spoken)}, not {form.name}"
         return found
 
-    def kept(self, question: Question) -> AskedPolicy | None:
+    def kept(self, question: AskedRequest) -> AskedPolicy | None:
         """Return the policy of a request, where it is kept."""
         # a bundle that serves again has a drift flag of its own: its policies are others
         if self._engine.swaps != self._swaps:
@@ -73,14 +73,14 @@ class PolicyBook:
         return found
 
     @staticmethod
-    def _means(question: Question) -> tuple[tuple[object, ...], bytes]:
+    def _means(question: AskedRequest) -> tuple[tuple[object, ...], bytes]:
         """Return what tells policies of one bundle apart, and the request's own options as JSON."""
         of_policy, form = question.controls.policy, question.form
         text = json_text(of_policy, sort_keys=True) if of_policy else b""
         name = None if form is None else form.name
         return (question.tenant.name, question.model, name, question.among, text), text
 
-    async def of(self, question: Question) -> AskedPolicy:
+    async def of(self, question: AskedRequest) -> AskedPolicy:
         """Return the policy of a request. One that is not kept is compiled in a thread: it may take milliseconds.
 
         Raises:
@@ -117,7 +117,7 @@ class PolicyBook:
         LOGGER.error("model %s of tenant %s cannot be decided: %s", question.model, question.tenant.name, wrong)
         raise RefusedError(503, "the server's own policy does not suit the bundle that serves; its log tells why")
 
-    def _not_in(self, form: RequestFormat, question: Question, asked: AskedPolicy) -> RefusedError:
+    def _not_in(self, form: RequestFormat, question: AskedRequest, asked: AskedPolicy) -> RefusedError:
         """Return how a request ends whose format nobody speaks that it is open to. asked: its policy in any format."""
         spoken = speakers(self._config, self._engine.bundle.names)
         if not any(form.name in formats for formats in spoken.values()):
@@ -136,7 +136,7 @@ class PolicyBook:
             400, f"nobody whom the policy of {' and '.join(whose)} leaves speaks {form.name}; ask at {paths}"
         )
 
-    def compile(self, question: Question) -> AskedPolicy:
+    def compile(self, question: AskedRequest) -> AskedPolicy:
         """Compile the policy of a request for the bundle that serves now.
 
         Raises:

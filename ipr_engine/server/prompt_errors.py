@@ -7,7 +7,7 @@ from typing import Any
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts import TURNS
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.refused import RefusedError, refused_as
 
 WHOLE = "body"
@@ -15,7 +15,7 @@ WHOLE = "body"
 _PLACE = re.compile(r"prompt((?:\[\d+\]|\['[\w.-]+'\])*)(?=[.:\[])")
 
 
-def refused_prompt(error: InvalidInputError, question: Question, whole: str | None = None) -> RefusedError:
+def refused_prompt(error: InvalidInputError, question: AskedRequest, whole: str | None = None) -> RefusedError:
     """Return how a request ends whose prompt is wrong: `messages[0].content` in place of `prompt['messages'][0]['content']`.
 
     whole: what an error is about that names no field; None: the one field that holds the prompt, or the body.
@@ -33,7 +33,7 @@ def refused_prompt(error: InvalidInputError, question: Question, whole: str | No
     return RefusedError(refused.status, message, None if where == WHOLE else where, why=refused.why)
 
 
-def said_in(question: Question) -> str:
+def said_in(question: AskedRequest) -> str:
     """Return the field that holds what is decided on."""
     body: Any = question.prompt
     return question.within or next((name for name in TURNS if body.get(name) is not None), WHOLE)

@@ -9,7 +9,7 @@ from ipr_engine.prompts import TURNS
 from ipr_engine.server.asked_controls import EVERY, controls_of
 from ipr_engine.server.asked_query import query_of
 from ipr_engine.server.chooser import Chooser, asked_as, require_whole
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decision_json import decision_dict
 from ipr_engine.server.exchange import Exchange
 from ipr_engine.server.json_text import json_text
@@ -106,14 +106,14 @@ class QuestionEndpoints:
         found = {"model": question.model, "answers": answers, "usage": usage, "ipr": _raw(choices, made)}
         await exchange.json_reply(200, found)
 
-    def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> Question:
+    def _question(self, exchange: Exchange, body: dict[str, Any], tenant: Tenant, told: Told) -> AskedRequest:
         """Return what both ask, without their prompt."""
         query_of(exchange, ())
         controls = controls_of(exchange.headers, body, tenant.controls, OF_BODY, bare=EVERY)
         controls.require_no_explain()
         require_whole(body)
         model = told.asked = self._chooser.alias(body)
-        return Question(None, controls, tenant, model, long=exchange.is_long)
+        return AskedRequest(None, controls, tenant, model, long=exchange.is_long)
 
 
 def _choice(name: object, choices: list[str], decided: Decided) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ipr_engine.documents import provider_checks as providers
 from ipr_engine.documents.typed_document import read_typed, take_plain, told
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml
 from ipr_engine.errors import InvalidInputError
@@ -42,7 +43,7 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        checks.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
+        providers.check_above_zero(self, "connect_s", "first_byte_s", "whole_s", "idle_s")
 
     def until_first_byte(self, streamed: bool) -> float:
         """Return how long an attempt waits before anything of an answer can be passed on."""
@@ -72,16 +73,16 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        checks.check_base_url(self.base_url)
+        providers.check_base_url(self.base_url)
         if not self.formats:
             raise InvalidInputError(
                 "formats: expected at least one of openai-chat, openai-responses, anthropic-messages"
             )
         if self.api_key_env is not None:
-            checks.check_variable("api_key_env", self.api_key_env)
-        checks.check_headers(self.headers)
+            providers.check_variable("api_key_env", self.api_key_env)
+        providers.check_headers(self.headers)
         if self.api_key_header is not None:
-            checks.check_key_header(self.api_key_header, self.headers, self.api_key_env)
+            providers.check_key_header(self.api_key_header, self.headers, self.api_key_env)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ class CoolDown:
 
     def __post_init__(self) -> None:
         take_plain(self)
-        checks.check_above_zero(self, "failures", "seconds", "most_seconds")
+        providers.check_above_zero(self, "failures", "seconds", "most_seconds")
         if self.most_seconds < self.seconds:
             raise InvalidInputError("most_seconds: expected at least as many as seconds")
 
@@ -150,7 +151,7 @@ class Tenant:
         object.__setattr__(self, "keys_sha256", tuple(digest.lower() for digest in self.keys_sha256))
         checks.check_digests("keys_sha256", self.keys_sha256)
         for name in self.keys_env:
-            checks.check_variable("keys_env", name)
+            providers.check_variable("keys_env", name)
         for name in self.controls or ():
             if name not in (*POLICY_CONTROLS, *REQUEST_OPTIONS):
                 known = ", ".join((*POLICY_CONTROLS, *REQUEST_OPTIONS))
@@ -184,7 +185,7 @@ class ServerLimits:
     def __post_init__(self) -> None:
         take_plain(self)
         sizes = "head_bytes", "body_bytes", "reply_bytes", "requests", "connections", "policies"
-        checks.check_above_zero(self, *sizes, "head_s", "body_s")
+        providers.check_above_zero(self, *sizes, "head_s", "body_s")
         if self.head_bytes < checks.HEAD_BYTES:
             raise InvalidInputError(f"head_bytes: expected at least {checks.HEAD_BYTES}")
 
@@ -228,7 +229,7 @@ class ShadowBundle:
         take_plain(self)
         checks.check_some(self, "bundle")
         checks.check_options("policy", self.policy)
-        checks.check_above_zero(self, "waiting")
+        providers.check_above_zero(self, "waiting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,11 +259,11 @@ class ServerOptions:
         take_plain(self)
         checks.check_service(self.service)
         checks.check_hosts(self.hosts)
-        if not 0 <= self.follow_s <= checks.MOST:
-            raise InvalidInputError(f"follow_s: expected seconds >= 0 and at most {checks.MOST:g}, 0 for never")
-        if self.assumed_tokens is not None and not 1 <= self.assumed_tokens <= checks.MOST:
+        if not 0 <= self.follow_s <= providers.MOST:
+            raise InvalidInputError(f"follow_s: expected seconds >= 0 and at most {providers.MOST:g}, 0 for never")
+        if self.assumed_tokens is not None and not 1 <= self.assumed_tokens <= providers.MOST:
             raise InvalidInputError(
-                f"assumed_tokens: expected a whole number >= 1 and at most {checks.MOST:g}, or null, which refuses such parts"
+                f"assumed_tokens: expected a whole number >= 1 and at most {providers.MOST:g}, or null, which refuses such parts"
             )
 
 

@@ -19,7 +19,7 @@ from ipr_engine.bundle.load import CURRENT
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.config_checks import placed
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.decider import Decider
 from ipr_engine.server.open_files import LACK, has_none_left
 from ipr_engine.server.patience import Patience
@@ -119,7 +119,7 @@ class ServerState:
         for tenant in (ANYBODY, *self.config.tenants):
             for model in self.config.models:
                 try:
-                    asked = book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    asked = book.compile(AskedRequest(None, NO_CONTROLS, tenant, model))
                     self._open_to[tenant.name, model] = asked.policy.allowed
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
@@ -134,7 +134,7 @@ class ServerState:
         for tenant in (ANYBODY, *config.tenants):
             for model in config.models:
                 try:
-                    shadow.book.compile(Question(None, NO_CONTROLS, tenant, model))
+                    shadow.book.compile(AskedRequest(None, NO_CONTROLS, tenant, model))
                 except InvalidInputError as error:
                     option, _, why = str(error).partition(": ")
                     if own.get(leading_name(option)) is not None:

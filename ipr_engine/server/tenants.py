@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
+from ipr_engine.documents.provider_checks import key_in_environment
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.server.config_checks import key_in_environment
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.server_config import Tenant
 

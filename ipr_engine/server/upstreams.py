@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.decision.reply_headers import header_value
-from ipr_engine.server.config_checks import key_in_environment
+from ipr_engine.documents.provider_checks import key_in_environment
 from ipr_engine.server.health import Health, Turn
 from ipr_engine.server.open_files import LACK, lacks_files
 from ipr_engine.server.passed_request import PassedRequest

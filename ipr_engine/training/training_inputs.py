@@ -85,6 +85,15 @@ def read_candidates(path: Path) -> CandidatesFile:
         document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"candidates: expected a JSON file, {path}: {error}") from None
+    return candidates_of(document, path)
+
+
+def candidates_of(document: object, path: Path) -> CandidatesFile:
+    """Check the shape and the values of a candidates' file that is read already. path: for errors, and where prices come from.
+
+    Raises:
+        InvalidInputError: names the entry and what is wrong with it.
+    """
     if not isinstance(document, dict) or set(document) != {"date", "candidates"}:
         raise InvalidInputError(f'candidates: expected {{"date": ..., "candidates": [...]}} in {path}')
     require_day(f"candidates: date in {path}", document["date"])

@@ -22,7 +22,7 @@ from tests.support.weighed_bundles import WEIGHTS, figures_of, weighed_bundle
 
 pytest.importorskip("orjson", reason=skips.SERVE)
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decision_json import decision_dict, decision_json
 from ipr_engine.server.tenants import ANYBODY
 
@@ -45,7 +45,7 @@ def asked_of(engine: Engine, **options: Any) -> AskedPolicy:
 
 
 def decided(asked: AskedPolicy, decision: Decision, id: str = "0a1b", assumed: int = 0) -> Decided:
-    return Decided.of(id, Question(None, NO_CONTROLS, ANYBODY, "auto"), asked, decision, assumed)
+    return Decided.of(id, AskedRequest(None, NO_CONTROLS, ANYBODY, "auto"), asked, decision, assumed)
 
 
 def is_said_alike(one: Decided) -> bool:

@@ -69,13 +69,13 @@ def test_every_field_of_a_decision_is_on_the_page(default_engine):
     from ipr_engine.policy.best_position import best_position
     from ipr_engine.request.controls import NO_CONTROLS
     from ipr_engine.server.asked_policy import AskedPolicy
-    from ipr_engine.server.decided import Decided, Question
+    from ipr_engine.server.decided import AskedRequest, Decided
     from ipr_engine.server.decision_json import decision_dict
     from ipr_engine.server.tenants import ANYBODY
 
     policy = default_engine.policy(tau=0.2)
     asked = AskedPolicy(policy, policy.exclusions, best_position(policy, default_engine.bundle))
-    question = Question("why", NO_CONTROLS, ANYBODY, "auto")
+    question = AskedRequest("why", NO_CONTROLS, ANYBODY, "auto")
     told = decision_dict(Decided.of("0a", question, asked, default_engine.route("why", policy), 0))
     table = TEXT[TEXT.index("| field of the reply |") :].partition("\n\n")[0]
     named = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}

@@ -27,7 +27,7 @@ from tests.support.weighed_bundles import WEIGHTS, figures_of, weighed_bundle
 
 pytest.importorskip("orjson", reason=skips.SERVE)
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.decision_json import decision_dict
 from ipr_engine.server.plain_decisions import plain_policy
 from ipr_engine.server.tenants import ANYBODY
@@ -116,7 +116,7 @@ def test_a_plain_request_is_decided_as_the_engine_does(
         assert row.status != "ok" or row.may_keep_out or row.cause == "unsupported" or size > CHARACTERS - 8
         return
     made = written.decision()
-    one = Decided.of(ID, Question(None, NO_CONTROLS, ANYBODY, "auto"), asked, made, 0)
+    one = Decided.of(ID, AskedRequest(None, NO_CONTROLS, ANYBODY, "auto"), asked, made, 0)
     assert json.loads(written.json) == decision_dict(one)
     assert not row.may_keep_out
     assert made.to_dict() == row.to_dict()

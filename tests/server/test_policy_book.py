@@ -10,7 +10,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.policy.rules import DEFAULT_TAU
 from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
-from ipr_engine.server.decided import Question
+from ipr_engine.server.decided import AskedRequest
 from ipr_engine.server.policy_book import PolicyBook
 from ipr_engine.server.refused import RefusedError
 from ipr_engine.server.request_formats import MESSAGES
@@ -25,8 +25,8 @@ def said(headers: dict[str, str]) -> Controls:
     return read_controls(headers.items(), [])
 
 
-def question(controls: Controls = NO_CONTROLS, tenant: Tenant = ANYBODY, **more: Any) -> Question:
-    return Question(None, controls, tenant, "auto", **more)
+def question(controls: Controls = NO_CONTROLS, tenant: Tenant = ANYBODY, **more: Any) -> AskedRequest:
+    return AskedRequest(None, controls, tenant, "auto", **more)
 
 
 def test_without_an_aim_tau_is_that_of_the_seats(default_engine: Engine) -> None:
@@ -60,7 +60,7 @@ def test_what_is_last_goes_over_the_requests(default_engine: Engine) -> None:
     assert made.policy == default_engine.policy(tau=1.0, exclude=[EVERY[0]])
 
 
-def refusal(book: PolicyBook, asked: Question) -> RefusedError:
+def refusal(book: PolicyBook, asked: AskedRequest) -> RefusedError:
     with pytest.raises(RefusedError) as refused:
         asyncio.run(book.of(asked))
     return refused.value

@@ -14,7 +14,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server import recent
 from ipr_engine.server.asked_policy import AskedPolicy
-from ipr_engine.server.decided import Decided, Question
+from ipr_engine.server.decided import AskedRequest, Decided
 from ipr_engine.server.recent import KEPT, READ_AT_ONCE, Recent, Ring, Seen
 from ipr_engine.server.server_config import Tenant
 from ipr_engine.server.server_metrics import SHARED
@@ -39,7 +39,7 @@ def add(ring: Recent, engine: Engine, prompts: list[str], tenant: Tenant = ONE) 
     policy = engine.policy(tau=0.3)
     made = []
     for number, prompt in enumerate(prompts):
-        question = Question(prompt, NO_CONTROLS, tenant, "auto")
+        question = AskedRequest(prompt, NO_CONTROLS, tenant, "auto")
         asked = AskedPolicy(policy, policy.exclusions, 0)
         decided = Decided.of(f"{tenant.name}{number:08x}", question, asked, engine.route(prompt, policy), 0)
         ring.add(decided, decided.decision.model, decided.decision.cause)

@@ -24,7 +24,7 @@ def decided_meanwhile(engine: Engine, to: Path) -> Any:
     """Return what is decided of a request whose bundle is swapped once it has its policy."""
     from ipr_engine.request.controls import NO_CONTROLS
     from ipr_engine.server import app
-    from ipr_engine.server.decided import Question
+    from ipr_engine.server.decided import AskedRequest
     from ipr_engine.server.server_config import make_config
     from ipr_engine.server.tenants import ANYBODY
 
@@ -40,7 +40,7 @@ def decided_meanwhile(engine: Engine, to: Path) -> Any:
     async def decided() -> Any:
         await decider.engine.start()
         decider.book.of = found_then_swapped
-        return await decider.decide(Question({"prompt": "why python"}, NO_CONTROLS, ANYBODY, "auto"))
+        return await decider.decide(AskedRequest({"prompt": "why python"}, NO_CONTROLS, ANYBODY, "auto"))
 
     return asyncio.run(decided())
 
@@ -61,7 +61,7 @@ def test_a_bundle_with_other_candidates_fails_no_request(tmp_path: Path) -> None
 
 def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path) -> None:
     from ipr_engine.request.controls import NO_CONTROLS
-    from ipr_engine.server.decided import Question
+    from ipr_engine.server.decided import AskedRequest
     from ipr_engine.server.policy_book import PolicyBook
     from ipr_engine.server.server_config import make_config
     from ipr_engine.server.tenants import ANYBODY
@@ -77,7 +77,7 @@ def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path
         return compile_it(*asked)
 
     book.compile = swapped_then_compiled  # type: ignore[method-assign]
-    asked = Question(None, NO_CONTROLS, ANYBODY, "auto")
+    asked = AskedRequest(None, NO_CONTROLS, ANYBODY, "auto")
     assert asyncio.run(book.of(asked)).policy.bundle_hash == second.name
     engine.swap(first)
     assert asyncio.run(book.of(asked)).policy.bundle_hash == first.name
@@ -86,14 +86,14 @@ def test_a_policy_is_kept_for_the_bundle_that_it_was_compiled_for(tmp_path: Path
 def test_a_bundle_that_serves_again_is_decided_by_policies_of_its_own(tmp_path: Path) -> None:
     """By those of before no reply would be written the short way, until others have pushed them out."""
     from ipr_engine.request.controls import NO_CONTROLS
-    from ipr_engine.server.decided import Question
+    from ipr_engine.server.decided import AskedRequest
     from ipr_engine.server.policy_book import PolicyBook
     from ipr_engine.server.server_config import make_config
     from ipr_engine.server.tenants import ANYBODY
 
     first, second = make_siblings(tmp_path, 2)
     engine = Engine.load(first)
-    book, asked = PolicyBook(engine, make_config(CONFIG)), Question(None, NO_CONTROLS, ANYBODY, "auto")
+    book, asked = PolicyBook(engine, make_config(CONFIG)), AskedRequest(None, NO_CONTROLS, ANYBODY, "auto")
     for bundle in (second, first, second):
         before = asyncio.run(book.of(asked))
         assert book.kept(asked) is before

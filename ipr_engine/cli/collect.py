@@ -1,0 +1,68 @@
+"""`ipr collect` asks every candidate of a plan, grades the answers, and writes outcome tables; what it may spend is the plan's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.errors import InvalidInputError
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "collect",
+        help="ask candidates, grade their answers, write outcome tables (extra [collect])",
+        description="Ask every candidate of a plan all its prompts, grade the answers and write the outcome tables that `ipr train` takes "
+        "(docs/collecting.md). Every call is noted in a ledger beside them: the same command goes on where it stopped, and pays for "
+        "nothing twice. No more is spent than the plan's budget_usd.",
+    )
+    parser.add_argument("plan", metavar="PLAN", help="YAML: prompts, candidates, providers, budget_usd, graders")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what is still to be asked and what it costs; send nothing"
+    )
+    parser.add_argument(
+        "--no-ask",
+        action="store_true",
+        help="send nothing: grade and write what the ledger has, after an edit of the plan, say",
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="send again what a provider called a wrong request; what failed otherwise always is",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.collection.collect import CollectOptions, collect
+    from ipr_engine.collection.collection_plan import read_plan
+    from ipr_engine.collection.sources import SourceReport, read_prompts
+
+    if arguments.dry_run and arguments.no_ask:
+        raise InvalidInputError("--no-ask: stands beside --dry-run, which sends nothing either; give one of them")
+    plan = read_plan(arguments.plan)
+    options = CollectOptions(
+        dry_run=arguments.dry_run, retry_failed=arguments.retry_failed, ask=not (arguments.dry_run or arguments.no_ask)
+    )
+    report = SourceReport()
+    line = SpendingLine("ipr collect")
+    try:
+        made = collect(plan, read_prompts(plan, report), options, tell=line.tell)
+    finally:
+        line.end()
+    facts = collected_facts(made, plan)
+    facts["notices"] = [*report.lines, *facts["notices"]]
+    if arguments.json:
+        print(json.dumps(facts))
+    elif made.estimates is not None:
+        print_estimates(facts)
+    else:
+        print_outcomes(facts)
+    for notice in facts["notices"]:
+        print(f"ipr collect: {notice}", file=sys.stderr)
+    done = made.done
+    return 3 if done is not None and (done.failed or done.stopped or done.overrun or done.interrupted) else 0

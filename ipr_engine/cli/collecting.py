@@ -1,0 +1,216 @@
+"""What a collection tells on a terminal: the cost before, the line while it runs, how candidates did (`ipr collect`, `ipr init`)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from ipr_engine.cli.text_table import Page, TextTable
+
+EVERY_S = 1.0  # between two states of the line on a terminal
+EVERY_S_ELSEWHERE = 30.0
+
+
+class SpendingLine:
+    """A `SpendingLine` says on stderr how far the calls of a command are, and what they cost."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._terminal = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+        self._shown = False
+
+    def tell(self, done: Any, budget: Any) -> None:
+        """Show what is done and spent so far, now and then."""
+        now = time.monotonic()
+        if now - self._last < (EVERY_S if self._terminal else EVERY_S_ELSEWHERE):
+            return
+        self._last, self._shown = now, True
+        rate = (done.answered + done.failed) / (now - self._start)
+        text = f"{self._command}: {done.answered:,} answers, {done.failed:,} failed, {rate:,.1f} a second, "
+        text += f"USD {budget.charged / 1e9:,.4f} spent, {budget.reserved / 1e9:,.4f} in flight at most"
+        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        if self._shown and self._terminal:
+            sys.stderr.write("\n")
+
+
+def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
+    """Return what a run did as plain JSON types."""
+    done = made.done
+    facts: dict[str, Any] = {
+        "folder": str(made.folder),
+        "prompts": made.taken.prompts,
+        "answers_of_logs": made.taken.answers,
+        "labels": made.taken.labels,
+        "budget_usd": plan.budget_usd,
+        "spent_usd": round(made.spent_usd, 9),
+        "charged_without_an_answer_usd": round(made.unbilled_usd, 9),
+    }
+    if made.estimates is not None:
+        facts["candidates"] = [
+            {
+                "candidate": name,
+                "calls": one.calls,
+                "settled": one.settled,
+                "expected_usd": round(one.expected_usd, 9),
+                "most_usd": round(one.most_usd, 9),
+                "mean_output_tokens": one.mean_output_tokens,
+                "spent_usd": round(one.spent_usd, 9),
+            }
+            for name, one in made.estimates.items()
+        ]
+    else:
+        facts["candidates"] = [
+            {
+                "candidate": name,
+                "answers": one.answers,
+                "outcomes": one.outcomes,
+                "mean_quality": one.mean_quality,
+                "mean_cost_usd": one.mean_cost_usd,
+                "mean_output_tokens": one.mean_output_tokens,
+                "truncated": one.truncated,
+                "refused": one.refused,
+                "ungraded": one.ungraded,
+                "labels": one.labels,
+            }
+            for name, one in made.candidates.items()
+        ]
+    facts["graders"] = [
+        {
+            "grader": name,
+            "graded": one.counts.graded,
+            "ungraded": dict(one.counts.reasons),
+            "ece": None if one.calibration is None else one.calibration.report.ece,
+            "labels": None if one.calibration is None else one.calibration.report.rows,
+            "not_calibrated": one.lacking,
+        }
+        for name, one in made.graders.items()
+    ]
+    if done is not None:
+        facts["calls"] = {
+            "answered": done.answered,
+            "failed": done.failed,
+            "retried": done.retried,
+            "reasons": [
+                {"candidate": candidate, "reason": reason, "calls": count}
+                for (candidate, reason), count in done.reasons.most_common()
+            ],
+            "stopped": dict(done.stopped),
+            "budget_spent": done.budget_spent,
+            "overrun": done.overrun,
+            "interrupted": done.interrupted,
+        }
+    return {**facts, "notices": notices_of(made, plan)}
+
+
+def notices_of(made: Any, plan: Any) -> list[str]:
+    """Return what whoever reads the result should know."""
+    told, done = [], made.done
+    if made.estimates is not None:
+        most = sum(one.most_usd for one in made.estimates.values())
+        left = plan.budget_usd - made.spent_usd
+        if most > left:
+            told.append(
+                f"the calls can cost USD {most:.4f} at most and the budget leaves USD {left:.4f}: "
+                "it stops before a call that might not fit"
+            )
+        if any(one.calls and one.mean_output_tokens is None for one in made.estimates.values()):
+            told.append("expected costs of candidates without answers so far count every answer at max_tokens")
+        return told
+    for name, one in made.candidates.items():
+        if one.truncated and plan.truncated == "missing":
+            told.append(
+                f"{name}: {one.truncated} of {one.answers} answers were cut at max_tokens and have no outcome; raise its max_tokens, "
+                "or say `truncated: graded` if your router cuts answers there too"
+            )
+        if one.ungraded:
+            told.append(f"{name}: {one.ungraded} of {one.answers} answers could not be graded")
+        if one.answers and not one.outcomes:
+            told.append(
+                f"{name}: no answer has a quality; name graders in the plan, or give labels (docs/collecting.md)"
+            )
+    told += _of_graders(made)
+    if done is not None:
+        told += [f"{name} was asked no more: {why}" for name, why in done.stopped.items()]
+        told += [f"{name}: {count} calls failed: {reason}" for (name, reason), count in done.reasons.most_common(10)]
+        if done.budget_spent:
+            told.append(
+                f"the budget of USD {plan.budget_usd:g} is spent; raise budget_usd and give the same command to go on"
+            )
+        if done.overrun:
+            told.append(f"stopped: {done.overrun}")
+        if done.interrupted:
+            told.append("interrupted; the same command goes on where it stopped")
+    if made.unbilled_usd:
+        told.append(
+            f"USD {made.unbilled_usd:.4f} is charged at the most for calls that failed or were lost on the way and may be billed"
+        )
+    return told
+
+
+def _of_graders(made: Any) -> list[str]:
+    told = []
+    for name, one in made.graders.items():
+        told += [
+            f"grader {name}: {count} answers have no grade: {reason}"
+            for reason, count in one.counts.reasons.most_common(5)
+        ]
+        if one.lacking is not None:
+            told.append(f"grader {name}: its scores are no qualities: {one.lacking}")
+        if one.calibration is not None:
+            report = one.calibration.report
+            told.append(
+                f"grader {name}: calibrated on {report.rows} labels of {report.questions} questions, "
+                f"ECE {report.ece:.3f} on labels it had not seen"
+            )
+    return told
+
+
+def print_estimates(facts: dict[str, Any]) -> None:
+    """Print what a dry run says."""
+    table = TextTable(
+        f"{facts['prompts']:,} prompts; nothing is sent",
+        ["candidate", "calls", "settled", "expected USD", "most USD", "spent USD"],
+    )
+    for one in facts["candidates"]:
+        figures = (one["expected_usd"], one["most_usd"], one["spent_usd"])
+        table.add(one["candidate"], f"{one['calls']:,}", f"{one['settled']:,}", *(f"{usd:,.4f}" for usd in figures))
+    names = ("expected_usd", "most_usd", "spent_usd")
+    table.add(
+        "all",
+        *(f"{sum(one[name] for one in facts['candidates']):,}" for name in ("calls", "settled")),
+        *(f"{sum(one[name] for one in facts['candidates']):,.4f}" for name in names),
+        style="bold",
+    )
+    Page().table(table)
+
+
+def print_outcomes(facts: dict[str, Any]) -> None:
+    """Print how the candidates did."""
+    table = TextTable(
+        f"{facts['prompts']:,} prompts, USD {facts['spent_usd']:,.4f} of {facts['budget_usd']:g} spent",
+        ["candidate", "answers", "outcomes", "mean quality", "USD an answer", "output tokens", "cut", "refused"],
+    )
+    for one in facts["candidates"]:
+        table.add(
+            one["candidate"],
+            f"{one['answers']:,}",
+            f"{one['outcomes']:,}",
+            _figure(one["mean_quality"], ".3f"),
+            _figure(one["mean_cost_usd"], ".6f"),
+            _figure(one["mean_output_tokens"], ",.0f"),
+            f"{one['truncated']:,}",
+            f"{one['refused']:,}",
+        )
+    page = Page()
+    page.table(table)
+    page.text(facts["folder"])
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,119 @@
+"""`ipr init` goes from models and prompts to a bundle that can be served; it spends nothing without --yes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from ipr_engine._files import writable_folder
+from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.text_table import Page, TextTable
+from ipr_engine.errors import InvalidInputError
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "init",
+        help="from models and prompts to a router: collect, split, train, calibrate, evaluate (extras [collect], [train], [eval])",
+        description="Go the whole way from models and prompts to a bundle that can be served: plan, cost, calls, grades, splits, heads, "
+        "calibration, evaluation (docs/first-router.md). Without --yes it stops before the first call. The same command goes on "
+        "where it stopped, and pays for nothing twice.",
+    )
+    parser.add_argument(
+        "--models",
+        required=True,
+        metavar="FILE",
+        help="YAML: candidates, providers, prices_date, graders (docs/collecting.md)",
+    )
+    parser.add_argument("--prompts", required=True, metavar="FILE", help="a table or a log (docs/prompt-sources.md)")
+    parser.add_argument("--budget", required=True, type=float, metavar="USD", help="the most that all calls may cost")
+    parser.add_argument("--out", default="router", metavar="DIR", help="the project's folder (default router)")
+    parser.add_argument("--tau", type=float, default=0.2, help="what the report is of (default 0.2)")
+    parser.add_argument("--yes", action="store_true", help="send the calls")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.collection.collect import CollectOptions, collect
+    from ipr_engine.collection.sources import SourceReport, read_prompts
+    from ipr_engine.evaluation.promised import TAUS
+    from ipr_engine.onboarding.first_plan import UPSTREAMS_FILE, first_plan, write_upstreams
+    from ipr_engine.onboarding.first_router import BUNDLES, first_router, two_sentences
+
+    if arguments.tau not in TAUS:
+        raise InvalidInputError(
+            f"--tau: expected one of {', '.join(f'{tau:g}' for tau in TAUS)}, got {arguments.tau:g}"
+        )
+    project = writable_folder(arguments.out, "--out")
+    project.mkdir(parents=True, exist_ok=True)
+    plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)
+    report = SourceReport()
+    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
+    facts = collected_facts(dry, plan)
+    facts["notices"] = [*report.lines, *facts["notices"]]
+    calls = sum(one["calls"] for one in facts["candidates"])
+    if not arguments.json:
+        print_estimates(facts)
+    _tell(facts["notices"])
+    if calls and not arguments.yes:
+        if arguments.json:
+            print(json.dumps({"project": str(project), "sent": False, "estimate": facts}))
+        _tell(["nothing was sent; the same command with --yes sends these calls"])
+        return 0
+    line = SpendingLine("ipr init")
+    try:
+        made = collect(plan, read_prompts(plan), CollectOptions(), tell=line.tell)
+    finally:
+        line.end()
+    facts = collected_facts(made, plan)
+    if not arguments.json:
+        print_outcomes(facts)
+    _tell(facts["notices"])
+    if made.done is not None and made.done.interrupted:
+        return 3
+    router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
+    _tell(write_upstreams(plan, project))
+    serve = shlex.join(
+        ["ipr", "serve", "--bundle", str(project / BUNDLES), "--upstreams", str(project / UPSTREAMS_FILE)]
+        + ["--tau", f"{arguments.tau:g}"]
+        + (["--rule", "calibrated"] if router.certified else [])
+    )
+    sentences = two_sentences(router)
+    if arguments.json:
+        told = {**asdict(router), "bundle": str(router.bundle), "constant": dict(router.constant)}
+        print(
+            json.dumps(
+                {
+                    "project": str(project),
+                    "sent": True,
+                    "collected": facts,
+                    "router": told,
+                    "report": sentences,
+                    "serve": serve,
+                }
+            )
+        )
+    else:
+        _print_needed(router)
+        Page().text(sentences)
+        print(f"\n    {serve}")
+    return 0
+
+
+def _print_needed(router: Any) -> None:
+    if not router.needed:
+        return
+    table = TextTable("prompts that a promise needs, about", ["tau", "calibration", "collected"])
+    for one in router.needed:
+        table.add(f"{one.tau:g}", f"{one.calibration:,}", f"{one.prompts:,}")
+    Page().table(table)
+
+
+def _tell(messages: list[str]) -> None:
+    for message in messages:
+        print(f"ipr init: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,171 @@
+"""A cell is one sample of one candidate's answer to one prompt; prompts are taken into a ledger here, and their cells' calls come out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+from ipr_engine.collection.asked_candidate import AskedCandidate
+from ipr_engine.collection.calls import Call, make_call, settled_keys
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.ledger import PAGE, Ledger
+from ipr_engine.collection.question import LoggedAnswer, Question
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.prompts.parse import parse_request
+
+_TAKE_IN = """
+INSERT INTO question (prompt_id, turn, prompt, body, reference, grader, dataset, split, question_key, labels, run)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (prompt_id) DO UPDATE SET turn = excluded.turn, prompt = excluded.prompt, body = excluded.body,
+reference = excluded.reference, grader = excluded.grader, dataset = excluded.dataset, split = excluded.split,
+question_key = excluded.question_key, labels = excluded.labels, run = excluded.run
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenIn:
+    """A `TakenIn` counts what a plan's files held. answers: of its candidates, read from logs; labels: of them, given by their owner."""
+
+    prompts: int
+    answers: int
+    labels: int
+
+
+def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question], run: int) -> TakenIn:
+    """Write the prompts of a plan into the ledger, with the answers and labels that came with them.
+
+    Raises:
+        InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, or there are no prompts.
+    """
+    names = {one.name: one for one in plan.asked} | {one.model: one for one in plan.asked}
+    prompts = answers = labels = 0
+    rest = iter(questions)
+    while page := list(islice(rest, PAGE)):
+        for question in page:
+            _check_parts(question, plan)
+        rows = [_row(question, plan, run) for question in page]
+        logged = list(_logged(page, plan, names))
+        ledger.do(lambda of, rows=rows, logged=logged: _write(of, rows, logged))  # type: ignore[misc]
+        prompts, answers = prompts + len(page), answers + len(logged)
+        labels += sum(name in names for question in page for name in question.labels)
+    if not prompts:
+        raise InvalidInputError("prompts: expected at least one, the files hold none")
+    return TakenIn(prompts=prompts, answers=answers, labels=labels)
+
+
+def _write(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], logged: list[tuple[Any, ...]]) -> None:
+    connection.executemany(_TAKE_IN, rows)
+    connection.executemany(f"INSERT OR IGNORE INTO answer VALUES ({', '.join('?' * 13)})", logged)
+
+
+def _check_parts(question: Question, plan: CollectionPlan) -> None:
+    if plan.part_tokens is None:
+        parts = parse_request(question.body, where=f"prompt {question.prompt_id!r}").uncountable
+        if parts:
+            raise InvalidInputError(
+                f"part_tokens: is missing; prompt {question.prompt_id!r} holds {parts[0]}, whose input tokens cannot be counted: "
+                "state the most that one can be billed for"
+            )
+
+
+def _row(question: Question, plan: CollectionPlan, run: int) -> tuple[Any, ...]:
+    named = sha256(f"{plan.seed}:{question.prompt_id}".encode("utf-8", "surrogatepass")).digest()
+    return (
+        question.prompt_id,
+        int.from_bytes(named[:8], "big") >> 1,
+        question.prompt,
+        json.dumps(question.body, ensure_ascii=False, default=dict),
+        None if question.reference is None else json.dumps(question.reference, ensure_ascii=False),
+        question.grader,
+        question.dataset,
+        question.split,
+        question.question_key,
+        json.dumps(dict(question.labels)) if question.labels else None,
+        run,
+    )
+
+
+def _logged(
+    page: Sequence[Question], plan: CollectionPlan, names: Mapping[str, AskedCandidate]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of answers that were read from logs, of candidates of the plan."""
+    for question in page:
+        for name, answer in question.answers.items():
+            if name in names:
+                asked = names[name]
+                call = make_call(asked, plan.providers[asked.provider], question.body, 0)
+                yield _logged_row(call, answer)
+
+
+def _logged_row(call: Call, answer: LoggedAnswer) -> tuple[Any, ...]:
+    tokens = (answer.input_tokens, answer.output_tokens, None, None)
+    cost = (answer.cost_usd, None, answer.seconds, None, None)
+    return (call.key, call.candidate, answer.text, answer.finish_reason, *tokens, *cost)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedCell:
+    """An `AskedCell` is one sample of one candidate's answer to one prompt. question: the number of its row in the ledger."""
+
+    question: int
+    sample: int
+    call: Call
+
+
+def cells_of(row: tuple[Any, ...], plan: CollectionPlan) -> list[AskedCell]:
+    """Return the cells of one prompt: of every candidate that has what the prompt needs. row: its number, turn and body."""
+    number, _, text = row
+    body = json.loads(text)
+    needs = parse_request(body, where="prompt")
+    parts = len(needs.uncountable)
+    return [
+        AskedCell(
+            question=number,
+            sample=sample,
+            call=make_call(asked, plan.providers[asked.provider], body, sample, plan.part_tokens or 0, parts),
+        )
+        for asked in plan.asked
+        if set(needs.features) <= set(asked.candidate.features)
+        for sample in range(plan.samples)
+    ]
+
+
+async def pages_of_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> AsyncIterator[list[AskedCell]]:
+    """Yield the cells of a run's prompts in turn, those of some prompts together; they are written into the ledger before."""
+    last = (-1, -1)
+    while True:
+        rows = await asyncio.wrap_future(ledger.submit(lambda of, last=last: _page(of, run, last)))  # type: ignore[misc]
+        if not rows:
+            return
+        last = (rows[-1][1], rows[-1][0])
+        cells = [cell for row in rows for cell in cells_of(row, plan)]
+        written = [(cell.question, cell.call.candidate, cell.sample, cell.call.key) for cell in cells]
+        ledger.submit(lambda of, written=written: _write_cells(of, written))  # type: ignore[misc]
+        yield cells
+
+
+def _page(connection: sqlite3.Connection, run: int, last: tuple[int, int]) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT id, turn, body FROM question WHERE run = ? AND (turn, id) > (?, ?) ORDER BY turn, id LIMIT ?",
+        (run, *last, PAGE),
+    ).fetchall()
+
+
+def _write_cells(connection: sqlite3.Connection, written: list[tuple[int, str, int, bytes]]) -> None:
+    connection.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?)", written)
+
+
+async def open_calls(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> AsyncIterator[Call]:
+    """Yield the calls that have no answer yet. again: also those that have failed for good."""
+    async for cells in pages_of_cells(ledger, plan, run):
+        keys = [cell.call.key for cell in cells]
+        settled = await asyncio.wrap_future(ledger.submit(lambda of, keys=keys: settled_keys(of, keys, again=again)))  # type: ignore[misc]
+        for cell in cells:
+            if cell.call.key not in settled:
+                yield cell.call

@@ -1,0 +1,266 @@
+"""`collect` carries out a plan: prompts in, calls out, every one noted in the ledger, answers graded, outcome tables written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ipr_engine._files import writable_folder
+from ipr_engine._version import __version__
+from ipr_engine.collection.asked_candidate import AskedCandidate
+from ipr_engine.collection.asking import Desk, Progressed, Site, ask_all
+from ipr_engine.collection.bill import nanousd, usd
+from ipr_engine.collection.budget import Budget
+from ipr_engine.collection.callers import make_caller
+from ipr_engine.collection.calls import Call, note_price
+from ipr_engine.collection.cells import TakenIn, open_calls, take_in
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.estimate import CandidateEstimate, estimate
+from ipr_engine.collection.grade_calibrations import calibrate_graders
+from ipr_engine.collection.grading_step import GradedCounts, PlanGraders
+from ipr_engine.collection.judging import open_judge_calls
+from ipr_engine.collection.ledger import Ledger, spent_so_far
+from ipr_engine.collection.outcome_tables import CandidateSums, Filed, write_tables
+from ipr_engine.collection.question import Question
+from ipr_engine.errors import IprError
+from ipr_engine.grading.grader_calibration import GraderCalibration
+
+LEDGER = "ledger.sqlite"
+Tell = Callable[[Progressed, Budget], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """A `CollectOptions` says how far one run goes.
+
+    Attributes:
+        dry_run: say what it would cost, and send nothing.
+        retry_failed: send again what failed for a reason of the request itself; what failed otherwise always is.
+        ask: send calls; else the tables are made of what the ledger has.
+    """
+
+    dry_run: bool = False
+    retry_failed: bool = False
+    ask: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraderReport:
+    """A `GraderReport` says what a grader did in a run. lacking: why it has no calibration, where the plan wants one."""
+
+    counts: GradedCounts
+    calibration: GraderCalibration | None
+    lacking: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """A `Collected` says what a run did.
+
+    Attributes:
+        folder: of the ledger and the tables. taken: what the plan's files held.
+        estimates: candidate -> what is still open, of a dry run; else None.
+        done: what became of the calls of this run; None where none were to be sent.
+        candidates: candidate -> how it did, over all runs; empty of a dry run.
+        graders: grader -> what it did, and what its scores are worth.
+        spent_usd: by all runs of the ledger. unbilled_usd: of that, charged for calls whose bill is not known.
+    """
+
+    folder: Path
+    taken: TakenIn
+    estimates: Mapping[str, CandidateEstimate] | None
+    done: Progressed | None
+    candidates: Mapping[str, CandidateSums]
+    graders: Mapping[str, GraderReport]
+    spent_usd: float
+    unbilled_usd: float
+
+
+def collect(
+    plan: CollectionPlan,
+    questions: Iterable[Question],
+    options: CollectOptions = CollectOptions(),
+    *,
+    tell: Tell = lambda done, budget: None,
+    say: Callable[[str], None] = lambda message: None,
+) -> Collected:
+    """Carry out a plan, from where its ledger stands.
+
+    Args:
+        questions: the plan's prompts (`read_questions`).
+        tell: called after every call. say: called with what is done besides calls.
+    Raises:
+        InvalidInputError: a key cannot be had, the ledger is in use, a prompt cannot be asked.
+        IprError: the ledger cannot be written; what was noted stays.
+    """
+    asks = options.ask and not options.dry_run
+    if asks:  # before anything is read that may be long
+        for name in {one.provider for one in plan.everyone}:
+            plan.providers[name].key(f"providers.{name}")
+    graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
+    folder = writable_folder(plan.out_folder, "out")
+    folder.mkdir(parents=True, exist_ok=True)
+    with Ledger(folder / LEDGER) as ledger:
+        run = ledger.do(lambda of: _begin(of, plan))
+        made, outcome = _Made(), "failed"
+        try:
+            made.taken = take_in(ledger, plan, questions, run)
+            if options.dry_run:
+                made.estimates = asyncio.run(estimate(ledger, plan, run, again=options.retry_failed))
+            else:
+                _carry_out(_Run(ledger, plan, run, options, tell), graders, folder, made, asks=asks)
+            interrupted = made.done is not None and made.done.interrupted
+            outcome = "dry run" if options.dry_run else "interrupted" if interrupted else "done"
+        finally:
+            ledger.do(lambda of: _end(of, run, outcome))
+        spent, unbilled = ledger.do(_spent)
+    assert made.taken is not None
+    return Collected(
+        folder=folder,
+        taken=made.taken,
+        estimates=made.estimates,
+        done=made.done,
+        candidates=made.sums,
+        graders=made.graders,
+        spent_usd=spent,
+        unbilled_usd=unbilled,
+    )
+
+
+class _Run(NamedTuple):
+    """One run: what everything in it is done with."""
+
+    ledger: Ledger
+    plan: CollectionPlan
+    id: int
+    options: CollectOptions
+    tell: Tell
+
+
+@dataclass
+class _Made:
+    """What a run has come to so far."""
+
+    taken: TakenIn | None = None
+    estimates: Mapping[str, CandidateEstimate] | None = None
+    done: Progressed | None = None
+    sums: Mapping[str, CandidateSums] = field(default_factory=dict)
+    graders: Mapping[str, GraderReport] = field(default_factory=dict)
+
+
+def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, asks: bool) -> None:
+    """Ask candidates, grade, ask judges, calibrate, and write the tables."""
+    ledger, plan, again = run.ledger, run.plan, run.options.retry_failed
+    if asks:
+        made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
+    else:
+        asyncio.run(estimate(ledger, plan, run.id, again=True))  # the cells are written
+    judgings = list(graders.judgings.values())
+    goes_on = made.done is not None and not (made.done.interrupted or made.done.stops_all)
+    if judgings and goes_on:
+        calls = open_judge_calls(judgings, ledger, plan, run.id, again=again)
+        assert made.done is not None
+        made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls)))
+    counts = graders.grade(ledger, run.id)
+    calibrations, lacking = calibrate_graders(ledger, plan, run.id, plan.made_graders, graders.filed, folder)
+    made.graders = {
+        name: GraderReport(counts=counts[name], calibration=calibrations.get(name), lacking=lacking.get(name))
+        for name in graders.filed
+    }
+    filed = {
+        name: Filed(digest, calibrations[name].map if name in calibrations else None)
+        for name, digest in graders.filed.items()
+    }
+    made.sums = write_tables(ledger, plan, run.id, filed, folder)
+
+
+async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[Call]) -> Progressed:
+    ledger, plan = run.ledger, run.plan
+    budget = Budget(
+        nanousd(plan.budget_usd),
+        {one.name: None if one.budget_usd is None else nanousd(one.budget_usd) for one in plan.everyone},
+        ledger.do(spent_so_far),
+    )
+    prices = {
+        one.name: ledger.do(lambda of, one=one: note_price(of, one, plan.prices_date))  # type: ignore[misc]
+        for one in asked
+    }
+    sites = {
+        name: Site(
+            caller=make_caller(name, plan.providers[name]),
+            limits=plan.providers[name].limits,
+            candidates={one.name: one for one in asked if one.provider == name},
+        )
+        for name in dict.fromkeys(one.provider for one in asked)
+    }
+    stop = asyncio.Event()
+    desk = Desk(
+        ledger=ledger, budget=budget, run=run.id, prices=prices, stop=stop, tell=lambda done: run.tell(done, budget)
+    )
+    try:
+        with _interrupts(stop):
+            return await ask_all(calls, sites, desk)
+    except* IprError as errors:
+        raise _first(errors) from None
+    finally:
+        for site in sites.values():
+            await site.caller.close()
+
+
+def _first(errors: BaseExceptionGroup[IprError]) -> IprError:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+@contextlib.contextmanager
+def _interrupts(stop: asyncio.Event) -> Iterator[None]:
+    """Have the first Ctrl-C, or SIGTERM, let calls in flight finish; the second ends the process as ever."""
+    loop, kinds = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stopping() -> None:
+        stop.set()
+        for kind in kinds:
+            loop.remove_signal_handler(kind)
+
+    for kind in kinds:
+        loop.add_signal_handler(kind, stopping)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            loop.remove_signal_handler(kind)
+
+
+def _begin(connection: sqlite3.Connection, plan: CollectionPlan) -> int:
+    made = connection.execute(
+        "INSERT INTO run (started, plan_sha256, version, budget_nanousd) VALUES (?, ?, ?, ?)",
+        (_now(), plan.sha256, __version__, nanousd(plan.budget_usd)),
+    )
+    assert made.lastrowid is not None
+    return made.lastrowid
+
+
+def _end(connection: sqlite3.Connection, run: int, outcome: str) -> None:
+    connection.execute("UPDATE run SET ended = ?, outcome = ? WHERE id = ?", (_now(), outcome, run))
+
+
+def _spent(connection: sqlite3.Connection) -> tuple[float, float]:
+    (unbilled,) = connection.execute(
+        "SELECT coalesce(sum(charged_nanousd), 0) FROM attempt WHERE state IN ('failed', 'lost')"
+    ).fetchone()
+    return usd(sum(spent_so_far(connection).values())), usd(unbilled)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

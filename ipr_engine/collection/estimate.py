@@ -1,0 +1,67 @@
+"""An `Estimated` says what a collection would still cost, before anything is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipr_engine.collection.bill import TokenUsage, call_usd, usd
+from ipr_engine.collection.calls import settled_keys
+from ipr_engine.collection.cells import pages_of_cells
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.ledger import Ledger, spent_so_far
+
+ENOUGH = 10  # answers of a candidate, for their mean to be expected of the next
+CHARACTERS_PER_TOKEN = 4  # of the text of a request, roughly
+
+
+@dataclass
+class CandidateEstimate:
+    """A `CandidateEstimate` is what one candidate would cost.
+
+    Attributes:
+        calls: still to be sent. settled: answered, or failed for good. most_usd: what they can cost at most.
+        expected_usd: what they are likely to cost: by the mean output of its answers so far, or `max_tokens` where there are too few.
+        mean_output_tokens: of those answers; None where there are too few. spent_usd: in the ledger already.
+    """
+
+    calls: int = 0
+    settled: int = 0
+    most_usd: float = 0.0
+    expected_usd: float = 0.0
+    mean_output_tokens: float | None = None
+    spent_usd: float = 0.0
+
+
+async def estimate(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> Mapping[str, CandidateEstimate]:
+    """Return candidate -> what its open calls would cost."""
+    made = {one.name: CandidateEstimate() for one in plan.asked}
+    prices = {one.name: (one.price, one.most_tokens) for one in plan.asked}
+    spent, means = await asyncio.wrap_future(ledger.submit(lambda of: (spent_so_far(of), _mean_outputs(of))))
+    for name, one in made.items():
+        one.spent_usd, one.mean_output_tokens = usd(spent.get(name, 0)), means.get(name)
+    async for cells in pages_of_cells(ledger, plan, run):
+        keys = [cell.call.key for cell in cells]
+        settled = await asyncio.wrap_future(ledger.submit(lambda of, keys=keys: settled_keys(of, keys, again=again)))  # type: ignore[misc]
+        for cell in cells:
+            one, (price, most) = made[cell.call.candidate], prices[cell.call.candidate]
+            if cell.call.key in settled:
+                one.settled += 1
+                continue
+            one.calls += 1
+            one.most_usd += usd(cell.call.most)
+            given = (cell.call.most_tokens - most) // CHARACTERS_PER_TOKEN
+            output = most if one.mean_output_tokens is None else round(one.mean_output_tokens)
+            one.expected_usd += call_usd(price, TokenUsage(input_tokens=given, output_tokens=output), cell.call.images)
+    return made
+
+
+def _mean_outputs(connection: sqlite3.Connection) -> dict[str, float]:
+    """Return candidate -> the mean output tokens of its answers, where there are enough."""
+    found = connection.execute(
+        "SELECT candidate, avg(output_tokens) FROM answer WHERE output_tokens IS NOT NULL GROUP BY candidate HAVING count(*) >= ?",
+        (ENOUGH,),
+    )
+    return dict(found.fetchall())

@@ -1,0 +1,92 @@
+"""`PlanGraders` grade the answers of a ledger, page by page; every grade is noted, and none is made twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.gradable import note_grades, pages_of_gradable, ungraded
+from ipr_engine.collection.judging import Judging, judged
+from ipr_engine.collection.ledger import Ledger
+from ipr_engine.collection.plan_graders import PlanGrader
+from ipr_engine.grading.grade import Grader
+from ipr_engine.grading.grader_specs import JudgeSpec
+from ipr_engine.grading.judge import judge_identity
+from ipr_engine.grading.make_grader import make_grader
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class GradedCounts:
+    """A `GradedCounts` counts what one grader did in a run. graded: answers; reasons: why others have no grade -> how many."""
+
+    graded: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+class PlanGraders:
+    """`PlanGraders` are the graders of a plan, made: models are loaded, packages are there.
+
+    Attributes:
+        filed: name -> what its grades are filed under (`grade_key`).
+        judgings: those that a judge model is asked for.
+    """
+
+    def __init__(
+        self, plan: CollectionPlan, graders: Mapping[str, PlanGrader], say: Say = lambda message: None
+    ) -> None:
+        """Make every grader.
+
+        Raises:
+            BackendUnavailableError: a package, a model or the sandbox is not there.
+        """
+        self._plan, self._say = plan, say
+        self._made: dict[str, Grader] = {}
+        self.judgings: dict[str, Judging] = {}
+        identities: dict[str, str] = {}
+        for name, one in graders.items():
+            if isinstance(one.spec, JudgeSpec):
+                assert one.judge is not None
+                self.judgings[name] = Judging(name=name, spec=one.spec, judge=one.judge, baseline=one.baseline)
+                identities[name] = f"{judge_identity(one.spec, one.judge.model)} {one.baseline}"
+            else:
+                self._made[name] = make_grader(one.spec)
+                identities[name] = self._made[name].identity
+        self.filed = {name: hashlib.sha256(identity.encode()).digest() for name, identity in identities.items()}
+
+    def grade(self, ledger: Ledger, run: int) -> dict[str, GradedCounts]:
+        """Grade what has no grade yet; return name -> what was done."""
+        return {name: self._grade(name, ledger, run) for name in self.filed}
+
+    def _grade(self, name: str, ledger: Ledger, run: int) -> GradedCounts:
+        counts, filed = GradedCounts(), self.filed[name]
+        for page in pages_of_gradable(ledger, self._plan, run, name):
+            todo = ungraded(ledger, page, filed)
+            if not todo:
+                continue
+            if name in self._made:
+                grades = self._made[name].grade([one.answer for one in todo])
+            else:
+                by_key = {
+                    one.key: grade
+                    for one, grade in zip(page, judged(self.judgings[name], self._plan, ledger, page), strict=True)
+                }
+                grades = [by_key[one.key] for one in todo]
+            note_grades(ledger, todo, grades, filed)
+            for grade in grades:
+                if grade.score is None and grade.raw is None:
+                    counts.reasons[grade.reason or "no grade"] += 1
+                else:
+                    counts.graded += 1
+            self._say(f"grader {name}: {counts.graded:,} answers graded")
+        return counts
+
+    def raw_grades(self, name: str, ledger: Ledger, run: int) -> Iterator[tuple[int, str, bytes, str | None]]:
+        """Yield prompt's number, candidate, answer and reference of what a grader of the plan has graded."""
+        for page in pages_of_gradable(ledger, self._plan, run, name):
+            for one in page:
+                yield one.question, one.candidate, one.key, one.reference

@@ -1,0 +1,216 @@
+"""`write_tables` makes outcome tables of a ledger (docs/outcome-data.md), page by page, and says how each candidate did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ipr_engine._files import write_atomically
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.ledger import PAGE, Ledger
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
+from ipr_engine.data.outcomes import MEASURES
+from ipr_engine.data.table_stream import Kind, table_stream
+from ipr_engine.grading.quality_map import QualityMap
+
+CANDIDATES = "candidates.json"
+_PROMPT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt_id", "prompt", "split", "dataset", "question_key"), "text")
+_OUTCOME_COLUMNS: dict[str, Kind] = {"prompt_id": "text", "model": "text", **dict.fromkeys(MEASURES, "number")}
+Grades = Mapping[tuple[bytes, bytes], tuple[float | None, float | None]]
+"""(answer, what it was graded by) -> score and raw score."""
+
+
+class Filed(NamedTuple):
+    """A `Filed` is where one grader's grades are found. digest: for `grade_key`. map: its calibration, where it has one."""
+
+    digest: bytes
+    map: QualityMap | None = None
+
+
+class AnswerRow(NamedTuple):
+    """An `AnswerRow` is one answer of a ledger, as its tables need it."""
+
+    key: bytes
+    candidate: str
+    finish_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+@dataclass
+class CandidateSums:
+    """A `CandidateSums` sums up how one candidate did.
+
+    Attributes:
+        answers: samples that it answered. outcomes: prompts on which it has a quality. truncated, refused: of its answers.
+        ungraded: answers without a score that should have one. labels: outcomes that its owner gave.
+        quality, cost_usd, output_tokens: sums; priced, counted: of so many.
+    """
+
+    answers: int = 0
+    outcomes: int = 0
+    truncated: int = 0
+    refused: int = 0
+    ungraded: int = 0
+    labels: int = 0
+    quality: float = 0.0
+    cost_usd: float = 0.0
+    priced: int = 0
+    output_tokens: int = 0
+    counted: int = 0
+
+    def count(self, answer: AnswerRow) -> None:
+        """Count one answer."""
+        self.answers += 1
+        self.truncated += answer.finish_reason == "length"
+        self.refused += answer.finish_reason == "content_filter"
+        if answer.cost_usd is not None:
+            self.cost_usd, self.priced = self.cost_usd + answer.cost_usd, self.priced + 1
+        if answer.output_tokens is not None:
+            self.output_tokens, self.counted = self.output_tokens + answer.output_tokens, self.counted + 1
+
+    @property
+    def mean_quality(self) -> float | None:
+        """The mean quality over its outcomes; None where it has none."""
+        return self.quality / self.outcomes if self.outcomes else None
+
+    @property
+    def mean_cost_usd(self) -> float | None:
+        """The mean cost of an answer in USD; None where it is not known."""
+        return self.cost_usd / self.priced if self.priced else None
+
+    @property
+    def mean_output_tokens(self) -> float | None:
+        """The mean output tokens of an answer; None where they are not known."""
+        return self.output_tokens / self.counted if self.counted else None
+
+
+def write_tables(
+    ledger: Ledger, plan: CollectionPlan, run: int, graded_by: Mapping[str, Filed], folder: Path
+) -> dict[str, CandidateSums]:
+    """Write prompts.*, outcomes.* and candidates.json of a run's prompts into a folder; return candidate -> how it did.
+
+    Args:
+        graded_by: name of a grader -> where its grades are found.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sums = {one.name: CandidateSums() for one in plan.asked}
+    prompts, outcomes = (folder / f"{table}.{plan.format}" for table in (PROMPTS, OUTCOMES))
+    with table_stream(prompts, _PROMPT_COLUMNS) as prompt_table, table_stream(outcomes, _OUTCOME_COLUMNS) as table:
+        for page in _pages(ledger, run):
+            prompt_table.write(
+                {name: [row[name] for row in page] for name in _PROMPT_COLUMNS}  # columns of the ledger, as they are
+            )
+            ids = [row["id"] for row in page]
+            answers, grades = ledger.do(lambda of, ids=ids: answers_of(of, ids))  # type: ignore[misc]
+            rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
+            for row in page:
+                filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
+                labels = json.loads(row["labels"]) if row["labels"] else {}
+                of_row = answers.get(row["id"], ())
+                scores = {} if filed is None else _scores(of_row, grades, filed, row["reference"])
+                for name, measures in _measured(plan, of_row, labels, None if filed is None else scores, sums):
+                    for column, cell in zip(_OUTCOME_COLUMNS, (row["prompt_id"], name, *measures), strict=True):
+                        rows[column].append(cell)
+            if rows["model"]:
+                table.write(rows)
+    document = {"date": plan.prices_date, "candidates": [dict(one.entry) for one in plan.asked]}
+    write_atomically(folder / CANDIDATES, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
+    return sums
+
+
+def grade_key(grader: bytes, reference: str | None) -> bytes:
+    """Return what grades by a grader against a reference are filed under. grader: the digest of its identity."""
+    return hashlib.sha256(grader + (reference or "").encode("utf-8", "surrogatepass")).digest()
+
+
+def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tuple[dict[int, list[AnswerRow]], Grades]:
+    """Return prompt's number -> its answers, and (answer, what it was graded by) -> score."""
+    found: dict[int, list[AnswerRow]] = {}
+    marks = ",".join("?" * len(questions))
+    joined = f"FROM cell JOIN answer ON answer.key = cell.key WHERE cell.question IN ({marks})"
+    for question, *rest in connection.execute(
+        "SELECT cell.question, answer.key, cell.candidate, finish_reason, input_tokens, output_tokens, cost_usd "
+        f"{joined} ORDER BY cell.question, cell.candidate, cell.sample",
+        questions,
+    ):
+        found.setdefault(question, []).append(AnswerRow(*rest))
+    graded = connection.execute(
+        f"SELECT key, grader, score, raw FROM grade WHERE key IN (SELECT answer.key {joined})", questions
+    )
+    return found, {(key, grader): (score, raw) for key, grader, score, raw in graded}
+
+
+def counts_as_outcome(plan: CollectionPlan, finish_reason: str | None) -> bool:
+    """Return whether an answer that ended so is graded, by what the plan says of truncated and refused ones."""
+    if finish_reason == "length":
+        return plan.truncated == "graded"
+    return finish_reason != "content_filter" or plan.refused == "graded"
+
+
+def _scores(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
+    """Return answer -> its quality by a grader; calibrated, where there is a calibration."""
+    key = grade_key(filed.digest, reference)
+    known = {one.key: (one.candidate, *grades[one.key, key]) for one in answers if (one.key, key) in grades}
+    if filed.map is None:
+        return {answer: score for answer, (_, score, _) in known.items() if score is not None}
+    raw = np.array([score if own is None else own for _, score, own in known.values()], dtype=np.float64)
+    quality = filed.map(raw, [candidate for candidate, *_ in known.values()])
+    return dict(zip(known, quality.tolist(), strict=True))
+
+
+def _measured(
+    plan: CollectionPlan,
+    answers: Sequence[AnswerRow],
+    labels: Mapping[str, float],
+    scores: Mapping[bytes, float] | None,
+    sums: Mapping[str, CandidateSums],
+) -> Iterator[tuple[str, tuple[float | None, ...]]]:
+    """Yield candidate and quality, input tokens, output tokens and cost, each the mean over its samples; None where not known."""
+    for asked in plan.asked:
+        own, samples = sums[asked.name], [one for one in answers if one.candidate == asked.name][: plan.samples]
+        label = labels.get(asked.name, labels.get(asked.model))
+        if not samples and label is None:
+            continue
+        graded = []
+        for one in samples:
+            own.count(one)
+            if counts_as_outcome(plan, one.finish_reason) and scores is not None:
+                own.ungraded += one.key not in scores
+                graded.append(scores.get(one.key))
+        quality = label if label is not None else _mean(graded)
+        own.labels += label is not None
+        if quality is not None:
+            own.outcomes += 1
+            own.quality += quality
+        measures = [[getattr(one, name) for one in samples] for name in MEASURES[1:]]
+        yield asked.name, (quality, *map(_mean, measures))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _pages(ledger: Ledger, run: int) -> Iterator[list[dict[str, Any]]]:
+    columns = ("id", *_PROMPT_COLUMNS, "labels", "grader", "reference")
+    last = -1
+    while True:
+        rows = ledger.do(
+            lambda of, last=last: of.execute(  # type: ignore[misc]
+                f"SELECT {', '.join(columns)} FROM question WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
+                (run, last, PAGE),
+            ).fetchall()
+        )
+        if not rows:
+            return
+        last = rows[-1][0]
+        yield [dict(zip(columns, row, strict=True)) for row in rows]

@@ -1,0 +1,172 @@
+"""`first_router` fits, certifies and evaluates the first bundle of a project on what was collected, and says what came of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ipr_engine.bundle import with_calibrations
+from ipr_engine.calibration.calibrate import CandidateSet, calibrate
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.outcome_tables import CANDIDATES
+from ipr_engine.data import Outcomes, load_outcomes, split_outcomes
+from ipr_engine.data.outcome_files import write_outcomes
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError, IprError
+from ipr_engine.evaluation import report
+from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
+from ipr_engine.training.train import train
+from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
+
+SHARES = {"train": 0.6, "calibration": 0.2, "test": 0.2}
+SPLIT, BUNDLES, REPORT = "split", "bundles", "report"
+TAU = 0.2
+FEWEST_PROMPTS = 100
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRouter:
+    """A `FirstRouter` says what came of a project.
+
+    Attributes:
+        bundle: its folder. prompts: split -> how many. tau: of the figures.
+        figures: of `ipr eval` at tau: kept quality, cost of the best single's, with intervals.
+        certified: whether the promise of tau is; why_not: where it is not. constant: candidate -> why its head is.
+        needed: what promises would need.
+    """
+
+    bundle: Path
+    prompts: Mapping[str, int]
+    tau: float
+    figures: Mapping[str, Any] | None
+    certified: bool
+    why_not: str | None
+    constant: Mapping[str, str]
+    needed: list[NeededPrompts] = field(default_factory=list)
+
+
+def first_router(
+    plan: CollectionPlan, project: Path, *, tau: float = TAU, say: Say = lambda message: None
+) -> FirstRouter:
+    """Split, train, calibrate and evaluate on the outcomes that the plan's tables hold.
+
+    Raises:
+        InvalidInputError: too few outcomes; says of whom, and how many there are.
+    """
+    outcomes = load_outcomes(plan.out_folder)
+    _check_enough(outcomes, plan)
+    say("splitting ...")
+    shared, told = split_outcomes(outcomes, SHARES, seed=plan.seed)
+    split = project / SPLIT
+    if split.exists():  # made of the tables anew each time
+        shutil.rmtree(split)
+    write_outcomes(shared, split, format=plan.format)
+    candidates, root = plan.out_folder / CANDIDATES, project / BUNDLES
+    target = BundleTarget(root=root, name=project.absolute().name or "first", created=time.strftime("%Y-%m-%d"))
+    data = TrainingData(outcomes=split, candidates=candidates)
+    trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
+    folder, certified, why_not = _calibrated(root, split, tau, say)
+    engine = Engine.load(folder)
+    names = [one.name for one in plan.asked]
+    best, cheapest = _ends(shared.of_split("train").select(names))
+    return FirstRouter(
+        bundle=folder,
+        prompts=told.rows,
+        tau=tau,
+        figures=_evaluated(engine, split, project, tau, say),
+        certified=certified,
+        why_not=why_not,
+        constant=trained.constant,
+        needed=needed_prompts(shared.select(names).quality, best, cheapest),
+    )
+
+
+def _check_enough(outcomes: Outcomes, plan: CollectionPlan) -> None:
+    judged = {name: int((~np.isnan(outcomes.quality[:, i])).sum()) for i, name in enumerate(outcomes.models)}
+    few = [one.name for one in plan.asked if judged.get(one.name, 0) < 2 * FEWEST_JUDGED]
+    if few:
+        told = ", ".join(f"{name} ({judged.get(name, 0)})" for name in few)
+        raise InvalidInputError(
+            f"outcomes: a candidate needs at least {2 * FEWEST_JUDGED} graded answers, and these have fewer: {told}; give more "
+            "prompts or more budget, or leave the candidate out"
+        )
+    if len(outcomes) < FEWEST_PROMPTS:
+        raise InvalidInputError(f"outcomes: expected at least {FEWEST_PROMPTS} prompts, got {len(outcomes)}")
+
+
+def _ends(outcomes: Outcomes) -> tuple[int, int]:
+    """Return the columns of the candidate of best mean quality, and of the one of least mean cost."""
+    return int(np.nanmean(outcomes.quality, axis=0).argmax()), int(np.nanmean(outcomes.cost_usd, axis=0).argmin())
+
+
+def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bool, str | None]:
+    """Certify, and return the bundle, whether the promise of tau holds, and why not."""
+    engine = Engine.load(root)
+    try:
+        made = calibrate(
+            engine,
+            load_outcomes(split, split="calibration"),
+            load_outcomes(split, split="train"),
+            of=CandidateSet(),
+            progress=say,
+        )
+    except InvalidInputError as error:
+        return engine.bundle.path, False, str(error)
+    folder = with_calibrations(engine.bundle, [made], root=root)
+    knot = min(made.knots, key=lambda one: abs(one.level - tau))
+    return folder, not knot.insufficient, "too few prompts, or too little difference" if knot.insufficient else None
+
+
+def _evaluated(engine: Engine, split: Path, project: Path, tau: float, say: Say) -> Mapping[str, Any] | None:
+    """Write the report of `ipr eval`, and return its figures at a tau; None where there is no path to read them off."""
+    say("evaluating ...")
+    summary = evaluate_engine(engine, load_outcomes(split), command="ipr init", progress=say)
+    folder = project / REPORT
+    try:
+        from ipr_engine.evaluation.plots import draw_all
+
+        plots = draw_all(summary, folder, summary.figures["about"]["title"])
+    except IprError as error:
+        say(f"no plots: {error}")
+        plots = []
+    report.write(summary.figures, plots, folder)
+    return next((one for one in summary.figures["path"]["taus"] if one["tau"] == tau), None)
+
+
+def two_sentences(made: FirstRouter) -> str:
+    """Return what came of a project in two sentences."""
+    tests, figures = made.prompts.get("test", 0), made.figures
+    if figures is None:
+        first = f"On {tests} test prompts nothing can be said of tau {made.tau:g}: the bundle has no path."
+    else:
+        saved, kept = figures["of_best_cost"], figures["kept_minus_promised"]
+        first = (
+            f"On {tests} test prompts tau {made.tau:g} costs {_share(saved)} of what the best single candidate costs, and keeps "
+            f"{_signed(kept)} in mean quality beside what it promises."
+        )
+    if made.certified:
+        second = f"The promise is certified on {made.prompts.get('calibration', 0)} prompts that no head has seen (risk 10 %)."
+    else:
+        need = next((one for one in made.needed if one.tau == made.tau), None)
+        enough = "" if need is None else f"; some {need.prompts:,} collected prompts would be needed"
+        second = f"The promise is not certified ({made.why_not}){enough}."
+    return f"{first} {second}"
+
+
+def _share(figure: Mapping[str, Any]) -> str:
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    return "an unknown share" if value is None else f"{value:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def _signed(figure: Mapping[str, Any]) -> str:
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    return "an unknown amount" if value is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
