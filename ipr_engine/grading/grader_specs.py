@@ -162,7 +162,6 @@ class JudgeSpec:
     """An answer gets points of a judge model, which is asked by whoever collects.
 
     Attributes:
-        model: who judges, as the plan names it. baseline: the candidate whose answer a pairwise judgement compares with.
         mode: pointwise: the answer alone, 1 to `points`; pairwise: beside a baseline answer, in both orders.
         rubric: the name of a built-in one, correctness or helpfulness, or a text of one's own.
         points: the highest of a pointwise judgement. max_tokens: of the judge's reply.
@@ -170,8 +169,6 @@ class JudgeSpec:
     """
 
     kind: Literal["judge"] = "judge"
-    model: str | None = None
-    baseline: str | None = None
     mode: Literal["pointwise", "pairwise"] = "pointwise"
     rubric: str = "helpfulness"
     points: int = 10

@@ -47,7 +47,7 @@ def test_the_plan_that_the_document_shows_is_read():
     made, mistakes = read_typed(Plan, yaml.safe_load(shown[1]))
     assert not mistakes
     assert made.graders["right"] == NumericSpec(tolerance=1e-6)
-    assert made.graders["judged"].mode == "pairwise"
+    assert made.graders["judged"].points == 5
 
 
 def test_options_of_a_kind_are_read():
