@@ -23,9 +23,10 @@ from ipr_engine.data import prompt_hashes
 from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
+from ipr_engine.training.candidates_file import RatiosAsked
 from ipr_engine.training.estimators.by_name import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import FittedHeads
-from ipr_engine.training.training_inputs import RatiosAsked, TrainingRows
+from ipr_engine.training.training_inputs import TrainingRows
 
 Array = npt.NDArray[np.float64]
 FEWEST_COUNTED = 200  # prompts with recorded input tokens, at home

@@ -24,6 +24,7 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
+from ipr_engine.training.candidates_file import read_candidates
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
 from ipr_engine.training.fitted_parts import (
@@ -43,7 +44,7 @@ from ipr_engine.training.selection import (
     winner,
 )
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
-from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
+from ipr_engine.training.training_inputs import TrainingRows, read_training_rows
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState

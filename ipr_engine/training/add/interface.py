@@ -19,7 +19,8 @@ from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, pr
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.add.refresh import Refreshed
-from ipr_engine.training.training_inputs import FEWEST_JUDGED, RatiosAsked, read_candidates
+from ipr_engine.training.candidates_file import RatiosAsked, read_candidates
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
 
