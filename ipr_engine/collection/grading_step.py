@@ -28,6 +28,10 @@ class GradedCounts:
     graded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
+    def __add__(self, other: GradedCounts) -> GradedCounts:
+        """Return what was graded in both, and the reasons of the first, which came later."""
+        return GradedCounts(self.graded + other.graded, self.reasons)
+
 
 class PlanGraders:
     """`PlanGraders` are the graders of a plan, made: models are loaded, packages are there.
