@@ -79,9 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
     _tell(write_upstreams(plan, project))
     serve = shlex.join(
-        ["ipr", "serve", "--bundle", str(project / BUNDLES), "--upstreams", str(project / UPSTREAMS_FILE)]
-        + ["--tau", f"{arguments.tau:g}"]
-        + (["--rule", "calibrated"] if router.certified else [])
+        (
+            *("ipr", "serve", "--bundle", str(project / BUNDLES), "--upstreams", str(project / UPSTREAMS_FILE)),
+            *("--tau", f"{arguments.tau:g}"),
+        )
     )
     sentences = two_sentences(router)
     if arguments.json:

@@ -10,17 +10,18 @@ from typing import Any
 
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import shown
+from ipr_engine.bundle.candidates_file import candidates_of
 from ipr_engine.bundle.checks import is_amount
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.spec import Candidate
 from ipr_engine.documents.typed_document import looks_like_a_key, told
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.training_inputs import candidates_of
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 ASKED = ("model", *LIMITS, "parameters", "budget_usd")
 """Keys of a plan's candidate besides those of the candidates' file."""
 MOST_TOKENS = 10_000_000
+JUDGES = "judge"  # their family, where they state none
 SET_PER_CALL = ("model", "messages", "tools", "stream", "stream_options", "n", "best_of", *LIMITS)
 
 
@@ -70,6 +71,17 @@ def asked_candidates(
         _asked(number, entry, candidate, file.prices.prices[candidate.name], providers)
         for number, (entry, candidate) in enumerate(zip(entries, file.candidates, strict=True))
     )
+
+
+def asked_judge(
+    place: str, given: Mapping[str, Any], date: str, providers: Sequence[str], path: Path
+) -> AskedCandidate:
+    """Return a judge that is asked as candidates are. place: where its entry stands, for errors; the rest as for `asked_candidates`."""
+    try:
+        (judge,) = asked_candidates([{"family": JUDGES, **given}], date, providers, path)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).replace("candidates[0]", place)) from None
+    return judge
 
 
 def _asked(

@@ -166,7 +166,7 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
     judgings = list(graders.judgings.values())
     goes_on = made.done is not None and not (made.done.interrupted or made.done.stops_all)
     if judgings and goes_on:
-        calls = open_judge_calls(judgings, ledger, plan, run.id, again=again)
+        calls = open_judge_calls(judgings, ledger, plan, lambda name: graders.pages(name, ledger, run.id), again=again)
         assert made.done is not None
         made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls)))
     counts = graders.grade(ledger, run.id)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
-from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates
+from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates, asked_judge
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.sources.prompt_source import PromptsGiven
@@ -86,12 +86,29 @@ class CollectionPlan:
     @cached_property
     def made_graders(self) -> Mapping[str, PlanGrader]:
         """The graders, in the order of the plan."""
-        return plan_graders(self.graders, self.asked, self.prices_date, tuple(self.providers), Path(self.path))
+        return plan_graders(self.graders, [one.name for one in self.asked])
+
+    @cached_property
+    def judges(self) -> Mapping[str, AskedCandidate]:
+        """Grader -> the judge that it asks, of those that ask one."""
+        return {
+            name: asked_judge(
+                f"graders.{name}.judge", one.judge, self.prices_date, tuple(self.providers), Path(self.path)
+            )
+            for name, one in self.made_graders.items()
+            if one.judge is not None
+        }
 
     @property
     def everyone(self) -> tuple[AskedCandidate, ...]:
         """Whoever may be asked: the candidates, and the judges after them."""
-        return (*self.asked, *(one.judge for one in self.made_graders.values() if one.judge is not None))
+        return (*self.asked, *self.judges.values())
+
+    def counts_as_outcome(self, finish_reason: str | None) -> bool:
+        """Return whether an answer that ended so is graded, by what the plan says of truncated and refused ones."""
+        if finish_reason == "length":
+            return self.truncated == "graded"
+        return finish_reason != "content_filter" or self.refused == "graded"
 
     @property
     def folder(self) -> Path:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.gradable import pages_of_gradable
-from ipr_engine.collection.ledger import Ledger
-from ipr_engine.collection.outcome_tables import grade_key
+from ipr_engine.collection.graded_pages import pages_of_gradable
+from ipr_engine.collection.ledger import Ledger, grade_key
 from ipr_engine.collection.plan_graders import PlanGrader
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.grading.grader_calibration import GraderCalibration, calibrate_grader

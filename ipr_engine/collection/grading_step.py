@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.gradable import note_grades, pages_of_gradable, ungraded
+from ipr_engine.collection.gradable import Gradable
+from ipr_engine.collection.graded_pages import note_grades, pages_of_gradable, ungraded
 from ipr_engine.collection.judging import Judging, judged
 from ipr_engine.collection.ledger import Ledger
 from ipr_engine.collection.plan_graders import PlanGrader
@@ -50,9 +51,9 @@ class PlanGraders:
         identities: dict[str, str] = {}
         for name, one in graders.items():
             if isinstance(one.spec, JudgeSpec):
-                assert one.judge is not None
-                self.judgings[name] = Judging(name=name, spec=one.spec, judge=one.judge, baseline=one.baseline)
-                identities[name] = f"{judge_identity(one.spec, one.judge.model)} {one.baseline}"
+                judge = plan.judges[name]
+                self.judgings[name] = Judging(name=name, spec=one.spec, judge=judge, baseline=one.baseline)
+                identities[name] = f"{judge_identity(one.spec, judge.model)} {one.baseline}"
             else:
                 self._made[name] = make_grader(one.spec)
                 identities[name] = self._made[name].identity
@@ -85,8 +86,6 @@ class PlanGraders:
             self._say(f"grader {name}: {counts.graded:,} answers graded")
         return counts
 
-    def raw_grades(self, name: str, ledger: Ledger, run: int) -> Iterator[tuple[int, str, bytes, str | None]]:
-        """Yield prompt's number, candidate, answer and reference of what a grader of the plan has graded."""
-        for page in pages_of_gradable(ledger, self._plan, run, name):
-            for one in page:
-                yield one.question, one.candidate, one.key, one.reference
+    def pages(self, name: str, ledger: Ledger, run: int) -> Iterator[list[Gradable]]:
+        """Yield the answers that a grader grades, graded or not, those of some prompts together."""
+        return pages_of_gradable(ledger, self._plan, run, name)

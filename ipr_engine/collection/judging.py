@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine.collection.asked_candidate import AskedCandidate
 from ipr_engine.collection.calls import MOST_MARKS, Call, make_call, settled_keys
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.gradable import Gradable, pages_of_gradable
+from ipr_engine.collection.gradable import Gradable
 from ipr_engine.collection.ledger import Ledger
 from ipr_engine.grading.grade import Grade
 from ipr_engine.grading.grader_specs import JudgeSpec
 from ipr_engine.grading.judge import judge_requests, read_judgement
+
+Pages = Callable[[str], Iterable[Sequence[Gradable]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,11 @@ def _body(request: Mapping[str, Any], judge: AskedCandidate) -> dict[str, Any]:
 
 
 async def open_judge_calls(
-    judgings: Sequence[Judging], ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool
+    judgings: Sequence[Judging], ledger: Ledger, plan: CollectionPlan, pages: Pages, *, again: bool
 ) -> AsyncIterator[Call]:
-    """Yield the calls to judges that have no answer yet."""
+    """Yield the calls to judges that have no answer yet. pages: grader -> the answers that it grades, page by page."""
     for judging in judgings:
-        for page in pages_of_gradable(ledger, plan, run, judging.name):
+        for page in pages(judging.name):
             calls = [call for one in judge_calls(judging, plan, page) for call in one]
             keys = [call.key for call in calls]
             settled = await asyncio.wrap_future(

@@ -8,6 +8,7 @@ and these are charged at their most.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import queue
 import sqlite3
@@ -211,3 +212,8 @@ def add_spent(connection: sqlite3.Connection, candidate: str, nanousd: int) -> N
 def spent_so_far(connection: sqlite3.Connection) -> dict[str, int]:
     """Return candidate -> what its calls were charged, in nano-USD, by all runs of the ledger."""
     return dict(connection.execute("SELECT candidate, nanousd FROM spent").fetchall())
+
+
+def grade_key(grader: bytes, reference: str | None) -> bytes:
+    """Return what grades by a grader against a reference are filed under. grader: the digest of its identity."""
+    return hashlib.sha256(grader + (reference or "").encode("utf-8", "surrogatepass")).digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from ipr_engine._files import write_atomically
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.ledger import PAGE, Ledger
+from ipr_engine.collection.ledger import PAGE, Ledger, grade_key
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.table_stream import Kind, table_stream
@@ -127,11 +126,6 @@ def write_tables(
     return sums
 
 
-def grade_key(grader: bytes, reference: str | None) -> bytes:
-    """Return what grades by a grader against a reference are filed under. grader: the digest of its identity."""
-    return hashlib.sha256(grader + (reference or "").encode("utf-8", "surrogatepass")).digest()
-
-
 def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tuple[dict[int, list[AnswerRow]], Grades]:
     """Return prompt's number -> its answers, and (answer, what it was graded by) -> score."""
     found: dict[int, list[AnswerRow]] = {}
@@ -147,13 +141,6 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
         f"SELECT key, grader, score, raw FROM grade WHERE key IN (SELECT answer.key {joined})", questions
     )
     return found, {(key, grader): (score, raw) for key, grader, score, raw in graded}
-
-
-def counts_as_outcome(plan: CollectionPlan, finish_reason: str | None) -> bool:
-    """Return whether an answer that ended so is graded, by what the plan says of truncated and refused ones."""
-    if finish_reason == "length":
-        return plan.truncated == "graded"
-    return finish_reason != "content_filter" or plan.refused == "graded"
 
 
 def _scores(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
@@ -183,7 +170,7 @@ def _measured(
         graded = []
         for one in samples:
             own.count(one)
-            if counts_as_outcome(plan, one.finish_reason) and scores is not None:
+            if plan.counts_as_outcome(one.finish_reason) and scores is not None:
                 own.ungraded += one.key not in scores
                 graded.append(scores.get(one.key))
         quality = label if label is not None else _mean(graded)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_args
 
-from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates
 from ipr_engine.documents.typed_document import read_typed, told
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.grading.grader_specs import GraderSpec, JudgeSpec
 
 OWN = ("judge", "baseline", "calibrate")
 KINDS: Mapping[str, Any] = {spec.__dataclass_fields__["kind"].default: spec for spec in get_args(GraderSpec)}
-FAMILY = "judge"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,37 +19,26 @@ class PlanGrader:
     """A `PlanGrader` is one grader of a plan.
 
     Attributes:
-        spec: how it grades. judge: who is asked, of a judge. baseline: the candidate that a pairwise judge compares with.
+        spec: how it grades. judge: the entry of who is asked, of a judge. baseline: the candidate that a pairwise judge compares with.
         calibrate: whether its scores are made qualities by the labels that the prompts come with.
     """
 
     spec: GraderSpec
-    judge: AskedCandidate | None = None
+    judge: Mapping[str, Any] | None = None
     baseline: str | None = None
     calibrate: bool = False
 
 
-def plan_graders(
-    graders: Mapping[str, Mapping[str, Any]],
-    asked: Sequence[AskedCandidate],
-    date: str,
-    providers: Sequence[str],
-    path: Path,
-) -> dict[str, PlanGrader]:
+def plan_graders(graders: Mapping[str, Mapping[str, Any]], candidates: Sequence[str]) -> dict[str, PlanGrader]:
     """Return name -> grader.
 
-    Args:
-        asked: the plan's candidates. date: the day that prices are of. providers: the names of the plan's. path: the plan, for errors.
     Raises:
         InvalidInputError: names the key, `graders.right.tolerance`, say.
     """
-    names = [one.name for one in asked]
-    return {name: _grader(f"graders.{name}", given, names, date, providers, path) for name, given in graders.items()}
+    return {name: _grader(f"graders.{name}", given, candidates) for name, given in graders.items()}
 
 
-def _grader(
-    place: str, given: Mapping[str, Any], names: Sequence[str], date: str, providers: Sequence[str], path: Path
-) -> PlanGrader:
+def _grader(place: str, given: Mapping[str, Any], candidates: Sequence[str]) -> PlanGrader:
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InvalidInputError(f"{place}.kind: expected one of {', '.join(KINDS)}, got {told(str(kind))}")
@@ -67,31 +53,16 @@ def _grader(
             if key in given:
                 raise InvalidInputError(f"{place}.{key}: is of graders of the kind judge")
         return PlanGrader(spec=spec, calibrate=calibrate)
-    baseline = given.get("baseline")
-    if (baseline is not None) != (spec.mode == "pairwise") or (baseline is not None and baseline not in names):
+    judge, baseline = given.get("judge"), given.get("baseline")
+    if (baseline is not None) != (spec.mode == "pairwise") or (baseline is not None and baseline not in candidates):
         raise InvalidInputError(
             f"{place}.baseline: expected the candidate that a pairwise judge compares with, and no other has one"
         )
-    return PlanGrader(
-        spec=spec,
-        judge=_judge(f"{place}.judge", given.get("judge"), names, date, providers, path),
-        baseline=baseline,
-        calibrate=calibrate,
-    )
-
-
-def _judge(
-    place: str, given: object, names: Sequence[str], date: str, providers: Sequence[str], path: Path
-) -> AskedCandidate:
-    if not isinstance(given, Mapping):
+    if not isinstance(judge, Mapping):
         raise InvalidInputError(
-            f"{place}: expected who is asked, as a candidate: {{name: ..., provider: ..., input_usd_per_1m: ..., "
+            f"{place}.judge: expected who is asked, as a candidate: {{name: ..., provider: ..., input_usd_per_1m: ..., "
             "output_usd_per_1m: ..., max_tokens: ...}"
         )
-    try:
-        (judge,) = asked_candidates([{"family": FAMILY, **given}], date, providers, path)
-    except InvalidInputError as error:
-        raise InvalidInputError(str(error).replace("candidates[0]", place)) from None
-    if judge.name in names:
-        raise InvalidInputError(f"{place}.name: a candidate is called so; give the judge a name of its own")
-    return judge
+    if judge.get("name") in candidates:
+        raise InvalidInputError(f"{place}.judge.name: a candidate is called so; give the judge a name of its own")
+    return PlanGrader(spec=spec, judge=judge, baseline=baseline, calibrate=calibrate)

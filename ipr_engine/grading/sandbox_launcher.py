@@ -21,8 +21,18 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 0x1000, 0x4000, 0x40000
 MNT_DETACH, AT_FDCWD, AT_RECURSIVE = 2, -100, 0x8000
 ATTR_RDONLY, ATTR_NOSUID = 1, 2
-PDEATHSIG, NO_NEW_PRIVS = 1, 38
-PIVOT_ROOT, MOUNT_SETATTR = {"x86_64": 155, "aarch64": 41}, 442
+PDEATHSIG, SECCOMP, NO_NEW_PRIVS = 1, 22, 38
+SECCOMP_FILTER = 2
+MOUNT_SETATTR, CLONE3 = 442, 435
+MACHINES = {
+    "x86_64": {"audit": 0xC000003E, "pivot_root": 155, "clone": 56, "refused": (
+        272, 308, 165, 166, 319, 29, 101, 310, 311, 321, 298, 323, 248, 249, 250, 447)},
+    "aarch64": {"audit": 0xC00000B7, "pivot_root": 41, "clone": 220, "refused": (
+        97, 268, 40, 39, 279, 194, 117, 270, 271, 280, 241, 282, 217, 218, 219, 447)},
+}  # fmt: skip
+"""Machine -> numbers of its system calls. refused, in order: unshare, setns, mount, umount2; memfd_create and shmget, whose memory no
+limit counts; ptrace, process_vm_readv and _writev, bpf, perf_event_open, userfaultfd, add_key, request_key, keyctl, memfd_secret."""
+IO_URING, X32 = 425, 0x40000000
 FIRST_UID, UIDS = 60_578, 606  # that no distribution gives to anybody (systemd's table); RLIMIT_NPROC counts by user
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,6 +60,8 @@ def _write(path: str, text: str) -> None:
 
 def main() -> None:
     config = json.loads(sys.argv[1])
+    if os.uname().machine not in MACHINES:
+        _refuse("machine", f"expected one of {', '.join(MACHINES)}")
     as_root, uid, gid = os.geteuid() == 0, os.geteuid(), os.getegid()
     spaces = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | (0 if as_root else NEWUSER)
     _call("unshare", _libc.unshare(spaces))
@@ -107,7 +119,7 @@ def _new_root(config: dict[str, Any]) -> None:
     space = f"size={config['space_bytes']},nr_inodes=4096,mode=1777"
     _mount("mount /tmp", "tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, space)
     os.chdir(root)
-    _call("pivot_root", _libc.syscall(PIVOT_ROOT.get(os.uname().machine, -1), b".", b"."))
+    _call("pivot_root", _libc.syscall(MACHINES[os.uname().machine]["pivot_root"], b".", b"."))
     _call("umount", _libc.umount2(b".", MNT_DETACH))
     os.chdir("/tmp")
 
@@ -122,12 +134,36 @@ def _program(config: dict[str, Any], number: int | None) -> NoReturn:
             os.setresgid(number, number, number)
             os.setresuid(number, number, number)
         _call("no_new_privs", _libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
+        _filter_calls(MACHINES[os.uname().machine])
         os.closerange(3, 1024)
         os.setsid()
         os.execve(config["argv"][0], config["argv"], config["environment"])
     except (OSError, ValueError) as error:
         _refuse("program", getattr(error, "strerror", None) or "limits")
     os._exit(REFUSED)
+
+
+def _filter_calls(machine: dict[str, Any]) -> None:
+    """Refuse system calls that make namespaces or memory that no limit counts, for this process and all that come of it (seccomp)."""
+    allow, fail, kill = 0x7FFF0000, 0x00050000, 0x80000000
+    load, equal, at_least, any_bit, back = 0x20, 0x15, 0x35, 0x45, 0x06
+    not_permitted, no_such_call = fail | 1, fail | 38
+    program = [(load, 0, 0, 4), (equal, 1, 0, machine["audit"]), (back, 0, 0, kill), (load, 0, 0, 0)]
+    program += [(at_least, 0, 1, X32), (back, 0, 0, not_permitted)]
+    for call in (*machine["refused"], IO_URING):
+        program += [(equal, 0, 1, call), (back, 0, 0, not_permitted)]
+    # The C library falls back to clone, whose flags can be seen.
+    program += [(equal, 0, 1, CLONE3), (back, 0, 0, no_such_call)]
+    program += [
+        (equal, 0, 3, machine["clone"]),
+        (load, 0, 0, 16),
+        (any_bit, 0, 1, NEWUSER),
+        (back, 0, 0, not_permitted),
+    ]
+    program.append((back, 0, 0, allow))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    whole = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    _call("seccomp", _libc.prctl(SECCOMP, SECCOMP_FILTER, whole, 0, 0))
 
 
 if __name__ == "__main__":

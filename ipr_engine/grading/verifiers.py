@@ -93,10 +93,14 @@ def _unpunctuated(text: str, at: int) -> str:
 def _accepted(reference: Any) -> list[str]:
     """Return the accepted answers of a reference: a text, a number, or a list of these."""
     several = reference if isinstance(reference, (list, tuple)) else [reference]
-    found = [str(one) for one in several if isinstance(one, (str, int, float)) and not isinstance(one, bool)]
+    found = [_text(one) for one in several if isinstance(one, (str, int, float)) and not isinstance(one, bool)]
     if not found or len(found) < len(several):
         raise UngradableError("reference: expected a text, a number, or a list of them")
     return found
+
+
+def _text(value: str | float) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _exact(spec: ExactSpec, answer: str, reference: Any) -> Verdict:

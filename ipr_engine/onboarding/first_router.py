@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import with_calibrations
+from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.calibration.calibrate import CandidateSet, calibrate
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
@@ -122,8 +123,12 @@ def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bo
     except InvalidInputError as error:
         return engine.bundle.path, False, str(error)
     folder = with_calibrations(engine.bundle, [made], root=root)
-    knot = min(made.knots, key=lambda one: abs(one.level - tau))
-    return folder, not knot.insufficient, "too few prompts, or too little difference" if knot.insufficient else None
+    status = next((one.status for one in made.tested if one.tau == tau), INSUFFICIENT)
+    return (
+        folder,
+        status != INSUFFICIENT,
+        "too few prompts, or too little difference" if status == INSUFFICIENT else None,
+    )
 
 
 def _evaluated(engine: Engine, split: Path, project: Path, tau: float, say: Say) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ from ipr_engine._files import writable_folder
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import key_of_root, keys_beside
 from ipr_engine.bundle import BundleParts, SupportSpec, heads_sha256, write_bundle
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
@@ -43,7 +44,7 @@ from ipr_engine.training.selection import (
     winner,
 )
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
-from ipr_engine.training.training_inputs import TrainingRows, read_candidates, read_training_rows
+from ipr_engine.training.training_inputs import TrainingRows, read_training_rows
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState

@@ -86,6 +86,10 @@ def test_an_endless_test_costs_that_test_alone(grader):
         "import os\nassert os.listdir('/proc')",
         "import ctypes\nassert ctypes.CDLL(None).mount(b'tmpfs', b'/usr', b'tmpfs', 0, None) == 0",
         "import os\nos.setuid(0)",
+        "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
+        "import os\nos.memfd_create('mine')",
+        "import ctypes\nassert ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600) >= 0",
+        "import ctypes, os\nassert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0",
     ],
 )
 def test_code_that_does_harm_or_does_not_end_gets_nothing_and_is_ended(grader, code):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.grading.grade import AnswerToGrade, Grade, grader_identity, merge_labels
 from ipr_engine.grading.grader_specs import ExactSpec, GraderSpec, JudgeSpec, NumericSpec, RegexSpec, RewardSpec
 from ipr_engine.grading.make_grader import make_grader
-from tests.support.skips import GRADE
+from tests.support.places import ROOT
+from tests.support.skips import GRADE, SERVE
 
 pytest.importorskip("regex", reason=GRADE)
 
@@ -37,6 +39,15 @@ def test_each_kind_is_read_from_a_plan():
     made, mistakes = read(**{kind: {"kind": kind} for kind in kinds})
     assert not mistakes
     assert {name: spec.kind for name, spec in made.graders.items()} == {kind: kind for kind in kinds}
+
+
+def test_the_plan_that_the_document_shows_is_read():
+    yaml = pytest.importorskip("yaml", reason=SERVE)
+    shown = re.search(r"```yaml\n(graders:.*?)```", (ROOT / "docs" / "grading.md").read_text(), re.DOTALL)
+    made, mistakes = read_typed(Plan, yaml.safe_load(shown[1]))
+    assert not mistakes
+    assert made.graders["right"] == NumericSpec(tolerance=1e-6)
+    assert made.graders["judged"].points == 5
 
 
 def test_options_of_a_kind_are_read():

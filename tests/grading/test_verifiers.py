@@ -22,6 +22,7 @@ pytest.importorskip("regex", reason=GRADE)
         ("3.5", "35", 0),
         ("-5", "5", 0),
         ("4", 4, 1),
+        ("4", 4.0, 1),
         ("<think>Rome?</think>Paris", ["Lyon", "paris"], 1),
         ("", "Paris", 0),
     ],

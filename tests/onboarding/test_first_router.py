@@ -1,0 +1,139 @@
+"""`ipr init` goes from models and prompts to a bundle that can be served, and spends nothing before it is told to."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from tests.support.paid_server import PaidServer
+from tests.support.skips import COLLECT, EVAL, GRADE, TRAIN
+
+pytest.importorskip("openai", reason=COLLECT)
+pytest.importorskip("aiolimiter", reason=COLLECT)
+pytest.importorskip("regex", reason=GRADE)
+pytest.importorskip("sklearn", reason=EVAL)
+pytest.importorskip("threadpoolctl", reason=TRAIN)
+
+import yaml
+
+from ipr_engine import Engine
+from ipr_engine.cli.main import main
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.onboarding.first_plan import first_plan, write_upstreams
+from ipr_engine.onboarding.needed_prompts import needed_prompts
+from ipr_engine.server.server_config import read_config
+
+MODELS = """\
+prices_date: '2026-11-29'
+providers:
+  paid: {{base_url: "{base_url}", limits: {{concurrency: 16}}}}
+candidates:
+  - {{name: big, family: f, provider: paid, model: adding-9, input_usd_per_1m: 3, output_usd_per_1m: 15, max_tokens: 32}}
+  - {{name: small, family: f, provider: paid, model: adding-2, input_usd_per_1m: 0.1, output_usd_per_1m: 0.4, max_tokens: 32,
+     parameters: {{temperature: 0}}}}
+graders:
+  right: {{kind: numeric}}
+"""
+
+
+def write_prompts(folder, count):
+    draw = random.Random(5)
+    numbers = [(draw.randrange(10 ** draw.randint(1, 6)), draw.randrange(100)) for _ in range(count)]
+    lines = [
+        {"prompt": f"Please add the numbers {a} and {b} and tell the sum.", "reference": str(a + b)} for a, b in numbers
+    ]
+    (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return folder / "prompts.jsonl"
+
+
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory):
+    with PaidServer(tmp_path_factory.mktemp("paid") / "taken") as running:
+        yield running
+
+
+def command(folder, *more):
+    given = [
+        "--models",
+        str(folder / "models.yaml"),
+        "--prompts",
+        str(folder / "prompts.jsonl"),
+        "--out",
+        str(folder / "router"),
+    ]
+    return main(["init", *given, "--budget", "5", *more])
+
+
+@pytest.mark.slow
+def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path, paid, capsys):
+    write_prompts(tmp_path, 300)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
+    assert command(tmp_path, "--json") == 0
+    dry = json.loads(capsys.readouterr().out)
+    assert not dry["sent"]
+    assert not paid.calls()
+    assert command(tmp_path, "--yes", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["report"].startswith("On ")
+    assert made["collected"]["spent_usd"] <= sum(one["most_usd"] for one in dry["estimate"]["candidates"])
+    assert made["router"]["figures"]["of_best_cost"]["value"] < 0.9
+    assert (tmp_path / "router" / "report" / "report.md").exists()
+    assert made["serve"].startswith("ipr serve --bundle ")
+    engine = Engine.load(tmp_path / "router" / "bundles")
+    assert engine.route("Please add the numbers 7 and 12 and tell the sum.", tau=0.2).model == "small"
+    assert engine.route("Please add the numbers 812345 and 12 and tell the sum.", tau=0.2).model == "big"
+    config = read_config(str(tmp_path / "router" / "upstreams.yaml"))
+    assert config.upstreams["small"].model == "adding-2"
+    before = paid.calls()
+    assert command(tmp_path, "--yes", "--json") == 0  # again: nothing is paid twice
+    assert paid.calls() == before
+
+
+def test_a_plan_that_somebody_edited_stays(tmp_path):
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
+    prompts = write_prompts(tmp_path, 3)
+    plan = first_plan(tmp_path / "models.yaml", prompts, 5.0, tmp_path)
+    assert plan.budget_usd == 5.0
+    assert first_plan(tmp_path / "models.yaml", prompts, 7.0, tmp_path).budget_usd == 7.0
+    file = tmp_path / "plan.yaml"
+    file.write_text(file.read_text().split("\n", 1)[1].replace("budget_usd: 7.0", "budget_usd: 3.0"))
+    assert first_plan(tmp_path / "models.yaml", prompts, 9.0, tmp_path).budget_usd == 3.0
+
+
+def test_what_is_wrong_with_the_models_is_told_of_their_file_and_leaves_no_plan(tmp_path):
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="nowhere"))
+    prompts = write_prompts(tmp_path, 3)
+    with pytest.raises(InvalidInputError, match=r"models.yaml: providers.paid.base_url: expected http"):
+        first_plan(tmp_path / "models.yaml", prompts, 5.0, tmp_path)
+    assert not (tmp_path / "plan.yaml").exists()
+    (tmp_path / "models.yaml").write_text("budget_usd: 3\n")
+    with pytest.raises(InvalidInputError, match=r"budget_usd: is no key here; `ipr init` says it"):
+        first_plan(tmp_path / "models.yaml", prompts, 5.0, tmp_path)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
+    with pytest.raises(InvalidInputError, match=r"--prompts: .*: no such file"):
+        first_plan(tmp_path / "models.yaml", tmp_path / "none.jsonl", 5.0, tmp_path)
+
+
+def test_what_serves_is_told_what_is_left_to_do_by_hand(tmp_path):
+    text = MODELS.format(base_url="http://127.0.0.1:9/v1").replace("limits:", "api_key_file: key, limits:")
+    (tmp_path / "models.yaml").write_text(text)
+    plan = first_plan(tmp_path / "models.yaml", write_prompts(tmp_path, 3), 5.0, tmp_path)
+    assert plan.providers["paid"].api_key_file == str(tmp_path / "key")
+    left = write_upstreams(plan, tmp_path)
+    assert left == ["paid: name the variable that holds its key (api_key_env) in upstreams.yaml"]
+    document = yaml.safe_load((tmp_path / "upstreams.yaml").read_text())
+    assert document["upstreams"]["small"] == {
+        "endpoint": "paid",
+        "model": "adding-2",
+        "body": {"openai-chat": {"temperature": 0}},
+    }
+
+
+def test_a_smaller_tau_needs_more_prompts_and_equal_candidates_no_number(rng):
+    apart = (rng.random((500, 2)) < [0.9, 0.6]).astype(float)
+    counts = [one.calibration for one in needed_prompts(apart, 0, 1)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == pytest.approx(4 * counts[1], rel=0.05)
+    assert needed_prompts(apart[:, [0, 0]], 0, 1) == []
