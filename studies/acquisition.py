@@ -153,9 +153,9 @@ def _buy_chosen(rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
 
 def fitted_area(case: Case, train_x: Array, test_x: Array, mask: Mask) -> float:
     """Return the area on the test split of heads fitted on the cells of `mask`."""
-    kept: Mask = mask.any(axis=1)
+    kept = np.flatnonzero(mask.any(axis=1))
     quality, cost = (np.where(mask, table, np.nan)[kept] for table in (case.train.quality, case.train.cost))
-    keys = [key for key, one in zip(case.train.data.question_keys, kept.tolist(), strict=True) if one]
+    keys = [case.train.data.question_keys[row] for row in kept]
     with one_thread():
         heads = fit_heads(
             HeadRows(train_x[kept], quality, cost * NANO, keys), estimator=ESTIMATOR, folds=FOLDS, pooled=True

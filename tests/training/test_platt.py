@@ -89,9 +89,9 @@ def test_a_pooled_map_is_near_that_of_all_where_a_candidate_has_few_rows(request
     slope, offset = fit_pooled_platt(score, quality, rows)
     common = fit_platt(score[rows], quality[rows])
     own = fit_platt(score[:30, 2], quality[:30, 2])
-    assert own[1] < common[1] - 1
-    assert abs(slope[2] - common[0]) < 0.3
-    assert abs(offset[2] - common[1]) < 0.1
+    for pooled, of_all, alone in ((slope[2], common[0], own[0]), (offset[2], common[1], own[1])):
+        assert abs(alone - of_all) > 1
+        assert abs(pooled - of_all) < 0.2 * abs(alone - of_all)
 
 
 def test_a_pooled_map_becomes_the_candidates_own_with_many_rows(request):
@@ -100,8 +100,8 @@ def test_a_pooled_map_becomes_the_candidates_own_with_many_rows(request):
     slope, offset = fit_pooled_platt(score, quality, np.ones(quality.shape, bool))
     for m in range(3):
         a, b = fit_platt(score[:, m], quality[:, m])
-        assert slope[m] == pytest.approx(a, abs=0.05)
-        assert offset[m] == pytest.approx(b, abs=0.05)
+        assert slope[m] == pytest.approx(a, abs=0.1)
+        assert offset[m] == pytest.approx(b, abs=0.1)
 
 
 def test_a_pooled_map_never_reverses_a_head(request):
