@@ -52,13 +52,15 @@ def run(study: Study) -> list[Path]:
     page = study.page("acquisition", "Which outcomes to buy: chosen cells beside random ones at equal dollars")
     plan = AcquisitionPlan()
     page.say(
-        f"""A part of the train split's outcomes is bought, heads (`{ESTIMATOR}`, static encoder) are fitted on it, and measured on the whole test split; {SEEDS} seeds. *Gain*: Bounded-ARQGC (docs/metrics.md section 3, worth
-        swept with predicted costs, axis and hull from the whole train split) minus that of the hull of single candidates, as a
-        share of the same for heads of the whole table. Every fit here has the calibration of a sparse table, pooled over
-        candidates (`fit_pooled_platt`); `ipr train` takes it where a table is sparse. *{CHOSEN}*: `CellChooser` in {plan.rounds} rounds, the first of whole rows for
-        {plan.first_share:.0%} of the budget, at most {CALLS:.0%} of the calls; it expects a cell to cost its candidate's mean.
-        Calls and dollars are shares of the whole table's. Intervals are 95 % t intervals over seeds: other purchases, the same test
-        prompts. Bold: a difference whose interval excludes zero. Settings of the chooser were tried on these four test splits."""
+        f"""A part of the train split's outcomes is bought, heads (`{ESTIMATOR}`, static encoder) are fitted on it, and measured on
+        the whole test split; {SEEDS} seeds. *Gain*: Bounded-ARQGC (docs/metrics.md section 3, worth swept with predicted costs,
+        axis and hull from the whole train split) minus that of the hull of single candidates, as a share of the same for heads
+        of the whole table. Every fit here has the calibration of a sparse table, pooled over candidates (`fit_pooled_platt`);
+        `ipr train` takes it where a table is sparse. *{CHOSEN}*: `CellChooser` in {plan.rounds} rounds, the first of whole rows
+        for {plan.first_share:.0%} of the budget, at most {CALLS:.0%} of the calls; it expects a cell to cost its candidate's
+        mean. Calls and dollars are shares of the whole table's. Intervals are 95 % t intervals over seeds: other purchases, the
+        same test prompts. Bold: a difference whose interval excludes zero. Settings of the chooser were tried on these four test
+        splits."""
     )
     rows, differences = [], []
     plots: dict[str, dict[str, Estimate]] = {}
@@ -70,7 +72,7 @@ def run(study: Study) -> list[Path]:
         for share, arms in found.items():
             for arm, bought in arms.items():
                 mean = over_seeds(bought.gains)
-                plots.setdefault(f"{arm}, {share:.0%} of the dollars", {})[case.name] = mean
+                plots.setdefault(f"{arm}, {share:.0%}", {})[case.name] = mean
                 kept = f"{np.mean(bought.calls):.0%}", f"{np.mean(bought.dollars):.0%}"
                 rows.append([case.name, arm, *kept, _shown(mean), "yes" if mean.value >= GOAL else "no"])
             for arm in arms:
@@ -88,7 +90,7 @@ def run(study: Study) -> list[Path]:
         sources,
         [Series(name, values) for name, values in plots.items()],
         title="Share of the whole table's gain",
-        axis="gain in area over the hull of singles, whole table = 1",
+        axis="gain in area over the hull of singles, whole table = 1; by share of the dollars",
         lines=(GOAL, 1.0),
     )
     page.plot(
@@ -128,10 +130,9 @@ def buy(arm: str, rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
         return _buy_chosen(rows, x, budget_usd, seed)
     order = np.random.default_rng(seed).permutation(len(cost) if arm == WHOLE else cost.size)
     paid = cost.sum(axis=1) if arm == WHOLE else cost.reshape(-1)
-    affordable = order[np.cumsum(paid[order]) <= budget_usd]
-    mask = np.zeros((len(cost), 1) if arm == WHOLE else cost.size, np.bool_)
-    mask[affordable] = True
-    return np.broadcast_to(mask, cost.shape) if arm == WHOLE else mask.reshape(cost.shape)
+    mask = np.zeros(len(order), np.bool_)
+    mask[order[np.cumsum(paid[order]) <= budget_usd]] = True
+    return np.repeat(mask[:, None], cost.shape[1], axis=1) if arm == WHOLE else mask.reshape(cost.shape)
 
 
 def _buy_chosen(rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
@@ -152,9 +153,9 @@ def _buy_chosen(rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
 
 def fitted_area(case: Case, train_x: Array, test_x: Array, mask: Mask) -> float:
     """Return the area on the test split of heads fitted on the cells of `mask`."""
-    kept = mask.any(axis=1)
+    kept = np.flatnonzero(mask.any(axis=1))
     quality, cost = (np.where(mask, table, np.nan)[kept] for table in (case.train.quality, case.train.cost))
-    keys = [key for key, one in zip(case.train.data.question_keys, kept, strict=True) if one]
+    keys = [case.train.data.question_keys[row] for row in kept]
     with one_thread():
         heads = fit_heads(
             HeadRows(train_x[kept], quality, cost * NANO, keys), estimator=ESTIMATOR, folds=FOLDS, pooled=True

@@ -1,7 +1,7 @@
 """A `CellChooser` says which (prompt, candidate) cells of an outcome table to buy next; an `AcquisitionPlan` how it spends.
 
 The first round buys whole rows: every candidate on prompts in random order. Each later round asks which candidates a router fitted on
-what is known would choose (`contenders.contender_shares`), and goes on down the same prompts with those that are chosen often for
+what is known would choose (`routed_shares.contender_shares`), and goes on down the same prompts with those that are chosen often for
 what they cost. Candidates that no setting would choose are asked no more; they keep the rows of the first round. Which cells are
 bought never depends on a prompt's own outcomes, only on the candidates' as a whole, so that the table stays a fair sample of prompts.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import nonnegative, random_seed, shown, unit_interval
-from ipr_engine.collection.contenders import contender_shares, leading_directions
+from ipr_engine.collection.routed_shares import contender_shares, leading_directions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import one_thread
 

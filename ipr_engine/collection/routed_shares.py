@@ -22,8 +22,6 @@ PENALTIES: Array = np.geomspace(0.3, 3000.0, 10)
 LEAST_VARIANCE = 1e-4
 WORTH_STEP = 2  # every second worth of the grid
 
-__all__ = ["contender_shares", "leading_directions"]
-
 
 class _Deviation(NamedTuple):
     """A `_Deviation` is what is known of one candidate: sufficient statistics of a ridge regression on its rows, in eigenvectors."""
@@ -42,7 +40,7 @@ class _Deviation(NamedTuple):
 
     def log_evidence(self, penalty: float) -> float:
         shrunk = float(np.log1p(self.eigenvalues / penalty).sum())
-        return -0.5 * ((self.rows - 1) * np.log(self.variance(penalty)) + shrunk)
+        return -0.5 * ((self.rows - 1) * float(np.log(self.variance(penalty))) + shrunk)
 
     def draw(self, z: Array, penalty: float, count: int, random: np.random.Generator) -> Array:
         """Return draws of the deviation on rows z (rows, directions): (count, rows)."""
@@ -105,5 +103,5 @@ def _shares(quality: Array, cost: Array, worths: Array) -> Array:
         mean_cost[i] = cost[np.arange(rows), choice].mean()
     added = np.maximum(np.diff(mean_cost), 0.0)
     if not added.any():
-        return used[-1]
+        return np.asarray(used[-1])
     return np.asarray(added @ ((used[1:] + used[:-1]) / 2) / added.sum())
