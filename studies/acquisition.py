@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.collection.acquisition import AcquisitionPlan, CellChooser
+from ipr_engine.collection.acquisition import CellChooser
+from ipr_engine.collection.acquisition_plan import AcquisitionPlan
 from ipr_engine.measures.resampling import Estimate, one_thread
 from ipr_engine.measures.routing import bounded_arqgc, sweep_curve
 from ipr_engine.measures.sweeps import worth_sweep

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
-from ipr_engine.collection.acquisition import AcquisitionPlan
+from ipr_engine.collection.acquisition_plan import AcquisitionPlan
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates, asked_judge
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider

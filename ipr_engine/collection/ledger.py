@@ -150,7 +150,8 @@ class Ledger:
             while len(batch) < MOST_TOGETHER and not self._work.empty():
                 batch.append(self._work.get())
             stopping = None in batch
-            self._commit([item for item in batch if item is not None])
+            # what its caller no longer waits for is not begun
+            self._commit([item for item in batch if item is not None and item[1].set_running_or_notify_cancel()])
         self._connection.close()
 
     def _commit(self, batch: list[tuple[Work, Future[Any]]]) -> None:

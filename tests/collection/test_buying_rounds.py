@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipr_engine.collection.acquisition import AcquisitionPlan
+from ipr_engine.collection.acquisition_plan import AcquisitionPlan
 from ipr_engine.collection.collect import collect
 from ipr_engine.collection.question import Question
 from ipr_engine.data import load_outcomes
