@@ -220,7 +220,7 @@ class _Lane:
     def _wait(self, failed: Failed, attempt: int) -> float | None:
         """Return how long to wait before the next attempt; None: the server asks for longer than the plan waits."""
         drawn: float = min(FIRST_WAIT_S * 2.0**attempt, MOST_WAIT_S) * random.uniform(0.5, 1.0)
-        if failed.wait_s is None:
+        if not failed.wait_s:  # "at once", or a date that is past: no server that refuses means that
             return drawn
         if failed.wait_s > self.site.limits.most_wait_s:
             return None
