@@ -201,12 +201,18 @@ async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[
         )
         for name in dict.fromkeys(one.provider for one in asked)
     }
-    stop = asyncio.Event()
+    stop, halt = asyncio.Event(), asyncio.Event()
     desk = Desk(
-        ledger=ledger, budget=budget, run=run.id, prices=prices, stop=stop, tell=lambda done: run.tell(done, budget)
+        ledger=ledger,
+        budget=budget,
+        run=run.id,
+        prices=prices,
+        stop=stop,
+        halt=halt,
+        tell=lambda done: run.tell(done, budget),
     )
     try:
-        with _interrupts(stop):
+        with _interrupts(stop, halt):
             return await ask_all(calls, sites, desk)
     except* IprError as errors:
         raise _first(errors) from None
@@ -221,7 +227,7 @@ def _first(errors: BaseExceptionGroup[IprError]) -> IprError:
 
 
 @contextlib.contextmanager
-def _interrupts(stop: asyncio.Event) -> Iterator[None]:
+def _interrupts(*stops: asyncio.Event) -> Iterator[None]:
     """Have the first Ctrl-C, or SIGTERM, let calls in flight finish; the second ends the process as ever."""
     loop, kinds = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
@@ -229,7 +235,8 @@ def _interrupts(stop: asyncio.Event) -> Iterator[None]:
         return
 
     def stopping() -> None:
-        stop.set()
+        for stop in stops:
+            stop.set()
         for kind in kinds:
             loop.remove_signal_handler(kind)
 
