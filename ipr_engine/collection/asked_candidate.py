@@ -13,6 +13,7 @@ from ipr_engine._validate import shown
 from ipr_engine.bundle.checks import is_amount
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.spec import Candidate
+from ipr_engine.collection.provider import Provider
 from ipr_engine.documents.typed_document import looks_like_a_key, told
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.candidates_file import candidates_of
@@ -53,6 +54,11 @@ class AskedCandidate:
     def name(self) -> str:
         """The candidate's name."""
         return self.candidate.name
+
+
+def how_asked(asked: AskedCandidate, provider: Provider) -> tuple[object, ...]:
+    """Return what, beside a request, an answer depends on: equal values ask the same of the same."""
+    return (provider.place, asked.model, asked.limit, asked.most_tokens, dict(asked.parameters))
 
 
 def asked_candidates(

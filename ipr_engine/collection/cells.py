@@ -161,6 +161,12 @@ def _write_cells(connection: sqlite3.Connection, written: list[tuple[int, str, i
     connection.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?)", written)
 
 
+async def write_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> None:
+    """Write the cells of a run's prompts: which answers are theirs, by the plan as it is now."""
+    async for _ in pages_of_cells(ledger, plan, run):
+        pass
+
+
 async def open_calls(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> AsyncIterator[Call]:
     """Yield the calls that have no answer yet. again: also those that have failed for good."""
     async for cells in pages_of_cells(ledger, plan, run):

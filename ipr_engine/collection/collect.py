@@ -21,7 +21,7 @@ from ipr_engine.collection.bill import nanousd, usd
 from ipr_engine.collection.budget import Budget
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import Call, note_price
-from ipr_engine.collection.cells import TakenIn, open_calls, take_in
+from ipr_engine.collection.cells import TakenIn, open_calls, take_in, write_cells
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.grade_calibrations import calibrate_graders
@@ -161,8 +161,8 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
     ledger, plan, again = run.ledger, run.plan, run.options.retry_failed
     if asks:
         made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
-    else:
-        asyncio.run(estimate(ledger, plan, run.id, again=True))  # the cells are written
+    if made.done is None or made.done.interrupted or made.done.stops_all:  # not all were come to
+        asyncio.run(write_cells(ledger, plan, run.id))
     judgings = list(graders.judgings.values())
     goes_on = made.done is not None and not (made.done.interrupted or made.done.stops_all)
     if judgings and goes_on:
@@ -255,6 +255,7 @@ def _begin(connection: sqlite3.Connection, plan: CollectionPlan) -> int:
         (_now(), plan.sha256, __version__, nanousd(plan.budget_usd)),
     )
     assert made.lastrowid is not None
+    connection.execute("DELETE FROM cell")  # those of an earlier plan may be others
     return made.lastrowid
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates, asked_judge
+from ipr_engine.collection.bill import MOST_USD
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.sources.prompt_source import PromptsGiven
@@ -66,8 +67,8 @@ class CollectionPlan:
             raise InvalidInputError(
                 "prices_date: expected the day that the prices are of, such as '2026-11-24', quoted"
             )
-        if not is_amount(self.budget_usd):
-            raise InvalidInputError("budget_usd: expected USD, a number >= 0 and finite")
+        if not is_amount(self.budget_usd) or self.budget_usd > MOST_USD:
+            raise InvalidInputError(f"budget_usd: expected USD, a number from 0 to {MOST_USD:g}")
         if not 1 <= self.samples <= 100:
             raise InvalidInputError("samples: expected 1 to 100")
         if not 0 <= self.seed < 2**63:

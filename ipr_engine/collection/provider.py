@@ -86,6 +86,11 @@ class Provider:
                 raise InvalidInputError("api_key_file: stands beside api_key_env; give one of them")
         check_headers(self.headers)
 
+    @property
+    def place(self) -> str:
+        """What calls are known by, of who is asked."""
+        return self.base_url or self.sdk
+
     def key(self, where: str) -> str:
         """Return its key, read now; `NO_KEY` where it needs none. where: what errors call this provider.
 

@@ -1,0 +1,74 @@
+"""A plan that is edited between runs: the tables are what the plan says now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ipr_engine.collection.collect import CollectOptions, collect
+from ipr_engine.errors import InvalidInputError
+from tests.support.collections import candidate, plan_for, questions
+
+JUDGE = {"name": "judge", "model": "judging", "provider": "paid", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
+
+
+def outcomes(plan):
+    return [json.loads(line) for line in (plan.out_folder / "outcomes.jsonl").read_text().splitlines()]
+
+
+def test_answers_of_an_earlier_limit_are_in_no_table_where_the_money_ends_early(tmp_path, server):
+    asked = questions(600, "Limit {}?")
+    plan = plan_for(tmp_path, server.base_url)
+    spent = collect(plan, asked).spent_usd
+    longer = replace(plan, candidates=(candidate(max_tokens=17),), budget_usd=spent + 0.002)
+    made = collect(longer, asked)
+    assert made.done.budget_spent
+    assert len(outcomes(plan)) == made.done.answered < 100
+
+
+def test_answers_of_earlier_samples_are_no_outcome(tmp_path, server):
+    plan = plan_for(tmp_path, server.base_url, samples=2)
+    asked = questions(4, "Fewer {}?")
+    collect(plan, asked)
+    assert collect(replace(plan, samples=1), asked, CollectOptions(ask=False)).candidates["plain"].answers == 4
+
+
+def test_a_candidate_that_lost_a_feature_has_no_answers_that_need_it(tmp_path, server):
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    asked = [replace(one, body={**one.body, "tools": [tool]}) for one in questions(3, "Tools {}?")]
+    plan = plan_for(tmp_path, server.base_url, candidate(features=["tools"]))
+    assert collect(plan, asked).candidates["plain"].answers == 3
+    assert collect(replace(plan, candidates=(candidate(),)), asked).candidates["plain"].answers == 0
+
+
+def test_a_run_without_money_still_has_what_was_answered_before(tmp_path, server):
+    asked = questions(300, "Poor {}?")
+    plan = plan_for(tmp_path, server.base_url)
+    collect(plan, asked)
+    made = collect(replace(plan, budget_usd=0.0), asked)
+    assert made.candidates["plain"].answers == 300
+
+
+def test_a_judge_that_is_asked_otherwise_judges_anew(tmp_path, server):
+    judged = {"kind": "judge", "judge": {**JUDGE, "max_tokens": 64}}
+    asked = [replace(one, reference="4") for one in questions(6, "Judged {}?")]
+    plan = plan_for(tmp_path, server.base_url, graders={"j": judged})
+    assert collect(plan, asked).graders["j"].counts.graded == 6
+    other = {**judged, "judge": {**judged["judge"], "parameters": {"temperature": 0.5}}}
+    made = collect(replace(plan, graders={"j": other}), asked)
+    assert made.done.answered == made.graders["j"].counts.graded == 6
+
+
+def test_a_budget_beyond_what_the_ledger_holds_is_refused(tmp_path, server):
+    with pytest.raises(InvalidInputError, match="budget_usd: expected USD, a number from 0 to 1e"):
+        plan_for(tmp_path, server.base_url, budget_usd=1e12)
+
+
+def test_a_price_without_measure_is_no_call(tmp_path, server):
+    plan = plan_for(tmp_path, server.base_url, candidate(input_usd_per_1m=1e300))
+    made = collect(plan, questions(2, "Dear {}?"))
+    assert made.done.budget_spent
+    assert made.spent_usd == 0
+    assert not outcomes(plan)
