@@ -107,6 +107,7 @@ def collect(
             plan.providers[name].key(f"providers.{name}")
     graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
     folder = writable_folder(plan.out_folder, "out")
+    plan.check_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with Ledger(folder / LEDGER) as ledger:
         run = ledger.do(lambda of: _begin(of, plan))

@@ -72,3 +72,10 @@ def test_a_price_without_measure_is_no_call(tmp_path, server):
     assert made.done.budget_spent
     assert made.spent_usd == 0
     assert not outcomes(plan)
+
+
+def test_tables_of_another_format_are_not_left_beside_new_ones(tmp_path, server):
+    plan = plan_for(tmp_path, server.base_url)
+    collect(plan, questions(2, "Format {}?"))
+    with pytest.raises(InvalidInputError, match=r"format: .*prompts.jsonl is there"):
+        collect(replace(plan, format="csv"), questions(2, "Format {}?"))

@@ -137,3 +137,14 @@ def test_a_smaller_tau_needs_more_prompts_and_equal_candidates_no_number(rng):
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == pytest.approx(4 * counts[1], rel=0.05)
     assert needed_prompts(apart[:, [0, 0]], 0, 1) == []
+
+
+def test_a_folder_that_is_somebody_s_own_is_no_split_to_replace(tmp_path, capsys):
+    write_prompts(tmp_path, 5)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
+    own = tmp_path / "router" / "split" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert command(tmp_path) == 1
+    assert "notes.txt" in capsys.readouterr().err
+    assert own.read_text() == "mine"
