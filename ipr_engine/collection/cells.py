@@ -11,7 +11,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from ipr_engine.collection.asked_candidate import AskedCandidate
+from ipr_engine.collection.asked_candidate import SET_PER_CALL, AskedCandidate
 from ipr_engine.collection.calls import Call, make_call, settled_keys
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
@@ -26,6 +26,9 @@ ON CONFLICT (prompt_id) DO UPDATE SET turn = excluded.turn, prompt = excluded.pr
 reference = excluded.reference, grader = excluded.grader, dataset = excluded.dataset, split = excluded.split,
 question_key = excluded.question_key, labels = excluded.labels, run = excluded.run
 """
+
+
+_SET_PER_CALL = frozenset(SET_PER_CALL) - {"messages", "tools"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     rest = iter(questions)
     while page := list(islice(rest, PAGE)):
         for question in page:
+            _check_body(question)
             _check_parts(question, plan)
         rows = [_row(question, plan, run) for question in page]
         logged = list(_logged(page, plan, names))
@@ -62,6 +66,13 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
 def _write(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], logged: list[tuple[Any, ...]]) -> None:
     connection.executemany(_TAKE_IN, rows)
     connection.executemany(f"INSERT OR IGNORE INTO answer VALUES ({', '.join('?' * 13)})", logged)
+
+
+def _check_body(question: Question) -> None:
+    """Refuse what is set with each call: `n` answers for one, say, would cost more than a call can."""
+    own = sorted(set(question.body) & _SET_PER_CALL)
+    if own:
+        raise InvalidInputError(f"prompt {question.prompt_id!r}: body.{own[0]}: is set with each call; leave it out")
 
 
 def _check_parts(question: Question, plan: CollectionPlan) -> None:
