@@ -79,3 +79,20 @@ def test_tables_of_another_format_are_not_left_beside_new_ones(tmp_path, server)
     collect(plan, questions(2, "Format {}?"))
     with pytest.raises(InvalidInputError, match=r"format: .*prompts.jsonl is there"):
         collect(replace(plan, format="csv"), questions(2, "Format {}?"))
+
+
+def test_costs_of_the_tables_are_at_the_prices_of_the_plan_and_what_was_paid_stays(tmp_path, server):
+    asked = questions(3, "Prices {}?")
+    plan = plan_for(tmp_path, server.base_url)
+    paid = collect(plan, asked)
+    dearer = replace(plan, candidates=(candidate(input_usd_per_1m=10.0, output_usd_per_1m=20.0),))
+    made = collect(dearer, asked)
+    assert made.spent_usd == paid.spent_usd
+    assert made.candidates["plain"].mean_cost_usd == pytest.approx(10 * paid.candidates["plain"].mean_cost_usd)
+
+
+def test_candidates_that_share_a_call_are_told_each_its_own_price(tmp_path, server):
+    cheap, dear = candidate("cheap", model="plain"), candidate("dear", model="plain", input_usd_per_1m=100.0)
+    made = collect(plan_for(tmp_path, server.base_url, cheap, dear), questions(2, "Shared {}?"))
+    assert made.done.answered == 2
+    assert made.candidates["dear"].mean_cost_usd > 2 * made.candidates["cheap"].mean_cost_usd
