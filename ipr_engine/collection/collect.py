@@ -19,6 +19,7 @@ from ipr_engine.collection.asked_candidate import AskedCandidate
 from ipr_engine.collection.asking import Desk, Progressed, Site, ask_all
 from ipr_engine.collection.bill import nanousd, usd
 from ipr_engine.collection.budget import Budget
+from ipr_engine.collection.buying_rounds import BuyingRounds
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import Call, note_price
 from ipr_engine.collection.cells import TakenIn, open_calls, take_in, write_cells
@@ -158,22 +159,55 @@ class _Made:
 
 
 def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, asks: bool) -> None:
-    """Ask candidates, grade, ask judges, calibrate, and write the tables."""
+    """Ask candidates, grade, ask judges, calibrate, and write the tables; round by round, where a part of the table is bought."""
     ledger, plan, again = run.ledger, run.plan, run.options.retry_failed
-    if asks:
-        made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
-    if made.done is None or made.done.interrupted or made.done.stops_all:  # not all were come to
+    if not asks or plan.acquisition is not None:
         asyncio.run(write_cells(ledger, plan, run.id))
+    if not asks:
+        _grade(run, graders, folder, made)
+    elif plan.acquisition is None:
+        made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
+        _judge(run, graders, made)
+        if made.done.interrupted or made.done.stops_all:  # not all cells were come to
+            asyncio.run(write_cells(ledger, plan, run.id))
+        _grade(run, graders, folder, made)
+    else:
+        _grade(run, graders, folder, made)
+        made.done, rounds = Progressed(), BuyingRounds(ledger, plan, run.id)
+        for number in range(1, plan.acquisition.rounds + 1):
+            made.done.add(asyncio.run(_ask(run, plan.asked, rounds.calls(number, again=again))))
+            _judge(run, graders, made)
+            _grade(run, graders, folder, made)
+            if made.done.interrupted or made.done.stops_all:
+                return
+
+
+def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
+    """Ask judges of the answers that have none of theirs yet."""
     judgings = list(graders.judgings.values())
-    goes_on = made.done is not None and not (made.done.interrupted or made.done.stops_all)
-    if judgings and goes_on:
-        calls = open_judge_calls(judgings, ledger, plan, lambda name: graders.pages(name, ledger, run.id), again=again)
-        assert made.done is not None
+    assert made.done is not None
+    if judgings and not (made.done.interrupted or made.done.stops_all):
+        calls = open_judge_calls(
+            judgings,
+            run.ledger,
+            run.plan,
+            lambda name: graders.pages(name, run.ledger, run.id),
+            again=run.options.retry_failed,
+        )
         made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls)))
+
+
+def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
+    """Grade, calibrate, and write the tables of what the ledger has."""
+    ledger, plan = run.ledger, run.plan
     counts = graders.grade(ledger, run.id)
     calibrations, lacking = calibrate_graders(ledger, plan, run.id, plan.made_graders, graders.filed, folder)
     made.graders = {
-        name: GraderReport(counts=counts[name], calibration=calibrations.get(name), lacking=lacking.get(name))
+        name: GraderReport(
+            counts=counts[name] + made.graders[name].counts if name in made.graders else counts[name],
+            calibration=calibrations.get(name),
+            lacking=lacking.get(name),
+        )
         for name in graders.filed
     }
     filed = {

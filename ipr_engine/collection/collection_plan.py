@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
+from ipr_engine.collection.acquisition_plan import AcquisitionPlan
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates, asked_judge
 from ipr_engine.collection.bill import MOST_USD
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
@@ -40,6 +41,7 @@ class CollectionPlan:
         graders: name -> how answers are graded (docs/grading.md); the first is taken where a prompt names none.
         samples: answers of each candidate to each prompt; their mean quality is the outcome.
         seed: of the order in which prompts are asked.
+        acquisition: how a part of the table is bought, the cells that tell most; None: all of it.
         truncated: whether an answer that was cut at `max_tokens` is graded as it is, or has no outcome.
         refused: the same of an answer that its provider's filter refused.
         part_tokens: input tokens of each image and other part without text, at most; None: prompts with such parts are refused.
@@ -54,6 +56,7 @@ class CollectionPlan:
     graders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     samples: int = 1
     seed: int = 0
+    acquisition: AcquisitionPlan | None = None
     truncated: Kept = "missing"
     refused: Kept = "graded"
     part_tokens: int | None = None

@@ -39,7 +39,7 @@ async def estimate(ledger: Ledger, plan: CollectionPlan, run: int, *, again: boo
     """Return candidate -> what its open calls would cost."""
     made = {one.name: CandidateEstimate() for one in plan.asked}
     prices = {one.name: (one.price, one.most_tokens) for one in plan.asked}
-    spent, means = await asyncio.wrap_future(ledger.submit(lambda of: (spent_so_far(of), _mean_outputs(of))))
+    spent, means = await asyncio.wrap_future(ledger.submit(lambda of: (spent_so_far(of), mean_outputs(of))))
     for name, one in made.items():
         one.spent_usd, one.mean_output_tokens = usd(spent.get(name, 0)), means.get(name)
     async for cells in pages_of_cells(ledger, plan, run):
@@ -58,7 +58,7 @@ async def estimate(ledger: Ledger, plan: CollectionPlan, run: int, *, again: boo
     return made
 
 
-def _mean_outputs(connection: sqlite3.Connection) -> dict[str, float]:
+def mean_outputs(connection: sqlite3.Connection) -> dict[str, float]:
     """Return candidate -> the mean output tokens of its answers, where there are enough."""
     found = connection.execute(
         "SELECT candidate, avg(output_tokens) FROM answer WHERE output_tokens IS NOT NULL GROUP BY candidate HAVING count(*) >= ?",

@@ -30,6 +30,10 @@ class GradedCounts:
     graded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
+    def __add__(self, other: GradedCounts) -> GradedCounts:
+        """Return what was graded in both, and the reasons of the first, which came later."""
+        return GradedCounts(self.graded + other.graded, self.reasons)
+
 
 def _how(plan: CollectionPlan, asked: AskedCandidate) -> tuple[object, ...]:
     return how_asked(asked, plan.providers[asked.provider])

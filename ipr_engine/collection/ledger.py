@@ -56,6 +56,10 @@ CREATE TABLE answer (
     key BLOB PRIMARY KEY, candidate TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, input_tokens INTEGER, output_tokens INTEGER,
     cached_tokens INTEGER, reasoning_tokens INTEGER, cost_usd REAL, price INTEGER, seconds REAL, served_model TEXT, attempt INTEGER
 ) WITHOUT ROWID;
+CREATE TABLE chosen (
+    acquisition TEXT NOT NULL, round INTEGER NOT NULL, position INTEGER NOT NULL, question INTEGER NOT NULL, candidate TEXT NOT NULL,
+    PRIMARY KEY (acquisition, round, position)
+) WITHOUT ROWID;
 CREATE TABLE spent (candidate TEXT PRIMARY KEY, nanousd INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE grade (
     key BLOB NOT NULL, grader BLOB NOT NULL, score REAL, raw REAL, reason TEXT, PRIMARY KEY (key, grader)

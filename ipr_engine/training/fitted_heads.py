@@ -2,7 +2,7 @@
 
 Around whatever the estimator fits stand two steps. Sources mixed get an intercept each but the first, so that a source's level does
 not pass for what its prompts say. Platt's map makes a score a quality: quality = sigmoid(slope * score + offset), fitted on scores
-that the head gave to rows it had not seen.
+that the head gave to rows it had not seen. Where candidates are judged on different rows, their maps are held near one of all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 # Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
 FEWEST_AT_HOME = 20
+# Prior of `fit_pooled_platt`: a candidate's slope over that of all, and its offset from that of all, in logits
+SLOPE_WIDTH, OFFSET_WIDTH = 0.1, 0.05
+FLATTEST = 0.1  # logits a standard deviation of the scores; the slope's width does not fall below what this one has
+POOLED_STEPS = 50  # Newton's, from the map of all
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 # The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
 HEIGHT = 10.0
@@ -100,6 +104,7 @@ def fit_heads(
     options: Mapping[str, Any] = MappingProxyType({}),
     folds: int = 5,
     seed: int = 0,
+    pooled: bool | None = None,
     run: RunState | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> FittedHeads:
@@ -107,6 +112,7 @@ def fit_heads(
 
     Args:
         estimator, options, run: see `by_name.fit_scores`.
+        pooled: whether calibration is by `fit_pooled_platt`; None: where some candidate is not judged on every row.
         folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
     """
     x, quality, at_home = rows.x, rows.quality, rows.at_home
@@ -122,7 +128,7 @@ def fit_heads(
         progress=progress,
     )
     # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
-    slope, offset = _calibrate(scores.out_of_fold, quality, at_home)
+    slope, offset = _calibrate(scores.out_of_fold, quality, at_home, pooled)
     calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
     length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
     tensors = {
@@ -151,9 +157,13 @@ def fit_heads(
     )
 
 
-def _calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Fit Platt's slope and offset (models,), each on its `calibration_rows`."""
+def _calibrate(
+    score: Array, quality: Array, at_home: npt.NDArray[np.bool_], pooled: bool | None
+) -> tuple[Array, Array]:
+    """Fit Platt's slope and offset (models,), each on its `calibration_rows`; of a sparse table by `fit_pooled_platt`."""
     rows = calibration_rows(quality, at_home)
+    if np.isnan(quality).any() if pooled is None else pooled:
+        return fit_pooled_platt(score, quality, rows)
     maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
     slopes, offsets = zip(*maps, strict=True)
     return np.array(slopes), np.array(offsets)
@@ -246,6 +256,37 @@ def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[f
     # Back from the standardised score.
     slope, offset = float(theta[0] / scale), float(theta[1] - theta[0] * centre / scale)
     return (slope, offset) if slope > 0 else (0.0, level)
+
+
+def fit_pooled_platt(score: Array, quality: Array, rows: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Fit a map for each candidate, held near the map of all candidates together by a Gaussian prior.
+
+    A map of its own moves a candidate that was judged on few rows by the noise of these rows, and the greatest of many predictions
+    is then often one that the noise raised. The scores have the candidates' levels already, and those lean on the whole table.
+
+    Args:
+        score, quality: (rows, models), in `rows` finite and in [0, 1]. rows: (rows, models), those that a candidate's map is fitted on.
+    Returns:
+        slope >= 0 and offset, (models,) each. With ever more rows they become those of `fit_platt` without Platt's targets.
+    """
+    slope, offset = fit_platt(score[rows], quality[rows])
+    centre, scale = score[rows].mean(), max(float(score[rows].std()), 1e-12)
+    common = np.array([slope * scale, offset + slope * centre])  # of the standardised score
+    precision = np.array([1 / (SLOPE_WIDTH * max(common[0], FLATTEST)) ** 2, 1 / OFFSET_WIDTH**2])
+    maps = np.empty((2, score.shape[1]))
+    for m in range(score.shape[1]):
+        design = np.stack([(score[rows[:, m], m] - centre) / scale, np.ones(int(rows[:, m].sum()))], axis=1)
+        theta = common
+        for _ in range(POOLED_STEPS):
+            p = sigmoid(design @ theta)
+            gradient = design.T @ (p - quality[rows[:, m], m]) + precision * (theta - common)
+            step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + np.diag(precision), gradient)
+            theta = theta - step
+            if np.abs(step).max() < 1e-9:
+                break
+        own = max(float(theta[0]), 0.0)
+        maps[:, m] = own / scale, theta[1] - own * centre / scale
+    return maps[0], maps[1]
 
 
 def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dict[str, Array]:

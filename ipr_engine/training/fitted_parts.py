@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Candidate, FittedOn, HeadsSource, PathRows, RuleConstants
+from ipr_engine.bundle.candidates_file import RatiosAsked
 from ipr_engine.bundle.reliability import reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import MOST_ROWS, MOST_TOKENS, NOT_JUDGED, OUTCOME_STEPS
 from ipr_engine.data import prompt_hashes
 from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
-from ipr_engine.training.candidates_file import RatiosAsked
 from ipr_engine.training.estimators.by_name import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import FittedHeads
 from ipr_engine.training.training_inputs import TrainingRows

@@ -17,6 +17,7 @@ from ipr_engine._files import writable_folder
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import key_of_root, keys_beside
 from ipr_engine.bundle import BundleParts, SupportSpec, heads_sha256, write_bundle
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
@@ -24,7 +25,6 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
-from ipr_engine.training.candidates_file import read_candidates
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
 from ipr_engine.training.fitted_parts import (

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.candidates_file import CandidatesFile
 from ipr_engine.data import Outcomes, load_outcomes, name_in_source
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidates_file import CandidatesFile
 
 Array = npt.NDArray[np.float64]
 FEWEST_JUDGED = 20  # prompts a candidate needs: fewer than this leave folds without any

@@ -8,9 +8,9 @@ import pytest
 
 from ipr_engine import Bundle, Engine, InvalidInputError
 from ipr_engine.bundle import BundleParts, write_bundle
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.errors import BundleError
-from ipr_engine.training.candidates_file import read_candidates
 from tests.support.bundles import bundle_parts
 
 

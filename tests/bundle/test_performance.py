@@ -21,13 +21,13 @@ from ipr_engine.bundle import (
     write_bundle,
 )
 from ipr_engine.bundle.candidate_entry import candidate_json, parse_candidates, version_of
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.bundle.fields import parse_json
 from ipr_engine.bundle.performance import MOST_SECONDS, UNITS
 from ipr_engine.bundle.spec import SHARED_TENSOR, canonical_json
 from ipr_engine.cli import main
 from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
-from ipr_engine.training.candidates_file import read_candidates
 from tests.support.bundles import bundle_parts, make_bundle, make_prices
 from tests.support.two_tier_bundles import join, make_tiers
 

@@ -9,9 +9,9 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.data import name_in_source
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidates_file import read_candidates
 from studies.default_bundle import recipe as default_bundle
 from tests.support import skips
 from tests.support.bundles import make_bundle, make_encoder

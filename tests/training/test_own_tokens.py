@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ipr_engine._C import count_texts
+from ipr_engine.bundle.candidates_file import RatiosAsked
 from ipr_engine.tokens.profiles import shipped_profile
-from ipr_engine.training.candidates_file import RatiosAsked
 from ipr_engine.training.fitted_parts import FEWEST_COUNTED, with_tokenizers
 from tests.support.bundles import make_candidates
 from tests.support.seeds import seeded

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.fitted_heads import fit_platt, fold_platt, sigmoid
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, fit_platt, fit_pooled_platt, fold_platt, sigmoid
 from tests.support.seeds import seeded
 
 
@@ -72,3 +72,56 @@ def test_folded_head_equals_head_then_map(request):
 def test_unusable_quality_is_refused(quality):
     with pytest.raises(InvalidInputError):
         fit_platt(np.array([0.1, 0.2]), quality)
+
+
+def table(name, rows, slope=2.0, offset=-0.5):
+    """Return scores and qualities of three candidates, whose true map is the same."""
+    rng = seeded(name, rows)
+    score = rng.standard_normal((rows, 3))
+    return score, (rng.random((rows, 3)) < sigmoid(slope * score + offset)).astype(float)
+
+
+def test_a_pooled_map_is_near_that_of_all_where_a_candidate_has_few_rows(request):
+    score, quality = table(request.node.name, 3000)
+    quality[:30, 2] = 0.0  # thirty rows by chance all wrong
+    rows = np.ones(quality.shape, bool)
+    rows[30:, 2] = False
+    slope, offset = fit_pooled_platt(score, quality, rows)
+    common = fit_platt(score[rows], quality[rows])
+    own = fit_platt(score[:30, 2], quality[:30, 2])
+    for pooled, of_all, alone in ((slope[2], common[0], own[0]), (offset[2], common[1], own[1])):
+        assert abs(alone - of_all) > 1
+        assert abs(pooled - of_all) < 0.2 * abs(alone - of_all)
+
+
+def test_a_pooled_map_becomes_the_candidates_own_with_many_rows(request):
+    score, quality = table(request.node.name, 200_000)
+    score[:, 2] += 1.0  # the third needs another offset
+    slope, offset = fit_pooled_platt(score, quality, np.ones(quality.shape, bool))
+    for m in range(3):
+        a, b = fit_platt(score[:, m], quality[:, m])
+        assert slope[m] == pytest.approx(a, abs=0.1)
+        assert offset[m] == pytest.approx(b, abs=0.1)
+
+
+def test_a_pooled_map_never_reverses_a_head(request):
+    score, quality = table(request.node.name, 2000, slope=-2.0)
+    slope, offset = fit_pooled_platt(score, quality, np.ones(quality.shape, bool))
+    assert (slope >= 0).all()
+    assert np.isfinite(offset).all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_maps_are_pooled_where_the_table_is_sparse_unless_asked_otherwise(request, sparse):
+    rng = seeded(request.node.name)
+    x = rng.standard_normal((200, 6))
+    quality = (rng.random((200, 3)) < sigmoid(x[:, :3])).astype(float)
+    if sparse:
+        quality[60:, 2] = np.nan
+    rows = HeadRows(x, quality, rng.integers(5, 90, quality.shape).astype(float), [str(i) for i in range(200)])
+    maps = {
+        pooled: fit_heads(rows, estimator="plain", pooled=pooled).settings["platt_offset"]
+        for pooled in (None, False, True)
+    }
+    assert maps[None] == maps[sparse]
+    assert maps[False] != maps[True]

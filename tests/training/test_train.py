@@ -11,11 +11,11 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes, overlap, read_prompt_hashes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.sweeps import choose
-from ipr_engine.training.candidates_file import read_candidates
 from ipr_engine.training.fitted_heads import predict
 from tests.support.seeds import seeded
 from tests.support.skips import TORCH

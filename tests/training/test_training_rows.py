@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipr_engine.bundle.candidates_file import CandidatesFile, read_candidates
 from ipr_engine.data import write_outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.candidates_file import CandidatesFile, read_candidates
 from ipr_engine.training.training_inputs import FEWEST_JUDGED, read_training_rows
 from tests.support.outcome_data import make_outcomes
 

@@ -14,12 +14,12 @@ from ipr_engine._validate import random_seed
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import Key, OwnerKey
 from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle.candidates_file import RatiosAsked, read_candidates
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.add.refresh import Refreshed
-from ipr_engine.training.candidates_file import RatiosAsked, read_candidates
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]

@@ -1,0 +1,169 @@
+"""`off_policy` estimates what another policy would have got on logged decisions, from the candidates that were really asked.
+
+A log decides by chance: candidate m answers prompt i with a known propensity. Where the other policy would have chosen the candidate that
+was asked, its score counts 1 / propensity times; elsewhere nothing is known but a prediction.
+
+    ips   mean of w * score, w = e / p: e the other policy's chance of the logged candidate, p the propensity (Horvitz & Thompson 1952)
+    snips the same over the mean of w (Swaminathan & Joachims 2015)
+    dr    mean of predicted score of the other policy + w * (score - predicted): doubly robust (Dudik, Langford & Li, ICML 2011)
+
+**Intervals.** A few prompts of large weight decide a mean, and most logs have none of them: normal intervals are too narrow then. These
+are of the Euclidean likelihood (Karampatziakis, Langford & Mineiro, NeurIPS 2020, sec. 4, gives the form for bandits): all weightings of
+the log, and of one row more that it might have had, in which the mean of w is 1 as it must be, and which are as likely as chi-square
+allows. In closed form: the regression of the summands on w, read at w = 1, and its residuals' standard error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.errors import InvalidInputError
+
+Array = npt.NDArray[np.float64]
+CHI_SQUARE_95 = 3.841458820694124  # of one degree of freedom
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyValue:
+    """An `OffPolicyValue` is one estimate of a mean score, with its 95 % interval, which lies within the range of scores."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicy:
+    """An `OffPolicy` holds the estimates of another policy's mean score.
+
+    Attributes:
+        rows: logged decisions; questions: groups of them that count as one draw.
+        matched: rows in which the other policy may have chosen what was logged. effective: rows that the weights are worth.
+        most_weight: the largest that could have occurred. mean_weight: 1 but for chance; far from it, propensities are wrong.
+        ips, snips, dr: dr where there are predictions.
+    """
+
+    rows: int
+    questions: int
+    matched: int
+    effective: float
+    most_weight: float
+    mean_weight: float
+    ips: OffPolicyValue
+    snips: float
+    dr: OffPolicyValue | None
+
+
+def off_policy(
+    scores: Array,
+    logged: npt.NDArray[np.int64],
+    propensity: Array,
+    target: Array,
+    *,
+    predicted: Array | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> OffPolicy:
+    """Estimate the mean score of another policy on logged decisions.
+
+    Args:
+        scores: (rows,) in [0, 1], of the candidate that was asked.
+        logged: (rows,) which one that was, a column of target. propensity: (rows,) with what chance it was chosen, in (0, 1].
+        target: (rows, models) the other policy's chance of each candidate; a 1 in each row where it does not draw.
+        predicted: (rows, models) predicted scores in [0, 1], fitted on other data; None: no doubly robust estimate.
+        groups: (rows,) rows of one group are one draw, prompts of one conversation, say; None: each its own.
+    Raises:
+        InvalidInputError: a shape or a range differs from the above, or no row could tell of the other policy.
+    """
+    rows = len(scores)
+    every = np.arange(rows)
+    _check(scores, logged, propensity, target, predicted)
+    weight = target[every, logged] / propensity
+    if not weight.any():
+        raise InvalidInputError(
+            "target: the other policy never chooses a candidate that was logged; nothing is known of it: log with exploration"
+        )
+    most = float(np.max(target[every, logged].max() / propensity.min()))
+    sizes, parts = np.ones(rows), every
+    if groups is not None:
+        parts = np.unique(groups, return_inverse=True)[1]
+        sizes = np.bincount(parts).astype(np.float64)
+    total, base = weight * scores, np.zeros(rows)
+    ips = _interval(total, base, weight, (0.0, 1.0), most, parts)
+    dr = None
+    if predicted is not None:
+        own = predicted[every, logged]
+        base = (target * predicted).sum(axis=1)
+        # A row that the log might have had: its score 0 where most was predicted, or 1 where least was.
+        dr = _interval(
+            base + weight * (scores - own), base, weight, (-float(own.max()), 1.0 - float(own.min())), most, parts
+        )
+    return OffPolicy(
+        rows=rows,
+        questions=len(sizes) if groups is not None else rows,
+        matched=int((weight > 0).sum()),
+        effective=float(weight.sum() ** 2 / (weight**2).sum()),
+        most_weight=most,
+        mean_weight=float(weight.mean()),
+        ips=ips,
+        snips=float(total.sum() / weight.sum()),
+        dr=dr,
+    )
+
+
+def _interval(
+    summands: Array, base: Array, weight: Array, span: tuple[float, float], most: float, parts: npt.NDArray[np.int64]
+) -> OffPolicyValue:
+    """Return the mean of the summands and its interval. span: of score minus predicted; parts: the group of each row."""
+    low = min(_end(summands, base, weight, span[0], w, parts) for w in (0.0, most))
+    high = -min(_end(-summands, -base, weight, -span[1], w, parts) for w in (0.0, most))
+    return OffPolicyValue(
+        value=float(summands.mean()), low=float(np.clip(low, 0.0, 1.0)), high=float(np.clip(high, 0.0, 1.0))
+    )
+
+
+def _end(summands: Array, base: Array, weight: Array, worst: float, w: float, parts: npt.NDArray[np.int64]) -> float:
+    """Return the lower end of a mean, with one group more: of weight w, and of the worst residual there can be."""
+    groups = int(parts.max()) + 1
+    y, x = np.bincount(parts, summands), np.bincount(parts, weight)
+    rows = np.bincount(parts).astype(np.float64)
+    size = float(rows.mean())
+    y, x, rows = np.append(y, size * (base.mean() + w * worst)), np.append(x, size * w), np.append(rows, size)
+    # Means of rows, though drawn by groups: deviations of a group's sums from what its rows should bring.
+    mean_y, mean_x = y.sum() / rows.sum(), x.sum() / rows.sum()
+    dy, dx = y - rows * mean_y, x - rows * mean_x
+    spread = float(dx @ dx)
+    slope = float(dx @ dy) / spread if spread > 0 else 0.0
+    residual = dy - slope * dx
+    centre = mean_y + slope * (1.0 - mean_x)
+    error = np.sqrt(float(residual @ residual) * (groups + 1) / groups) / rows.sum()
+    return float(centre - np.sqrt(CHI_SQUARE_95) * error)
+
+
+def _check(
+    scores: Array, logged: npt.NDArray[np.int64], propensity: Array, target: Array, predicted: Array | None
+) -> None:
+    rows = len(scores)
+    if rows < 2:
+        raise InvalidInputError(f"scores: expected at least 2 rows, got {rows}")
+    if target.ndim != 2 or len(target) != rows or len(logged) != rows or len(propensity) != rows:
+        raise InvalidInputError("logged, propensity, target: expected as many rows as scores, target (rows, models)")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise InvalidInputError("scores: expected numbers in [0, 1]")
+    if not ((logged >= 0) & (logged < target.shape[1])).all():
+        raise InvalidInputError("logged: expected columns of target")
+    if not ((propensity > 0) & (propensity <= 1)).all():
+        raise InvalidInputError(
+            "propensity: expected numbers above 0 and at most 1; a choice without chance tells nothing"
+        )
+    if not ((target >= 0) & (target <= 1)).all() or not np.allclose(target.sum(axis=1), 1.0):
+        raise InvalidInputError("target: expected chances that sum to 1 in each row")
+    if predicted is not None and (predicted.shape != target.shape or not ((predicted >= 0) & (predicted <= 1)).all()):
+        raise InvalidInputError("predicted: expected numbers in [0, 1], (rows, models) as target")

@@ -1,0 +1,111 @@
+"""Estimates of another policy on logged decisions, on logs whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.off_policy import off_policy
+
+GRID = np.linspace(0, 1, 4001)
+
+
+class World:
+    """Prompts are a number in [0, 1]; each candidate's chance of a right answer is a line over it."""
+
+    def __init__(self, rng, models, explored, far):
+        self.rng, self.models, self.explored, self.far = rng, models, explored, far
+        self.start, self.slope = rng.random(models) * 0.5 + 0.3, rng.normal(size=models) * 0.4
+        self.bias = rng.normal(size=models) * 0.1
+
+    def quality(self, x):
+        return np.clip(self.start + self.slope * (x[:, None] - 0.5), 0.02, 0.98)
+
+    def target(self, x):
+        chosen = np.where(x < 0.7, 2 % self.models, 1) if self.far else np.where(x < 0.3, 0, 1)
+        return np.eye(self.models)[chosen]
+
+    @property
+    def truth(self):
+        return float((self.target(GRID) * self.quality(GRID)).sum(axis=1).mean())
+
+    def log(self, rows):
+        x, every = self.rng.random(rows), np.arange(rows)
+        chance = np.full((rows, self.models), self.explored / self.models)
+        chance[every, np.where(x < 0.5, 0, 1)] += 1 - self.explored
+        logged = (chance.cumsum(axis=1) > self.rng.random(rows)[:, None]).argmax(axis=1)
+        scores = (self.rng.random(rows) < self.quality(x)[every, logged]).astype(float)
+        predicted = np.clip(self.quality(x) + self.bias, 0, 1)
+        return scores, logged, chance[every, logged], self.target(x), predicted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "models", "explored", "far"),
+    [(500, 5, 0.05, True), (2000, 11, 0.02, True), (2000, 5, 0.1, False), (500, 3, 0.2, False), (2000, 11, 0.1, True)],
+)
+def test_95_percent_intervals_hold_the_truth_in_at_least_93_percent_of_1000_logs(rng, rows, models, explored, far):
+    held = {"ips": 0, "dr": 0}
+    for _ in range(1000):
+        world = World(rng, models, explored, far)
+        *log, predicted = world.log(rows)
+        made = off_policy(*log, predicted=predicted)
+        for name in held:
+            one = getattr(made, name)
+            held[name] += one.low <= world.truth <= one.high
+    assert min(held.values()) >= 930, held
+
+
+def test_a_log_of_the_policy_itself_gives_its_mean(rng):
+    scores = rng.random(200)
+    made = off_policy(scores, np.zeros(200, np.int64), np.ones(200), np.tile([1.0, 0.0], (200, 1)))
+    assert made.ips.value == made.snips == pytest.approx(scores.mean())
+    assert made.effective == pytest.approx(200)
+    assert made.ips.low < scores.mean() < made.ips.high
+
+
+def test_perfect_predictions_leave_the_mean_of_predictions(rng):
+    world = World(rng, 4, 0.2, far=True)
+    scores, logged, propensity, target, predicted = world.log(400)
+    predicted[np.arange(400), logged] = scores
+    assert off_policy(scores, logged, propensity, target, predicted=predicted).dr.value == pytest.approx(
+        (target * predicted).sum(axis=1).mean()
+    )
+
+
+def test_rows_of_one_group_are_one_draw(rng):
+    log = World(rng, 3, 0.3, far=False).log(300)[:4]
+    apart = off_policy(*log)
+    doubled = [np.concatenate([part, part]) for part in log]
+    groups = np.tile(np.arange(300), 2)
+    together = off_policy(*doubled, groups=groups)
+    assert together.questions == 300
+    assert together.ips.value == pytest.approx(apart.ips.value)
+    assert together.ips.high - together.ips.low == pytest.approx(apart.ips.high - apart.ips.low, rel=0.05)
+    assert off_policy(*doubled).ips.high - off_policy(*doubled).ips.low < 0.8 * (together.ips.high - together.ips.low)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("scores", 1.5, "scores: expected numbers in"),
+        ("scores", np.nan, "scores: expected numbers in"),
+        ("logged", 7, "logged: expected columns"),
+        ("propensity", 0.0, "propensity: expected numbers above 0"),
+        ("target", 0.4, "target: expected chances"),
+    ],
+)
+def test_what_is_out_of_range_is_told(rng, name, value, told):
+    log = dict(zip(("scores", "logged", "propensity", "target"), World(rng, 3, 0.3, far=False).log(20), strict=False))
+    log[name][3] = value
+    with pytest.raises(InvalidInputError, match=told):
+        off_policy(**log)
+
+
+def test_a_policy_of_which_nothing_is_known_is_refused(rng):
+    scores, logged, propensity, target, _ = World(rng, 3, 0.3, far=False).log(20)
+    never = np.zeros_like(target)
+    never[np.arange(20), (logged + 1) % 3] = 1.0
+    with pytest.raises(InvalidInputError, match="log with exploration"):
+        off_policy(scores, logged, propensity, never)
