@@ -42,16 +42,19 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.sources import SourceReport, read_prompts
     from ipr_engine.evaluation.promised import TAUS
-    from ipr_engine.onboarding.first_plan import UPSTREAMS_FILE, first_plan, write_upstreams
-    from ipr_engine.onboarding.first_router import BUNDLES, first_router, two_sentences
+    from ipr_engine.onboarding.first_plan import PLAN_FILE, UPSTREAMS_FILE, first_plan, is_edited, write_upstreams
+    from ipr_engine.onboarding.first_router import BUNDLES, first_router, own_split, two_sentences
 
     if arguments.tau not in TAUS:
         raise InvalidInputError(
             f"--tau: expected one of {', '.join(f'{tau:g}' for tau in TAUS)}, got {arguments.tau:g}"
         )
     project = writable_folder(arguments.out, "--out")
+    own_split(project)
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)
+    if is_edited(project):
+        _tell([f"{project / PLAN_FILE} was edited and is taken as it is; --models and --prompts change nothing in it"])
     report = SourceReport()
     dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)

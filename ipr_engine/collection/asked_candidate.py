@@ -15,6 +15,7 @@ from ipr_engine.bundle.candidates_file import OPTIONAL, PRICE, REQUIRED, candida
 from ipr_engine.bundle.checks import is_amount
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.spec import Candidate
+from ipr_engine.collection.provider import Provider
 from ipr_engine.documents.typed_document import looks_like_a_key, told
 from ipr_engine.errors import InvalidInputError
 
@@ -54,6 +55,11 @@ class AskedCandidate:
     def name(self) -> str:
         """The candidate's name."""
         return self.candidate.name
+
+
+def how_asked(asked: AskedCandidate, provider: Provider) -> tuple[object, ...]:
+    """Return what, beside a request, an answer depends on: equal values ask the same of the same."""
+    return (provider.place, asked.model, asked.limit, asked.most_tokens, dict(asked.parameters))
 
 
 def asked_candidates(

@@ -6,9 +6,10 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from ipr_engine._extras import need
 from ipr_engine.collection.asked_candidate import AskedCandidate
@@ -77,13 +78,19 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """A `Desk` is what all calls of a run are noted on. prices: candidate -> the number of its price in the ledger."""
+    """A `Desk` is what all calls of a run are noted on.
+
+    Attributes:
+        prices: candidate -> the number of its price in the ledger. stop: somebody has told the run to end.
+        halt: nothing more is to be sent, for that or another reason; whoever waits for a turn need not.
+    """
 
     ledger: Ledger
     budget: Budget
     run: int
     prices: Mapping[str, int]
     stop: asyncio.Event
+    halt: asyncio.Event
     tell: Callable[[Progressed], None]
 
 
@@ -119,6 +126,7 @@ class _Lane:
 
     def __init__(self, site: Site, desk: Desk, done: Progressed) -> None:
         self.site, self._desk, self._done = site, desk, done
+        self._loop = asyncio.get_running_loop()
         self.queue: asyncio.Queue[Call | None] = asyncio.Queue(AHEAD * site.limits.concurrency)
         limiter = need("aiolimiter", "rates of providers", "collect").AsyncLimiter
         rate, tokens = site.limits.requests_per_minute, site.limits.tokens_per_minute
@@ -172,6 +180,7 @@ class _Lane:
         except BudgetSpentError as error:
             if error.of is None:
                 self._done.budget_spent = True
+                desk.halt.set()
             else:
                 self._done.stopped[error.of] = "its budget_usd is spent"
             return None
@@ -192,8 +201,9 @@ class _Lane:
                 bill = bill_of(asked, call, result)
                 charged = bill[1]
                 price = desk.prices[call.candidate]
-                desk.ledger.submit(lambda of: note_answer(of, call, number, result, bill, price=price, seconds=seconds))
+                self._note(lambda of: note_answer(of, call, number, result, bill, price=price, seconds=seconds))
                 if charged > call.most:
+                    desk.halt.set()
                     self._done.overrun = (
                         f"{call.candidate}: its provider reports more tokens than were asked for and can be: "
                         f"USD {charged / 1e9:.6f} of at most {call.most / 1e9:.6f}; the cap cannot be kept"
@@ -207,6 +217,8 @@ class _Lane:
 
         def look(future: Future[None]) -> None:
             self._done.not_noted = self._done.not_noted or future.exception()
+            if self._done.not_noted is not None:
+                self._loop.call_soon_threadsafe(self._desk.halt.set)
 
         self._desk.ledger.submit(work).add_done_callback(look)
 
@@ -216,14 +228,23 @@ class _Lane:
             if not await self._slept(left):
                 return
         if self._pace is not None:
-            await self._pace.acquire()
+            await self._or_halted(self._pace.acquire())
         if self._token_pace is not None and self._tokens_a_minute is not None:
-            await self._token_pace.acquire(min(call.most_tokens, self._tokens_a_minute))
+            await self._or_halted(self._token_pace.acquire(min(call.most_tokens, self._tokens_a_minute)))
+
+    async def _or_halted(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Wait for a turn, and no longer than until nothing more is sent."""
+        turn, halt = asyncio.ensure_future(waiting), asyncio.ensure_future(self._desk.halt.wait())
+        try:
+            await asyncio.wait((turn, halt), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            turn.cancel()
+            halt.cancel()
 
     def _wait(self, failed: Failed, attempt: int) -> float | None:
         """Return how long to wait before the next attempt; None: the server asks for longer than the plan waits."""
         drawn: float = min(FIRST_WAIT_S * 2.0**attempt, MOST_WAIT_S) * random.uniform(0.5, 1.0)
-        if failed.wait_s is None:
+        if not failed.wait_s:  # "at once", or a date that is past: no server that refuses means that
             return drawn
         if failed.wait_s > self.site.limits.most_wait_s:
             return None
@@ -233,9 +254,9 @@ class _Lane:
         return wait
 
     async def _slept(self, seconds: float) -> bool:
-        """Sleep; return whether nobody has told the run to stop meanwhile."""
+        """Sleep; return whether calls may be sent all the same afterwards."""
         try:
-            await asyncio.wait_for(self._desk.stop.wait(), seconds)
+            await asyncio.wait_for(self._desk.halt.wait(), seconds)
         except TimeoutError:
             return True
         return False

@@ -12,6 +12,8 @@ from ipr_engine.bundle.price import Price, PriceTier
 
 NANO = 1_000_000_000
 """Money is counted in whole nano-USD, rounded up, so that sums are exact and a cap is one."""
+MOST_USD = 1e9
+"""The most that a budget can be."""
 FRAME_TOKENS = 256
 """A provider's own frame around a request: special tokens, a system prompt of its chat template, a date."""
 MESSAGE_TOKENS = 16
@@ -62,13 +64,24 @@ def most_input_tokens(body: Mapping[str, Any], part_tokens: int = 0, uncountable
     Args:
         part_tokens: of each part that has no text, an image, say. uncountable: how many of these there are.
     """
-    written = len(json.dumps(_without_data(body), ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    messages = body.get("messages")
-    return written + FRAME_TOKENS + MESSAGE_TOKENS * len(messages or ()) + part_tokens * uncountable
+    messages = [_without_parts(message) for message in body.get("messages") or ()]
+    written = len(json.dumps({**body, "messages": messages}, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return written + FRAME_TOKENS + MESSAGE_TOKENS * len(messages) + part_tokens * uncountable
+
+
+def _without_parts(message: Any) -> Any:
+    """Return a message without the bytes of its images and sounds, which are not billed as text."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if not isinstance(content, (list, tuple)):
+        return message
+    return {**message, "content": [part if _is_text(part) else _without_data(part) for part in content]}
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("text", "refusal")
 
 
 def _without_data(value: Any) -> Any:
-    """Return a body without the bytes of its images and sounds, which are not billed as text."""
     if isinstance(value, Mapping):
         return {key: "" if key in ("data", "url", "file_data") else _without_data(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -77,8 +90,8 @@ def _without_data(value: Any) -> Any:
 
 
 def nanousd(usd: float) -> int:
-    """Return USD as whole nano-USD, rounded up."""
-    return math.ceil(usd * NANO)
+    """Return USD as whole nano-USD, rounded up; more than `MOST_USD` are that many, which SQLite can hold."""
+    return math.ceil(min(usd, MOST_USD) * NANO)
 
 
 def usd(nano: int) -> float:

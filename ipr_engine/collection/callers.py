@@ -6,14 +6,16 @@ import asyncio
 import json
 import logging
 import os
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ipr_engine._extras import need
-from ipr_engine.collection.provider import NO_KEY, Provider
-from ipr_engine.collection.reply import Answered, Failed, read_reply
+from ipr_engine.collection.provider import NO_KEY, OPENAI, Provider
+from ipr_engine.collection.reply import Answered, Failed, read_reply, without_secrets
 
 CONNECT_S = 15.0
+MOST_REPLY_BYTES = 32 * 2**20  # of one reply, unpacked: some ten times what the longest answers take
 
 
 class Caller(Protocol):
@@ -45,16 +47,19 @@ class _OpenAICaller:
     def __init__(self, provider: Provider, key: str) -> None:
         openai = need("openai", "asking candidates", "collect")
         need("aiohttp", "asking candidates", "collect")
+        self._key = key
         logging.getLogger("openai._base_client").disabled = True  # at the level DEBUG it writes prompts
         self._openai, self._timeout_s = openai, provider.limits.timeout_s
         timeout = openai.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s))
         self._client = openai.AsyncOpenAI(
-            base_url=provider.base_url,
+            base_url=provider.base_url or OPENAI,
             api_key=key,
             max_retries=0,
             timeout=timeout,
-            default_headers=dict(provider.headers),
-            http_client=openai.DefaultAioHttpClient(timeout=timeout, follow_redirects=False),
+            default_headers={"Accept-Encoding": "identity", **provider.headers},
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout, follow_redirects=False, event_hooks={"response": [_read_bounded]}
+            ),
         )
         # The SDK takes these from its own environment variables, for every base_url.
         self._client.organization = self._client.project = None
@@ -62,6 +67,9 @@ class _OpenAICaller:
         self._options = {"headers": {"Authorization": openai.Omit()}} if key == NO_KEY else {}
 
     async def ask(self, body: Mapping[str, Any]) -> Answered | Failed:
+        return without_secrets(await self._ask(body), self._key, body)
+
+    async def _ask(self, body: Mapping[str, Any]) -> Answered | Failed:
         openai = self._openai
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -75,8 +83,12 @@ class _OpenAICaller:
             return read_reply(reply.status_code, reply.headers, reply.content)
         except openai.APIConnectionError as error:  # time-outs among them
             return _not_connected(error)
-        except (openai.OpenAIError, ValueError):
-            return Failed(reason="not_http")
+        except _UnreadReplyError as error:
+            return Failed(reason=error.args[0])
+        except (
+            Exception
+        ):  # what a library makes of bytes that are no HTTP has many classes, and its texts repeat the bytes
+            return Failed(reason="not_http", retry=True)
         return read_reply(200, {}, content)
 
     async def close(self) -> None:
@@ -92,7 +104,7 @@ class _LiteLLMCaller:
         self._litellm.telemetry = False
         self._litellm.suppress_debug_info = True
         self._litellm.drop_params = False  # a parameter that is not taken is told, not dropped
-        self._timeout_s = provider.limits.timeout_s
+        self._key, self._timeout_s = key, provider.limits.timeout_s
         self._given: dict[str, Any] = {"timeout": self._timeout_s, "num_retries": 0, "max_retries": 0}
         if key != NO_KEY or provider.base_url is not None:  # without an address LiteLLM looks for a key itself
             self._given["api_key"] = key
@@ -102,6 +114,9 @@ class _LiteLLMCaller:
             self._given["extra_headers"] = dict(provider.headers)
 
     async def ask(self, body: Mapping[str, Any]) -> Answered | Failed:
+        return without_secrets(await self._ask(body), self._key, body)
+
+    async def _ask(self, body: Mapping[str, Any]) -> Answered | Failed:
         try:
             async with asyncio.timeout(self._timeout_s):
                 reply = await self._litellm.acompletion(**body, **self._given)
@@ -126,6 +141,35 @@ class _LiteLLMCaller:
 
     async def close(self) -> None:
         await self._litellm.close_litellm_async_clients()
+
+
+class _UnreadReplyError(Exception):
+    """A reply is not read to its end; its argument is the reason."""
+
+
+async def _read_bounded(response: Any) -> None:
+    """Read a reply of the SDK's HTTP client, as far as `MOST_REPLY_BYTES`: the SDK itself would read one without an end.
+
+    Replies are asked for unpacked. A server that packs them all the same is read where zlib can.
+    """
+    packing = response.headers.pop("content-encoding", "identity").strip().lower()
+    if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
+        raise _UnreadReplyError("packed")
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > MOST_REPLY_BYTES:
+            raise _UnreadReplyError("too_long")
+    await response.aclose()
+    whole = bytes(content)
+    if packing not in ("", "identity"):
+        try:
+            whole = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(whole, MOST_REPLY_BYTES + 1)
+        except zlib.error:
+            raise _UnreadReplyError("packed") from None
+        if len(whole) > MOST_REPLY_BYTES:
+            raise _UnreadReplyError("too_long")
+    response.__init__(response.status_code, headers=response.headers, content=whole, request=response.request)
 
 
 def _not_connected(error: BaseException | None) -> Failed:

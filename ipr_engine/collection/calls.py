@@ -60,8 +60,7 @@ def make_call(
     """
     sent = {**body, **asked.parameters, "model": asked.model, asked.limit: asked.most_tokens}
     given = most_input_tokens(sent, part_tokens, parts)
-    place = provider.base_url or provider.sdk
-    named = json.dumps([place, sample, sent], ensure_ascii=False, sort_keys=True, allow_nan=False)
+    named = json.dumps([provider.place, sample, sent], ensure_ascii=False, sort_keys=True, allow_nan=False)
     return Call(
         key=hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest(),
         candidate=asked.name,

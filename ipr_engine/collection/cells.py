@@ -12,7 +12,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from ipr_engine.collection.asked_candidate import AskedCandidate
+from ipr_engine.collection.asked_candidate import SET_PER_CALL, AskedCandidate
 from ipr_engine.collection.calls import Call, make_call, settled_keys
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
@@ -28,6 +28,9 @@ ON CONFLICT (prompt_id) DO UPDATE SET turn = excluded.turn, prompt = excluded.pr
 reference = excluded.reference, grader = excluded.grader, dataset = excluded.dataset, split = excluded.split,
 question_key = excluded.question_key, labels = excluded.labels, run = excluded.run
 """
+
+
+_SET_PER_CALL = frozenset(SET_PER_CALL) - {"messages", "tools"}
 
 
 @dataclass(kw_only=True)
@@ -57,6 +60,7 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     taken, rest = TakenIn(), iter(questions)
     while page := list(islice(rest, PAGE)):
         for question in page:
+            _check_body(question)
             _check_parts(question, plan)
             _look_at_grades(question, plan, names, taken)
         rows = [_row(question, plan, run) for question in page]
@@ -89,6 +93,13 @@ def _look_at_grades(question: Question, plan: CollectionPlan, names: Collection[
 def _write(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], logged: list[tuple[Any, ...]]) -> None:
     connection.executemany(_TAKE_IN, rows)
     connection.executemany(f"INSERT OR IGNORE INTO answer VALUES ({', '.join('?' * 13)})", logged)
+
+
+def _check_body(question: Question) -> None:
+    """Refuse what is set with each call: `n` answers for one, say, would cost more than a call can."""
+    own = sorted(set(question.body) & _SET_PER_CALL)
+    if own:
+        raise InvalidInputError(f"prompt {question.prompt_id!r}: body.{own[0]}: is set with each call; leave it out")
 
 
 def _check_parts(question: Question, plan: CollectionPlan) -> None:
@@ -186,6 +197,12 @@ def _page(connection: sqlite3.Connection, run: int, last: tuple[int, int]) -> li
 
 def _write_cells(connection: sqlite3.Connection, written: list[tuple[int, str, int, bytes]]) -> None:
     connection.executemany("INSERT OR REPLACE INTO cell VALUES (?, ?, ?, ?)", written)
+
+
+async def write_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> None:
+    """Write the cells of a run's prompts: which answers are theirs, by the plan as it is now."""
+    async for _ in pages_of_cells(ledger, plan, run):
+        pass
 
 
 async def open_calls(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> AsyncIterator[Call]:

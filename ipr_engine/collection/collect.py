@@ -22,7 +22,7 @@ from ipr_engine.collection.budget import Budget
 from ipr_engine.collection.buying_rounds import BuyingRounds
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import Call, note_price
-from ipr_engine.collection.cells import TakenIn, open_calls, take_in
+from ipr_engine.collection.cells import TakenIn, open_calls, take_in, write_cells
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.grade_calibrations import calibrate_graders
@@ -108,6 +108,7 @@ def collect(
             plan.providers[name].key(f"providers.{name}")
     graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
     folder = writable_folder(plan.out_folder, "out")
+    plan.check_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with Ledger(folder / LEDGER) as ledger:
         run = ledger.do(lambda of: _begin(of, plan))
@@ -161,12 +162,14 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
     """Ask candidates, grade, ask judges, calibrate, and write the tables; round by round, where a part of the table is bought."""
     ledger, plan, again = run.ledger, run.plan, run.options.retry_failed
     if not asks or plan.acquisition is not None:
-        asyncio.run(estimate(ledger, plan, run.id, again=True))  # the cells are written
+        asyncio.run(write_cells(ledger, plan, run.id))
     if not asks:
         _grade(run, graders, folder, made)
     elif plan.acquisition is None:
         made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
         _judge(run, graders, made)
+        if made.done.interrupted or made.done.stops_all:  # not all cells were come to
+            asyncio.run(write_cells(ledger, plan, run.id))
         _grade(run, graders, folder, made)
     else:
         _grade(run, graders, folder, made)
@@ -233,12 +236,18 @@ async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[
         )
         for name in dict.fromkeys(one.provider for one in asked)
     }
-    stop = asyncio.Event()
+    stop, halt = asyncio.Event(), asyncio.Event()
     desk = Desk(
-        ledger=ledger, budget=budget, run=run.id, prices=prices, stop=stop, tell=lambda done: run.tell(done, budget)
+        ledger=ledger,
+        budget=budget,
+        run=run.id,
+        prices=prices,
+        stop=stop,
+        halt=halt,
+        tell=lambda done: run.tell(done, budget),
     )
     try:
-        with _interrupts(stop):
+        with _interrupts(stop, halt):
             return await ask_all(calls, sites, desk)
     except* IprError as errors:
         raise _first(errors) from None
@@ -253,7 +262,7 @@ def _first(errors: BaseExceptionGroup[IprError]) -> IprError:
 
 
 @contextlib.contextmanager
-def _interrupts(stop: asyncio.Event) -> Iterator[None]:
+def _interrupts(*stops: asyncio.Event) -> Iterator[None]:
     """Have the first Ctrl-C, or SIGTERM, let calls in flight finish; the second ends the process as ever."""
     loop, kinds = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
@@ -261,7 +270,8 @@ def _interrupts(stop: asyncio.Event) -> Iterator[None]:
         return
 
     def stopping() -> None:
-        stop.set()
+        for stop in stops:
+            stop.set()
         for kind in kinds:
             loop.remove_signal_handler(kind)
 
@@ -280,6 +290,7 @@ def _begin(connection: sqlite3.Connection, plan: CollectionPlan) -> int:
         (_now(), plan.sha256, __version__, nanousd(plan.budget_usd)),
     )
     assert made.lastrowid is not None
+    connection.execute("DELETE FROM cell")  # those of an earlier plan may be others
     return made.lastrowid
 
 

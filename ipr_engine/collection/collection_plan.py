@@ -13,10 +13,12 @@ from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
 from ipr_engine.collection.acquisition_plan import AcquisitionPlan
 from ipr_engine.collection.asked_candidate import AskedCandidate, asked_candidates, asked_judge
+from ipr_engine.collection.bill import MOST_USD
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
-from ipr_engine.collection.sources.prompt_source import PromptsGiven
-from ipr_engine.documents.typed_document import Mistake, read_typed
+from ipr_engine.collection.sources.prompt_source import PromptsGiven, prompt_sources
+from ipr_engine.data.outcome_files import FORMATS, OUTCOMES, PROMPTS
+from ipr_engine.documents.typed_document import Mistake, read_typed, told
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml, told_at_lines
 from ipr_engine.errors import InvalidInputError
 
@@ -69,17 +71,41 @@ class CollectionPlan:
             raise InvalidInputError(
                 "prices_date: expected the day that the prices are of, such as '2026-11-24', quoted"
             )
-        if not is_amount(self.budget_usd):
-            raise InvalidInputError("budget_usd: expected USD, a number >= 0 and finite")
+        if not is_amount(self.budget_usd) or self.budget_usd > MOST_USD:
+            raise InvalidInputError(f"budget_usd: expected USD, a number from 0 to {MOST_USD:g}")
         if not 1 <= self.samples <= 100:
             raise InvalidInputError("samples: expected 1 to 100")
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError("seed: expected a whole number from 0 to 2^63 - 1")
         if self.part_tokens is not None and not 0 <= self.part_tokens <= 10_000_000:
             raise InvalidInputError("part_tokens: expected 0 to 10000000 tokens")
+        self._check_apart()
         names = [one.name for one in self.everyone]  # what is wrong with a candidate or a grader is told now
         if len(set(names)) < len(names):
             raise InvalidInputError("graders: expected a name of its own for each judge")
+
+    def check_folder(self) -> None:
+        """Refuse a folder with tables of another format beside which its own could not be read.
+
+        Raises:
+            InvalidInputError: names the file.
+        """
+        for ending in FORMATS:
+            for file in (self.out_folder / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES)):
+                if ending != self.format and file.exists():
+                    raise InvalidInputError(
+                        f"format: {file} is there, and tables are read in one format; move it away, or say `format: {ending}`"
+                    )
+
+    def _check_apart(self) -> None:
+        """Refuse tables that would replace the prompts they are made of."""
+        out = self.out_folder.resolve()
+        written = {out, *(out / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES) for ending in FORMATS)}
+        for source in prompt_sources(self.prompts, self.folder):
+            if Path(source.path).resolve() in written:
+                raise InvalidInputError(
+                    f"out: its tables would replace {told(Path(source.path).name)}, which `prompts` names; name another folder"
+                )
 
     @cached_property
     def asked(self) -> tuple[AskedCandidate, ...]:

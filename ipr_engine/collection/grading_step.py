@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ipr_engine.collection.asked_candidate import AskedCandidate, how_asked
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.gradable import Gradable
 from ipr_engine.collection.graded_pages import note_grades, pages_of_gradable, ungraded
@@ -33,6 +35,15 @@ class GradedCounts:
         return GradedCounts(self.graded + other.graded, self.reasons)
 
 
+def _how(plan: CollectionPlan, asked: AskedCandidate) -> tuple[object, ...]:
+    return how_asked(asked, plan.providers[asked.provider])
+
+
+def _baseline(plan: CollectionPlan, grader: PlanGrader) -> list[AskedCandidate]:
+    """Return who a pairwise judge compares with: other answers of it are other judgements."""
+    return [one for one in plan.asked if one.name == grader.baseline]
+
+
 class PlanGraders:
     """`PlanGraders` are the graders of a plan, made: models are loaded, packages are there.
 
@@ -57,7 +68,12 @@ class PlanGraders:
             if isinstance(one.spec, JudgeSpec):
                 judge = plan.judges[name]
                 self.judgings[name] = Judging(name=name, spec=one.spec, judge=judge, baseline=one.baseline)
-                identities[name] = f"{judge_identity(one.spec, judge.model)} {one.baseline}"
+                identities[name] = json.dumps(
+                    (
+                        judge_identity(one.spec, judge.model),
+                        *(_how(plan, who) for who in (judge, *_baseline(plan, one))),
+                    )
+                )
             else:
                 self._made[name] = make_grader(one.spec)
                 identities[name] = self._made[name].identity

@@ -7,6 +7,7 @@ and these are charged at their most.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -150,13 +151,25 @@ class Ledger:
             while len(batch) < MOST_TOGETHER and not self._work.empty():
                 batch.append(self._work.get())
             stopping = None in batch
-            # what its caller no longer waits for is not begun
+            # Who has asked may have given up meanwhile; from here on they cannot.
             self._commit([item for item in batch if item is not None and item[1].set_running_or_notify_cancel()])
         self._connection.close()
+
+    def _check_there(self) -> None:
+        """Refuse to write what nobody would find again: SQLite writes on in a file that was removed."""
+        try:
+            there = os.path.samestat(os.stat(self.path), os.fstat(self._lock))
+        except OSError:
+            there = False
+        if not there:
+            raise LedgerError(
+                f"{self.path}: was moved or removed while it was written; put it back, and give the same command"
+            )
 
     def _commit(self, batch: list[tuple[Work, Future[Any]]]) -> None:
         done: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
+            self._check_there()
             self._connection.execute("BEGIN IMMEDIATE")
             for work, future in batch:
                 self._connection.execute("SAVEPOINT one")
@@ -169,10 +182,15 @@ class Ledger:
                     done.append((future, None, error))
                 self._connection.execute("RELEASE one")
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            failed = LedgerError(f"{self.path}: cannot be written: {error}")
+        except (sqlite3.Error, LedgerError) as error:
+            with contextlib.suppress(
+                sqlite3.Error
+            ):  # a disk that fails may fail here too: what is not committed is undone then
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            failed = (
+                error if isinstance(error, LedgerError) else LedgerError(f"{self.path}: cannot be written: {error}")
+            )
             done = [(future, None, failed) for _, future in batch]
         for future, result, error_of_work in done:
             if error_of_work is None:

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ipr_engine._files import write_atomically
+from ipr_engine.collection.asked_candidate import AskedCandidate
+from ipr_engine.collection.bill import TokenUsage, call_usd
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger, grade_key
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.table_stream import Kind, table_stream
 from ipr_engine.grading.quality_map import QualityMap
+from ipr_engine.prompts.parse import parse_request
 
 CANDIDATES = "candidates.json"
 _PROMPT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt_id", "prompt", "split", "dataset", "question_key"), "text")
@@ -42,6 +45,21 @@ class AnswerRow(NamedTuple):
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    attempt: int | None
+
+    def priced(self, asked: AskedCandidate, images: int) -> AnswerRow:
+        """Return it with what a candidate of the plan pays for it now: the ledger has what was paid, maybe at another price."""
+        if self.attempt is None or self.cost_usd is None or self.input_tokens is None or self.output_tokens is None:
+            return self
+        usage = TokenUsage(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=self.cached_tokens or 0,
+            reasoning_tokens=self.reasoning_tokens or 0,
+        )
+        return self._replace(cost_usd=call_usd(asked.price, usage, images))
 
 
 @dataclass
@@ -102,6 +120,8 @@ def write_tables(
     """
     folder.mkdir(parents=True, exist_ok=True)
     sums = {one.name: CandidateSums() for one in plan.asked}
+    asked = {one.name: one for one in plan.asked}
+    images_cost = any(one.price.per_image_usd for one in plan.asked)
     prompts, outcomes = (folder / f"{table}.{plan.format}" for table in (PROMPTS, OUTCOMES))
     with table_stream(prompts, _PROMPT_COLUMNS) as prompt_table, table_stream(outcomes, _OUTCOME_COLUMNS) as table:
         for page in _pages(ledger, run):
@@ -110,13 +130,15 @@ def write_tables(
             )
             ids = [row["id"] for row in page]
             answers, grades = ledger.do(lambda of, ids=ids: answers_of(of, ids))  # type: ignore[misc]
+            images = ledger.do(lambda of, ids=ids: _images(of, ids)) if images_cost else {}  # type: ignore[misc]
             rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
             for row in page:
                 filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
                 labels = json.loads(row["labels"]) if row["labels"] else {}
                 of_row = answers.get(row["id"], ())
                 scores = {} if filed is None else _scores(of_row, grades, filed, row["reference"])
-                for name, measures in _measured(plan, of_row, labels, None if filed is None else scores, sums):
+                priced = [one.priced(asked[one.candidate], images.get(row["id"], 0)) for one in of_row]
+                for name, measures in _measured(plan, priced, labels, None if filed is None else scores, sums):
                     for column, cell in zip(_OUTCOME_COLUMNS, (row["prompt_id"], name, *measures), strict=True):
                         rows[column].append(cell)
             if rows["model"]:
@@ -132,7 +154,8 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
     marks = ",".join("?" * len(questions))
     joined = f"FROM cell JOIN answer ON answer.key = cell.key WHERE cell.question IN ({marks})"
     for question, *rest in connection.execute(
-        "SELECT cell.question, answer.key, cell.candidate, finish_reason, input_tokens, output_tokens, cost_usd "
+        "SELECT cell.question, answer.key, cell.candidate, finish_reason, input_tokens, output_tokens, cost_usd, "
+        "cached_tokens, reasoning_tokens, attempt "
         f"{joined} ORDER BY cell.question, cell.candidate, cell.sample",
         questions,
     ):
@@ -141,6 +164,13 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
         f"SELECT key, grader, score, raw FROM grade WHERE key IN (SELECT answer.key {joined})", questions
     )
     return found, {(key, grader): (score, raw) for key, grader, score, raw in graded}
+
+
+def _images(connection: sqlite3.Connection, questions: Sequence[int]) -> dict[int, int]:
+    """Return prompt's number -> how many parts without text it has."""
+    marks = ",".join("?" * len(questions))
+    bodies = connection.execute(f"SELECT id, body FROM question WHERE id IN ({marks})", questions)
+    return {number: len(parse_request(json.loads(body), where="prompt").uncountable) for number, body in bodies}
 
 
 def _scores(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:

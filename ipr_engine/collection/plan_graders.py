@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.grading.grader_specs import GraderSpec, JsonSpec, JudgeSpec, RegexSpec, RewardSpec
 from ipr_engine.grading.rubrics import NEEDS_REFERENCE
 
+_NAME = re.compile(r"[\w-]{1,64}\Z")
 OWN = ("judge", "baseline", "calibrate")
 KINDS: Mapping[str, Any] = {spec.__dataclass_fields__["kind"].default: spec for spec in get_args(GraderSpec)}
 
@@ -45,6 +47,9 @@ def plan_graders(graders: Mapping[str, Mapping[str, Any]], candidates: Sequence[
     Raises:
         InvalidInputError: names the key, `graders.right.tolerance`, say.
     """
+    for name in graders:
+        if not _NAME.match(name):  # it is in the name of the file of its calibration
+            raise InvalidInputError(f"graders: expected names of letters, digits, _ and -, got {told(name)}")
     return {name: _grader(f"graders.{name}", given, candidates) for name, given in graders.items()}
 
 

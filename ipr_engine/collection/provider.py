@@ -19,6 +19,7 @@ from ipr_engine.documents.typed_document import take_plain
 from ipr_engine.errors import InvalidInputError
 
 MOST_AT_A_TIME = 1000  # as the connections of OpenAI's SDK
+OPENAI = "https://api.openai.com/v1"
 NO_KEY = "none"  # what is sent where a server needs no key: SDKs insist on one
 
 
@@ -59,7 +60,7 @@ class Provider:
     """A `Provider` is who is asked.
 
     Attributes:
-        base_url: everything before `/chat/completions`; None: the SDK's own, of OpenAI or of LiteLLM's provider.
+        base_url: everything before `/chat/completions`; None: OpenAI's, or that of LiteLLM's provider.
         sdk: "openai" for whatever speaks OpenAI's chat completions, "litellm" (extra `[litellm]`) for what LiteLLM knows.
         api_key_env, api_key_file: where its key is: a variable, or a file that holds nothing else; neither where it needs none.
         headers: sent with every request, no secrets.
@@ -84,6 +85,11 @@ class Provider:
             if self.api_key_file is not None:
                 raise InvalidInputError("api_key_file: stands beside api_key_env; give one of them")
         check_headers(self.headers)
+
+    @property
+    def place(self) -> str:
+        """What calls are known by, of who is asked."""
+        return self.base_url or self.sdk
 
     def key(self, where: str) -> str:
         """Return its key, read now; `NO_KEY` where it needs none. where: what errors call this provider.

@@ -6,12 +6,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.collection.bill import TokenUsage
+from ipr_engine.collection.provider import NO_KEY
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 FREE = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 500, 503, 529})
@@ -22,6 +23,21 @@ QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_ex
 FILTERS = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}\Z")
 _FINISH = re.compile(r"[a-z_]{1,32}\Z")
+_CUT = frozenset({"max_tokens", "max_output_tokens", "model_length", "max_length"})
+_REFUSED = frozenset(
+    {
+        "safety",
+        "refusal",
+        "content_filtered",
+        "guardrail_intervened",
+        "recitation",
+        "blocklist",
+        "prohibited_content",
+        "spii",
+    }
+)
+_BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "timeout", "malformed_function_call"})
+"""Words by which providers say that an answer was cut, refused, or ended by a fault of theirs, beside OpenAI's own."""
 MOST_TOKENS = 2**53
 
 
@@ -74,6 +90,19 @@ def read_reply(status: int, headers: Mapping[str, str], content: bytes) -> Answe
     except (ValueError, RecursionError):
         kind = "html" if content.lstrip()[:1] == b"<" else "not_json"
         return Failed(reason=kind, status=status, retry=kind == "html")
+
+
+def without_secrets(result: Answered | Failed, key: str, body: Mapping[str, Any]) -> Answered | Failed:
+    """Return what a reply says where it repeats no key; a failure's code is left out where it may be a key's or the request's own."""
+    secret = "" if key == NO_KEY else key
+    if isinstance(result, Failed):
+        code = result.reason.partition(" ")[2]
+        repeated = code and (
+            (secret and secret.lower() in code) or code in json.dumps(body, ensure_ascii=False).lower()
+        )
+        return replace(result, reason=result.reason.partition(" ")[0]) if repeated else result
+    said = (result.text, result.model or "", result.finish_reason or "")
+    return Failed(reason="repeats_key", status=200) if secret and any(secret in text for text in said) else result
 
 
 def wait_asked(headers: Mapping[str, str], now: float) -> float | None:
@@ -150,16 +179,28 @@ def _answered(document: Any) -> Answered:
     text, refused = _text(message)
     if lone_surrogate(text) is not None:
         raise _WrongReplyError("not_unicode")
-    reason = finish if isinstance(finish, str) and _FINISH.match(finish) else None
-    if refused or reason in ("safety", "refusal"):
+    reason = _finish(finish)
+    if refused:
         reason = "content_filter"
     model = document.get("model")
     return Answered(
         text=text,
-        finish_reason="length" if reason == "max_tokens" else reason,
+        finish_reason=reason,
         usage=_usage(document.get("usage")),
         model=model if isinstance(model, str) and len(model) <= 200 and model.isprintable() else None,
     )
+
+
+def _finish(given: Any) -> str | None:
+    """Return how an answer ended, in OpenAI's words where it has one for it."""
+    word = given.lower().replace("-", "_") if isinstance(given, str) else ""
+    if word in _BROKEN_OFF:
+        raise _WrongReplyError("broken_off")
+    if word in _CUT:
+        return "length"
+    if word in _REFUSED:
+        return "content_filter"
+    return word if _FINISH.match(word) else None
 
 
 def _text(message: dict[str, Any]) -> tuple[str, bool]:

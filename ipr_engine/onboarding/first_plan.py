@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine._files import as_path, write_atomically
+from ipr_engine._files import as_path, sha256_hex, write_atomically
 from ipr_engine.collection.collection_plan import PLAN, CollectionPlan, read_plan
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml
 from ipr_engine.errors import InvalidInputError
@@ -17,6 +17,7 @@ MODELS = YamlKind("file of models", "collect", "candidates, providers and prices
 OWN_KEYS = ("prompts", "budget_usd", "out")
 WRITTEN = "# Written by ipr init from {models}; edit that file, or take this line away and edit this one.\n"
 _FIRST = WRITTEN.partition("{")[0]
+UPSTREAMS_WRITTEN = "# Written by ipr init; once edited it stays as it is. {digest}\n"
 PLAN_FILE, UPSTREAMS_FILE = "plan.yaml", "upstreams.yaml"
 
 
@@ -44,8 +45,13 @@ def first_plan(
     whole = {"prompts": str(asked.absolute()), "budget_usd": budget_usd, **document}
     yaml = need("yaml", "a plan", PLAN.extra)
     text = WRITTEN.format(models=given.name) + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)
-    if file.exists() and not file.read_text("utf-8").startswith(_FIRST):
-        return read_plan(file)
+    if is_edited(project):
+        edited = read_plan(file)
+        if edited.budget_usd != budget_usd:
+            raise InvalidInputError(
+                f"--budget: expected USD {edited.budget_usd:g}, as {file} says, which somebody has edited, got {budget_usd:g}"
+            )
+        return edited
     before = file.read_bytes() if file.exists() else None
     write_atomically(file, text.encode())
     try:
@@ -58,6 +64,15 @@ def first_plan(
         raise InvalidInputError(f"{given}: {_without_place(str(error), file)}") from None
 
 
+def is_edited(project: Path) -> bool:
+    """Return whether a project's plan is somebody's own: its first line does not say that `ipr init` has written it."""
+    file = project / PLAN_FILE
+    try:
+        return not file.read_bytes().startswith(_FIRST.encode())
+    except FileNotFoundError:
+        return False
+
+
 def _without_place(text: str, file: Path) -> str:
     """Return an error without the place in the plan that was made of the file: its lines are others."""
     lines = (line.split(": ", 1)[1] if line.startswith(str(file)) else line for line in text.splitlines())
@@ -65,8 +80,11 @@ def _without_place(text: str, file: Path) -> str:
 
 
 def write_upstreams(plan: CollectionPlan, project: Path) -> list[str]:
-    """Write what `ipr serve --upstreams` takes; return what is left to do by hand, a line each."""
-    yaml, left = need("yaml", "a config of the server", "serve"), []
+    """Write what `ipr serve --upstreams` takes; return what is left to do by hand, a line each. An edited file stays as it is."""
+    yaml, left = need("yaml", "a config of the server", "serve"), list[str]()
+    file = project / UPSTREAMS_FILE
+    if file.exists() and not _as_written(file.read_bytes()):
+        return [f"{file} was edited and stays as it is"]
     endpoints: dict[str, Any] = {}
     for name, provider in plan.providers.items():
         if provider.sdk == "litellm" or provider.base_url is None:
@@ -87,5 +105,11 @@ def write_upstreams(plan: CollectionPlan, project: Path) -> list[str]:
             upstream["body"] = {"openai-chat": dict(one.parameters)}
         document["upstreams"][one.name] = upstream  # type: ignore[index]
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
-    write_atomically(project / UPSTREAMS_FILE, text.encode())
+    write_atomically(file, UPSTREAMS_WRITTEN.format(digest=sha256_hex(text.encode())).encode() + text.encode())
     return left
+
+
+def _as_written(content: bytes) -> bool:
+    """Return whether a file holds what its first line says was written."""
+    first, _, rest = content.partition(b"\n")
+    return first + b"\n" == UPSTREAMS_WRITTEN.format(digest=sha256_hex(rest)).encode()

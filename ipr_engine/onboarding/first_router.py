@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine._validate import shown
 from ipr_engine.bundle import with_calibrations
 from ipr_engine.bundle.calibration import INSUFFICIENT
 from ipr_engine.calibration.calibrate import CandidateSet, calibrate
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.data import Outcomes, load_outcomes, split_outcomes
-from ipr_engine.data.outcome_files import write_outcomes
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS, write_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.evaluation import report
@@ -68,8 +68,8 @@ def first_router(
     say("splitting ...")
     shared, told = split_outcomes(outcomes, SHARES, seed=plan.seed)
     split = project / SPLIT
-    if split.exists():  # made of the tables anew each time
-        shutil.rmtree(split)
+    for table in own_split(project):  # made of the tables anew each time
+        table.unlink()
     write_outcomes(shared, split, format=plan.format)
     candidates, root = plan.out_folder / CANDIDATES, project / BUNDLES
     target = BundleTarget(root=root, name=project.absolute().name or "first", created=time.strftime("%Y-%m-%d"))
@@ -89,6 +89,22 @@ def first_router(
         constant=trained.constant,
         needed=needed_prompts(shared.select(names).quality, best, cheapest),
     )
+
+
+def own_split(project: Path) -> list[Path]:
+    """Return the files of a project's split.
+
+    Raises:
+        InvalidInputError: something else lies among them, which is somebody's own.
+    """
+    split = project / SPLIT
+    files = sorted(split.iterdir()) if split.is_dir() else []
+    others = [file.name for file in files if file.is_dir() or file.stem not in (PROMPTS, OUTCOMES)]
+    if others:
+        raise InvalidInputError(
+            f"{split}: holds {shown(others[0])}, and would be replaced; name another folder with --out"
+        )
+    return files
 
 
 def _check_enough(outcomes: Outcomes, plan: CollectionPlan) -> None:

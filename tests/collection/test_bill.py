@@ -67,3 +67,9 @@ def test_the_bytes_of_an_image_are_not_text():
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     body = {"messages": [{"role": "user", "content": [image]}]}
     assert most_input_tokens(body, part_tokens=1500, uncountable=1) < 2000
+
+
+def test_a_tool_s_schema_counts_whole_whatever_its_properties_are_called():
+    schema = {"properties": {name: {"description": "x" * 5000} for name in ("url", "data", "file_data")}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema}}
+    assert most_input_tokens({"messages": [{"role": "user", "content": "Look."}], "tools": [tool]}) > 15_000

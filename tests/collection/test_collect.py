@@ -251,6 +251,13 @@ def test_parts_that_cannot_be_counted_need_their_most_tokens(tmp_path, server):
     assert collect(plan_for(tmp_path, server.base_url, seeing, part_tokens=2000), asked).done.answered == 1
 
 
+@pytest.mark.parametrize("field", ["n", "stream", "max_tokens", "model"])
+def test_a_prompt_that_sets_what_each_call_sets_is_refused(tmp_path, server, field):
+    asked = [replace(one, body={**one.body, field: 50}) for one in questions(1)]
+    with pytest.raises(InvalidInputError, match=f"prompt 'q00000': body.{field}: is set with each call"):
+        collect(plan_for(tmp_path, server.base_url), asked)
+
+
 def test_two_processes_do_not_write_one_ledger(tmp_path, server):
     from ipr_engine.collection.ledger import Ledger
 

@@ -9,7 +9,9 @@ from tests.support.skips import COLLECT
 pytest.importorskip("yaml", reason=COLLECT)
 
 from ipr_engine.collection.collection_plan import read_plan
+from ipr_engine.collection.sources import PromptSource
 from ipr_engine.errors import InvalidInputError
+from tests.support.collections import plan_for
 
 PLAN = """\
 prompts: prompts.jsonl
@@ -110,3 +112,23 @@ def test_a_key_file_is_read_when_it_is_needed(tmp_path):
     (tmp_path / "key").unlink()
     with pytest.raises(InvalidInputError, match="api_key_file: key cannot be read: No such file"):
         provider.key("providers.openai")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"out": "", "prompts": "prompts.jsonl"},
+        {"out": ".", "prompts": (PromptSource(path="outcomes.jsonl"),)},
+        {"prompts": "collected"},
+        {"prompts": "x/../collected/prompts.jsonl"},
+    ],
+)
+def test_tables_do_not_replace_the_prompts_they_are_made_of(tmp_path, changed):
+    with pytest.raises(InvalidInputError, match="out: its tables would replace"):
+        plan_for(tmp_path, "http://127.0.0.1:9/v1", **changed)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", "a b", "x" * 65])
+def test_a_grader_s_name_can_be_a_file_s(tmp_path, name):
+    with pytest.raises(InvalidInputError, match="graders: expected names of letters"):
+        plan_for(tmp_path, "http://127.0.0.1:9/v1", graders={name: {"kind": "exact"}})

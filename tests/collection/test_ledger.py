@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 
 import pytest
 
@@ -90,3 +91,26 @@ def test_a_disk_that_is_full_is_told(tmp_path):
         with pytest.raises(LedgerError, match="cannot be written"):
             ledger.do(lambda of: of.execute(many) and None)
         assert ledger.do(spent_so_far) == {}
+
+
+def test_work_that_is_given_up_is_not_done_and_the_next_is(tmp_path):
+    waiting = threading.Event()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.submit(lambda of: waiting.wait())
+        given_up = ledger.submit(lambda of: add_spent(of, "a", 1))
+        assert given_up.cancel()
+        waiting.set()
+        assert ledger.do(spent_so_far) == {}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_that_is_removed_or_replaced_is_told(tmp_path, replaced):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.do(lambda of: add_spent(of, "a", 1))
+        for file in tmp_path.iterdir():
+            file.unlink()
+        if replaced:
+            (tmp_path / "ledger.sqlite").touch()
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="was moved or removed"):
+                ledger.do(lambda of: add_spent(of, "a", 1))

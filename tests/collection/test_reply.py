@@ -135,3 +135,12 @@ def test_a_wait_is_read_in_seconds_milliseconds_or_as_a_date():
     assert wait_asked({"retry-after": "Thu, 01 Jan 1970 00:00:30 GMT"}, 100.0) == 0.0
     for nothing in ("soon", "nan", "inf", ""):
         assert wait_asked({"retry-after": nothing}, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("MAX_TOKENS", "length"), ("model_length", "length"), ("SAFETY", "content_filter"), ("STOP", "stop"), (5, None)],
+)
+def test_how_an_answer_ended_is_told_in_one_set_of_words(word, told):
+    choice = {"message": {"content": "x"}, "finish_reason": word}
+    assert read_reply(200, {}, json.dumps({"choices": [choice]}).encode()).finish_reason == told

@@ -99,7 +99,9 @@ def test_a_plan_that_somebody_edited_stays(tmp_path):
     assert first_plan(tmp_path / "models.yaml", prompts, 7.0, tmp_path).budget_usd == 7.0
     file = tmp_path / "plan.yaml"
     file.write_text(file.read_text().split("\n", 1)[1].replace("budget_usd: 7.0", "budget_usd: 3.0"))
-    assert first_plan(tmp_path / "models.yaml", prompts, 9.0, tmp_path).budget_usd == 3.0
+    assert first_plan(tmp_path / "models.yaml", prompts, 3.0, tmp_path).budget_usd == 3.0
+    with pytest.raises(InvalidInputError, match=r"--budget: expected USD 3, as .*plan.yaml says"):
+        first_plan(tmp_path / "models.yaml", prompts, 9.0, tmp_path)
 
 
 def test_what_is_wrong_with_the_models_is_told_of_their_file_and_leaves_no_plan(tmp_path):
@@ -131,9 +133,32 @@ def test_what_serves_is_told_what_is_left_to_do_by_hand(tmp_path):
     }
 
 
+def test_a_config_of_the_server_that_somebody_edited_stays(tmp_path):
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
+    plan = first_plan(tmp_path / "models.yaml", write_prompts(tmp_path, 3), 5.0, tmp_path)
+    assert write_upstreams(plan, tmp_path) == write_upstreams(plan, tmp_path) == []
+    file = tmp_path / "upstreams.yaml"
+    edited = file.read_text().replace("adding-2", "mine")
+    file.write_text(edited)
+    (told,) = write_upstreams(plan, tmp_path)
+    assert told.endswith("upstreams.yaml was edited and stays as it is")
+    assert file.read_text() == edited
+
+
 def test_a_smaller_tau_needs_more_prompts_and_equal_candidates_no_number(rng):
     apart = (rng.random((500, 2)) < [0.9, 0.6]).astype(float)
     counts = [one.calibration for one in needed_prompts(apart, 0, 1)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == pytest.approx(4 * counts[1], rel=0.05)
     assert needed_prompts(apart[:, [0, 0]], 0, 1) == []
+
+
+def test_a_folder_that_is_somebody_s_own_is_no_split_to_replace(tmp_path, capsys):
+    write_prompts(tmp_path, 5)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
+    own = tmp_path / "router" / "split" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert command(tmp_path) == 1
+    assert "notes.txt" in capsys.readouterr().err
+    assert own.read_text() == "mine"
