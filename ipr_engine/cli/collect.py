@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from ipr_engine._files import writable_file
 from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
 from ipr_engine.errors import InvalidInputError
 
@@ -33,6 +34,11 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="send again what a provider called a wrong request; what failed otherwise always is",
     )
+    parser.add_argument(
+        "--answers",
+        metavar="FILE",
+        help="write the answers, too, beside their grades: .jsonl, .csv or .parquet, to read or to label",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.set_defaults(run=run)
 
@@ -44,6 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run and arguments.no_ask:
         raise InvalidInputError("--no-ask: stands beside --dry-run, which sends nothing either; give one of them")
+    answers = None if arguments.answers is None else writable_file(arguments.answers, "--answers")
+    if answers is not None and answers.suffix not in (".jsonl", ".csv", ".parquet"):
+        raise InvalidInputError("--answers: expected a name that ends in .jsonl, .csv or .parquet")
     plan = read_plan(arguments.plan)
     options = CollectOptions(
         dry_run=arguments.dry_run, retry_failed=arguments.retry_failed, ask=not (arguments.dry_run or arguments.no_ask)
@@ -54,6 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         made = collect(plan, read_prompts(plan, report), options, tell=line.tell)
     finally:
         line.end()
+    if answers is not None and not arguments.dry_run:
+        from ipr_engine.collection.answers_file import write_answers
+
+        write_answers(made.folder, answers)
     facts = collected_facts(made, plan)
     facts["notices"] = [*report.lines, *facts["notices"]]
     if arguments.json:
@@ -65,4 +78,4 @@ def run(arguments: argparse.Namespace) -> int:
     for notice in facts["notices"]:
         print(f"ipr collect: {notice}", file=sys.stderr)
     done = made.done
-    return 3 if done is not None and (done.failed or done.stopped or done.overrun or done.interrupted) else 0
+    return 3 if done is not None and (done.failed or done.stopped or done.stops_all or done.interrupted) else 0

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine._validate import shown
 from ipr_engine.cli.text_table import Page, TextTable
 
 EVERY_S = 1.0  # between two states of the line on a terminal
@@ -73,12 +74,16 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
                 "mean_quality": one.mean_quality,
                 "mean_cost_usd": one.mean_cost_usd,
                 "mean_output_tokens": one.mean_output_tokens,
+                "spent_usd": round(made.spent_by_usd[name], 9),
                 "truncated": one.truncated,
                 "refused": one.refused,
                 "ungraded": one.ungraded,
                 "labels": one.labels,
             }
             for name, one in made.candidates.items()
+        ]
+        facts["judges"] = [
+            {"judge": one.name, "spent_usd": round(made.spent_by_usd[one.name], 9)} for one in plan.judges.values()
         ]
     facts["graders"] = [
         {
@@ -110,7 +115,7 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
 
 def notices_of(made: Any, plan: Any) -> list[str]:
     """Return what whoever reads the result should know."""
-    told, done = [], made.done
+    told, done = _of_prompts(made, plan), made.done
     if made.estimates is not None:
         most = sum(one.most_usd for one in made.estimates.values())
         left = plan.budget_usd - made.spent_usd
@@ -131,9 +136,7 @@ def notices_of(made: Any, plan: Any) -> list[str]:
         if one.ungraded:
             told.append(f"{name}: {one.ungraded} of {one.answers} answers could not be graded")
         if one.answers and not one.outcomes:
-            told.append(
-                f"{name}: no answer has a quality; name graders in the plan, or give labels (docs/collecting.md)"
-            )
+            told.append(f"{name}: no answer has a quality, and `ipr train` has nothing to learn of it")
     told += _of_graders(made)
     if done is not None:
         told += [f"{name} was asked no more: {why}" for name, why in done.stopped.items()]
@@ -153,6 +156,23 @@ def notices_of(made: Any, plan: Any) -> list[str]:
     return told
 
 
+def _of_prompts(made: Any, plan: Any) -> list[str]:
+    """Return what the plan's prompts lack: answers that can get no quality are paid all the same."""
+    taken, told = made.taken, []
+    told += [
+        f"{count:,} labels are of {shown(name)}, which is no candidate of the plan"
+        for name, count in taken.strange_labels.most_common(5)
+    ]
+    told += [
+        f"grader {name}: {count:,} of {taken.prompts:,} prompts have no reference, and their answers no grade"
+        for name, count in taken.unreferenced.items()
+    ]
+    if not plan.graders:
+        labelled = f"only its {taken.labels:,} labels are outcomes" if taken.labels else "no answer will have a quality"
+        told.append(f"the plan has no graders: {labelled} (docs/grading.md)")
+    return told
+
+
 def _of_graders(made: Any) -> list[str]:
     told = []
     for name, one in made.graders.items():
@@ -161,7 +181,9 @@ def _of_graders(made: Any) -> list[str]:
             for reason, count in one.counts.reasons.most_common(5)
         ]
         if one.lacking is not None:
-            told.append(f"grader {name}: its scores are no qualities: {one.lacking}")
+            told.append(
+                f"grader {name}: not calibrated, scores of its own are taken as they are and rewards are none: {one.lacking}"
+            )
         if one.calibration is not None:
             report = one.calibration.report
             told.append(
@@ -171,10 +193,10 @@ def _of_graders(made: Any) -> list[str]:
     return told
 
 
-def print_estimates(facts: dict[str, Any]) -> None:
-    """Print what a dry run says."""
+def print_estimates(facts: dict[str, Any], *, sent: bool = False) -> None:
+    """Print what a dry run says. sent: calls follow."""
     table = TextTable(
-        f"{facts['prompts']:,} prompts; nothing is sent",
+        f"{facts['prompts']:,} prompts" + ("" if sent else "; nothing is sent"),
         ["candidate", "calls", "settled", "expected USD", "most USD", "spent USD"],
     )
     for one in facts["candidates"]:
@@ -194,7 +216,17 @@ def print_outcomes(facts: dict[str, Any]) -> None:
     """Print how the candidates did."""
     table = TextTable(
         f"{facts['prompts']:,} prompts, USD {facts['spent_usd']:,.4f} of {facts['budget_usd']:g} spent",
-        ["candidate", "answers", "outcomes", "mean quality", "USD an answer", "output tokens", "cut", "refused"],
+        [
+            "candidate",
+            "answers",
+            "outcomes",
+            "mean quality",
+            "USD per 1,000",
+            "output tokens",
+            "cut",
+            "refused",
+            "USD spent",
+        ],
     )
     for one in facts["candidates"]:
         table.add(
@@ -202,11 +234,14 @@ def print_outcomes(facts: dict[str, Any]) -> None:
             f"{one['answers']:,}",
             f"{one['outcomes']:,}",
             _figure(one["mean_quality"], ".3f"),
-            _figure(one["mean_cost_usd"], ".6f"),
+            _figure(None if one["mean_cost_usd"] is None else 1000 * one["mean_cost_usd"], ",.3f"),
             _figure(one["mean_output_tokens"], ",.0f"),
             f"{one['truncated']:,}",
             f"{one['refused']:,}",
+            f"{one['spent_usd']:,.4f}",
         )
+    for one in facts["judges"]:
+        table.add(one["judge"], *("-" for _ in range(7)), f"{one['spent_usd']:,.4f}")
     page = Page()
     page.table(table)
     page.text(facts["folder"])

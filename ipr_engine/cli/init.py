@@ -41,14 +41,17 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.sources import SourceReport, read_prompts
-    from ipr_engine.evaluation.promised import TAUS
     from ipr_engine.onboarding.first_plan import PLAN_FILE, UPSTREAMS_FILE, first_plan, is_edited, write_upstreams
-    from ipr_engine.onboarding.first_router import BUNDLES, first_router, own_split, two_sentences
+    from ipr_engine.onboarding.first_router import (
+        BUNDLES,
+        FEWEST_PROMPTS,
+        first_router,
+        own_split,
+        two_sentences,
+    )
 
-    if arguments.tau not in TAUS:
-        raise InvalidInputError(
-            f"--tau: expected one of {', '.join(f'{tau:g}' for tau in TAUS)}, got {arguments.tau:g}"
-        )
+    if not 0 < arguments.tau < 1:
+        raise InvalidInputError(f"--tau: expected a number between 0 and 1, got {arguments.tau:g}")
     project = writable_folder(arguments.out, "--out")
     own_split(project)
     project.mkdir(parents=True, exist_ok=True)
@@ -60,8 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     facts = collected_facts(dry, plan)
     facts["notices"] = [*report.lines, *facts["notices"]]
     calls = sum(one["calls"] for one in facts["candidates"])
+    if dry.taken.prompts < FEWEST_PROMPTS:
+        raise InvalidInputError(
+            f"--prompts: expected at least {FEWEST_PROMPTS} different prompts, got {dry.taken.prompts}; nothing was sent"
+        )
     if not arguments.json:
-        print_estimates(facts)
+        print_estimates(facts, sent=arguments.yes)
     _tell(facts["notices"])
     if calls and not arguments.yes:
         if arguments.json:
@@ -84,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     serve = shlex.join(
         (
             *("ipr", "serve", "--bundle", str(project / BUNDLES), "--upstreams", str(project / UPSTREAMS_FILE)),
-            *("--tau", f"{arguments.tau:g}"),
+            *("--tau", f"{arguments.tau:g}", "--rule", router.rule),
         )
     )
     sentences = two_sentences(router)

@@ -72,7 +72,8 @@ class Collected:
         done: what became of the calls of this run; None where none were to be sent.
         candidates: candidate -> how it did, over all runs; empty of a dry run.
         graders: grader -> what it did, and what its scores are worth.
-        spent_usd: by all runs of the ledger. unbilled_usd: of that, charged for calls whose bill is not known.
+        spent_usd: by all runs of the ledger; spent_by_usd: candidate or judge -> its part. unbilled_usd: of that, charged for calls
+            whose bill is not known.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class Collected:
     candidates: Mapping[str, CandidateSums]
     graders: Mapping[str, GraderReport]
     spent_usd: float
+    spent_by_usd: Mapping[str, float]
     unbilled_usd: float
 
 
@@ -124,6 +126,7 @@ def collect(
         finally:
             ledger.do(lambda of: _end(of, run, outcome))
         spent, unbilled = ledger.do(_spent)
+        parts = ledger.do(spent_so_far)
     assert made.taken is not None
     return Collected(
         folder=folder,
@@ -133,6 +136,7 @@ def collect(
         candidates=made.sums,
         graders=made.graders,
         spent_usd=spent,
+        spent_by_usd={one.name: usd(parts.get(one.name, 0)) for one in plan.everyone},
         unbilled_usd=unbilled,
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from ipr_engine._validate import shown
 from ipr_engine.bundle import with_calibrations
-from ipr_engine.bundle.calibration import INSUFFICIENT
-from ipr_engine.calibration.calibrate import CandidateSet, calibrate
+from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, calibrate
+from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.data import Outcomes, load_outcomes, split_outcomes
@@ -22,6 +22,9 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.evaluation import report
 from ipr_engine.evaluation.evaluate import evaluate_engine
+from ipr_engine.evaluation.promised import Kept
+from ipr_engine.measures.resampling import Resamples, estimate
+from ipr_engine.onboarding.needed_prompts import TAUS as NEEDED_AT
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.train import train
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
@@ -30,6 +33,7 @@ from ipr_engine.training.training_inputs import FEWEST_JUDGED
 SHARES = {"train": 0.6, "calibration": 0.2, "test": 0.2}
 SPLIT, BUNDLES, REPORT = "split", "bundles", "report"
 TAU = 0.2
+CALIBRATED, PATH = "calibrated", "path"
 FEWEST_PROMPTS = 100
 Say = Callable[[str], None]
 
@@ -39,16 +43,17 @@ class FirstRouter:
     """A `FirstRouter` says what came of a project.
 
     Attributes:
-        bundle: its folder. prompts: split -> how many. tau: of the figures.
-        figures: of `ipr eval` at tau: kept quality, cost of the best single's, with intervals.
-        certified: whether the promise of tau is; why_not: where it is not. constant: candidate -> why its head is.
+        bundle: its folder. prompts: split -> how many. tau, rule: of the figures, and of the line that serves.
+        figures: on the test prompts: mean quality kept, its difference to what tau promises, cost of the best single's; with intervals.
+        certified: whether rule `calibrated` is at tau; why_not: where it is not. constant: candidate -> why its head is.
         needed: what promises would need.
     """
 
     bundle: Path
     prompts: Mapping[str, int]
     tau: float
-    figures: Mapping[str, Any] | None
+    rule: str
+    figures: Mapping[str, Any]
     certified: bool
     why_not: str | None
     constant: Mapping[str, str]
@@ -77,17 +82,19 @@ def first_router(
     trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
     folder, certified, why_not = _calibrated(root, split, tau, say)
     engine = Engine.load(folder)
-    names = [one.name for one in plan.asked]
-    best, cheapest = _ends(shared.of_split("train").select(names))
+    names = list(engine.bundle.names)
+    ends, rule = _ends(shared.of_split("train").select(names)), CALIBRATED if certified else PATH
+    _evaluate(engine, split, project, say)
     return FirstRouter(
         bundle=folder,
         prompts=told.rows,
         tau=tau,
-        figures=_evaluated(engine, split, project, tau, say),
+        rule=rule,
+        figures=_figures(engine, shared.of_split("test").complete(names), ends, tau, rule, plan.seed),
         certified=certified,
         why_not=why_not,
         constant=trained.constant,
-        needed=needed_prompts(shared.select(names).quality, best, cheapest),
+        needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
     )
 
 
@@ -126,7 +133,7 @@ def _ends(outcomes: Outcomes) -> tuple[int, int]:
 
 
 def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bool, str | None]:
-    """Certify, and return the bundle, whether the promise of tau holds, and why not."""
+    """Certify, and return the bundle, whether rule `calibrated` is certified at tau, and why not."""
     engine = Engine.load(root)
     try:
         made = calibrate(
@@ -134,23 +141,42 @@ def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bo
             load_outcomes(split, split="calibration"),
             load_outcomes(split, split="train"),
             of=CandidateSet(),
+            options=CertifyOptions(taus=sorted({*TAUS, tau})),
             progress=say,
         )
     except InvalidInputError as error:
         return engine.bundle.path, False, str(error)
     folder = with_calibrations(engine.bundle, [made], root=root)
-    status = next((one.status for one in made.tested if one.tau == tau), INSUFFICIENT)
-    return (
-        folder,
-        status != INSUFFICIENT,
-        "too few prompts, or too little difference" if status == INSUFFICIENT else None,
-    )
+    knot = next(one for one in made.knots if one.level == tau)
+    return folder, not knot.insufficient, "the prompts do not tell" if knot.insufficient else None
 
 
-def _evaluated(engine: Engine, split: Path, project: Path, tau: float, say: Say) -> Mapping[str, Any] | None:
-    """Write the report of `ipr eval`, and return its figures at a tau; None where there is no path to read them off."""
-    say("evaluating ...")
-    summary = evaluate_engine(engine, load_outcomes(split), command="ipr init", progress=say)
+def _figures(
+    engine: Engine, test: Outcomes, ends: tuple[int, int], tau: float, rule: str, seed: int
+) -> Mapping[str, Any]:
+    """Return what a rule costs and keeps at tau on test prompts, with intervals.
+
+    Args:
+        test: complete rows, a column for each candidate of the bundle, in its order. ends: the best and the cheapest single one.
+    """
+    policy = engine.policy(tau=tau, rule=rule)
+    models = engine.route_many(list(test.prompts), policy).models
+    choices = np.array([[test.models.index(model) for model in models]], np.int64)
+    resamples = Resamples(len(test), seed=seed)
+    best, cheapest = ends
+    kept = Kept.of([tau], choices, test.quality, test.cost_usd, best=best, cheapest=cheapest, resamples=resamples)
+    return {
+        "best": test.models[best],
+        "of_best_cost": estimate(kept.of_best_cost[:, 0]).to_json(),
+        "kept": estimate(kept.quality[:, 0]).to_json(),
+        "kept_minus_promised": estimate(kept.excess[:, 0]).to_json(),
+    }
+
+
+def _evaluate(engine: Engine, split: Path, project: Path, say: Say) -> None:
+    """Write the report of `ipr eval`."""
+    say("evaluating beside every baseline ...")
+    summary = evaluate_engine(engine, load_outcomes(split), command="ipr init")
     folder = project / REPORT
     try:
         from ipr_engine.evaluation.plots import draw_all
@@ -160,27 +186,29 @@ def _evaluated(engine: Engine, split: Path, project: Path, tau: float, say: Say)
         say(f"no plots: {error}")
         plots = []
     report.write(summary.figures, plots, folder)
-    return next((one for one in summary.figures["path"]["taus"] if one["tau"] == tau), None)
 
 
 def two_sentences(made: FirstRouter) -> str:
     """Return what came of a project in two sentences."""
     tests, figures = made.prompts.get("test", 0), made.figures
-    if figures is None:
-        first = f"On {tests} test prompts nothing can be said of tau {made.tau:g}: the bundle has no path."
-    else:
-        saved, kept = figures["of_best_cost"], figures["kept_minus_promised"]
-        first = (
-            f"On {tests} test prompts tau {made.tau:g} costs {_share(saved)} of what the best single candidate costs, and keeps "
-            f"{_signed(kept)} in mean quality beside what it promises."
-        )
+    first = (
+        f"On {tests} test prompts tau {made.tau:g} (rule {made.rule}) costs {_share(figures['of_best_cost'])} of what "
+        f"{figures['best']} alone costs; its mean quality is {_plain(figures['kept'])}, "
+        f"{_signed(figures['kept_minus_promised'])} beside what it promises."
+    )
     if made.certified:
         second = f"The promise is certified on {made.prompts.get('calibration', 0)} prompts that no head has seen (risk 10 %)."
     else:
         need = next((one for one in made.needed if one.tau == made.tau), None)
-        enough = "" if need is None else f"; some {need.prompts:,} collected prompts would be needed"
-        second = f"The promise is not certified ({made.why_not}){enough}."
+        more = need is not None and need.prompts > sum(made.prompts.values())
+        enough = f"; about {need.prompts:,} collected prompts may" if need is not None and more else ""
+        second = f"The promise is not certified: {made.why_not}{enough}."
     return f"{first} {second}"
+
+
+def _plain(figure: Mapping[str, Any]) -> str:
+    value, low, high = (figure[name] for name in ("value", "low", "high"))
+    return "unknown" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _share(figure: Mapping[str, Any]) -> str:
