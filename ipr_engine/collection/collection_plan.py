@@ -17,7 +17,8 @@ from ipr_engine.collection.bill import MOST_USD
 from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.sources.prompt_source import PromptsGiven, prompt_sources
-from ipr_engine.data.outcome_files import FORMATS, OUTCOMES, PROMPTS
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
+from ipr_engine.data.table_files import FORMATS
 from ipr_engine.documents.typed_document import Mistake, read_typed, told
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml, told_at_lines
 from ipr_engine.errors import InvalidInputError
