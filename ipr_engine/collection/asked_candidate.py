@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ipr_engine._read_only import read_only
 from ipr_engine._validate import shown
-from ipr_engine.bundle.candidates_file import candidates_of
+from ipr_engine.bundle.candidates_file import OPTIONAL, PRICE, REQUIRED, candidates_of
 from ipr_engine.bundle.checks import is_amount
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.spec import Candidate
@@ -71,6 +72,16 @@ def asked_candidates(
     Raises:
         InvalidInputError: names the entry, `candidates[2].max_tokens`, say.
     """
+    known = (*REQUIRED, *OPTIONAL, *PRICE, *ASKED)
+    for number, entry in enumerate(entries):
+        for key in entry:
+            if key not in known:
+                close = get_close_matches(str(key), known, 3)
+                advice = f"; close: {', '.join(close)}" if close else f"; known: {', '.join(known)}"
+                raise InvalidInputError(f"candidates[{number}].{told(str(key))[1:-1]}: is no key here{advice}")
+        missing = [key for key in REQUIRED if key not in entry]
+        if missing:
+            raise InvalidInputError(f"candidates[{number}]: lacks {', '.join(missing)}")
     listed = [{key: value for key, value in entry.items() if key not in ASKED} for entry in entries]
     file = candidates_of({"date": date, "candidates": listed}, path)
     return tuple(

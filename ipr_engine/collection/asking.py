@@ -25,7 +25,8 @@ FIRST_WAIT_S, MOST_WAIT_S = (
     30.0,
 )  # between attempts, where the server asks for none: doubled each time, drawn from its upper half
 AHEAD = 4  # calls that wait for a provider, for each that is in flight
-FAILED_IN_A_ROW = 10  # calls of a candidate that fail for good, before any has succeeded: the others would too
+FAILED_IN_A_ROW = 10  # calls of a candidate that fail before any has succeeded: the others would too
+UNREACHED = 10  # attempts at a provider that found no connection before any did
 
 
 @dataclass
@@ -133,8 +134,9 @@ class _Lane:
         self._tokens_a_minute = tokens
         self._token_pace = None if tokens is None else limiter(tokens, 60.0)
         self._open_at = 0.0  # of the loop's clock: a server asked to wait until then
-        self._in_a_row: Counter[str] = Counter()  # candidate -> calls that failed for good, none having succeeded
+        self._in_a_row: Counter[str] = Counter()  # candidate -> calls that failed, none having succeeded
         self._succeeded: set[str] = set()
+        self._unreached: int | None = 0  # attempts without a connection; None: there was one
 
     async def work(self) -> None:
         """Work off calls until there are no more."""
@@ -157,7 +159,7 @@ class _Lane:
                 self._count(result)
                 self._succeeded.add(call.candidate)
                 break
-            last = attempt == self.site.limits.retries or not result.retry or self._desk.stop.is_set()
+            last = attempt == self.site.limits.retries or not result.retry or not self._goes_on(call)
             wait = self._wait(result, attempt)
             if last or wait is None:
                 self._give_up(call, result)
@@ -191,6 +193,7 @@ class _Lane:
             start = time.monotonic()
             result = await self.site.caller.ask(call.body)
             seconds = time.monotonic() - start
+            self._look_for_a_connection(result)
             if isinstance(result, Failed):
                 charged = call.most if result.billed else 0
                 self._note(lambda of: note_failed(of, call, number, result, seconds))
@@ -267,11 +270,18 @@ class _Lane:
         done, name = self._done, call.candidate
         done.failed += 1
         done.reasons[name, failed.reason] += 1
-        if failed.retry or name in self._succeeded:
-            self._in_a_row[name] = 0
-            if not failed.stops:
-                return
-        else:
-            self._in_a_row[name] += 1
+        if name in self._succeeded and not failed.stops:
+            return
+        self._in_a_row[name] += 1
         if failed.stops or self._in_a_row[name] >= FAILED_IN_A_ROW:
             done.stopped.setdefault(name, f"{failed.reason}: its other calls would fail likewise")
+
+    def _look_for_a_connection(self, result: Answered | Failed) -> None:
+        """Stop a provider's candidates where it was never reached."""
+        if not (isinstance(result, Failed) and result.reason == "no_connection"):
+            self._unreached = None
+        elif self._unreached is not None:
+            self._unreached += 1
+            if self._unreached >= UNREACHED:
+                for name in self.site.candidates:
+                    self._done.stopped.setdefault(name, "no_connection: nothing answers at its provider's base_url")

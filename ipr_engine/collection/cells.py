@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -16,6 +17,7 @@ from ipr_engine.collection.calls import Call, make_call, settled_keys
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
 from ipr_engine.collection.question import LoggedAnswer, Question
+from ipr_engine.documents.typed_document import told
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.parse import parse_request
 
@@ -31,36 +33,61 @@ question_key = excluded.question_key, labels = excluded.labels, run = excluded.r
 _SET_PER_CALL = frozenset(SET_PER_CALL) - {"messages", "tools"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class TakenIn:
-    """A `TakenIn` counts what a plan's files held. answers: of its candidates, read from logs; labels: of them, given by their owner."""
+    """A `TakenIn` counts what a plan's files held.
 
-    prompts: int
-    answers: int
-    labels: int
+    Attributes:
+        answers: of the plan's candidates, read from logs. labels: of them, given by their owner.
+        strange_labels: name that is no candidate -> labels of it. unreferenced: grader that needs a reference -> prompts without one.
+    """
+
+    prompts: int = 0
+    answers: int = 0
+    labels: int = 0
+    strange_labels: Counter[str] = field(default_factory=Counter)
+    unreferenced: Counter[str] = field(default_factory=Counter)
 
 
 def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question], run: int) -> TakenIn:
     """Write the prompts of a plan into the ledger, with the answers and labels that came with them.
 
     Raises:
-        InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, or there are no prompts.
+        InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, or names a grader that is
+            none of the plan's; or there are no prompts.
     """
     names = {one.name: one for one in plan.asked} | {one.model: one for one in plan.asked}
-    prompts = answers = labels = 0
-    rest = iter(questions)
+    taken, rest = TakenIn(), iter(questions)
     while page := list(islice(rest, PAGE)):
         for question in page:
             _check_body(question)
             _check_parts(question, plan)
+            _look_at_grades(question, plan, names, taken)
         rows = [_row(question, plan, run) for question in page]
         logged = list(_logged(page, plan, names))
         ledger.do(lambda of, rows=rows, logged=logged: _write(of, rows, logged))  # type: ignore[misc]
-        prompts, answers = prompts + len(page), answers + len(logged)
-        labels += sum(name in names for question in page for name in question.labels)
-    if not prompts:
+        taken.prompts += len(page)
+        taken.answers += len(logged)
+    if not taken.prompts:
         raise InvalidInputError("prompts: expected at least one, the files hold none")
-    return TakenIn(prompts=prompts, answers=answers, labels=labels)
+    return taken
+
+
+def _look_at_grades(question: Question, plan: CollectionPlan, names: Collection[str], taken: TakenIn) -> None:
+    """Count what a prompt says of its grades, and what it lacks for one."""
+    for name in question.labels:
+        if name in names:
+            taken.labels += 1
+        else:
+            taken.strange_labels[name] += 1
+    if question.grader is not None and question.grader not in plan.graders:
+        known = ", ".join(plan.graders) or "it has none"
+        raise InvalidInputError(
+            f"prompts: prompt {question.prompt_id!r} names the grader {told(question.grader)}, which is none of the plan's: {known}"
+        )
+    grader = question.grader or next(iter(plan.graders), None)
+    if grader is not None and question.reference is None and plan.made_graders[grader].needs_reference:
+        taken.unreferenced[grader] += 1
 
 
 def _write(connection: sqlite3.Connection, rows: list[tuple[Any, ...]], logged: list[tuple[Any, ...]]) -> None:

@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 from ipr_engine.documents.typed_document import read_typed, told
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.grading.grader_specs import GraderSpec, JudgeSpec
+from ipr_engine.grading.grader_specs import GraderSpec, JsonSpec, JudgeSpec, RegexSpec, RewardSpec
+from ipr_engine.grading.rubrics import NEEDS_REFERENCE
 
 _NAME = re.compile(r"[\w-]{1,64}\Z")
 OWN = ("judge", "baseline", "calibrate")
@@ -29,6 +30,15 @@ class PlanGrader:
     judge: Mapping[str, Any] | None = None
     baseline: str | None = None
     calibrate: bool = False
+
+    @property
+    def needs_reference(self) -> bool:
+        """Return whether it can say nothing of an answer without a reference."""
+        if isinstance(self.spec, JudgeSpec):
+            return self.spec.rubric in NEEDS_REFERENCE
+        if isinstance(self.spec, RegexSpec):
+            return self.spec.pattern is None
+        return not isinstance(self.spec, (JsonSpec, RewardSpec))
 
 
 def plan_graders(graders: Mapping[str, Mapping[str, Any]], candidates: Sequence[str]) -> dict[str, PlanGrader]:

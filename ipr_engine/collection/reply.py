@@ -15,8 +15,8 @@ from ipr_engine.collection.bill import TokenUsage
 from ipr_engine.collection.provider import NO_KEY
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-FREE = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})
-"""Statuses of requests that were refused before anything was generated, which no provider bills."""
+FREE = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 500, 503, 529})
+"""Statuses of requests that got no answer by the provider's own word, which none bills; a gateway's 502 or 504 may hide one."""
 OF_THE_CANDIDATE = frozenset({401, 402, 403, 404})
 """Statuses that every further call would get too."""
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded", "credit_balance_too_low"})

@@ -48,15 +48,15 @@ class OverlapSpec:
 class NumericSpec:
     """An answer is right where its number is within tolerance * max(1, abs(reference)) of an accepted one.
 
-    decimal_comma: 1.234,5 is read as 1234.5.
+    tolerance: None: none beside a whole number, 1e-6 beside another. decimal_comma: 1.234,5 is read as 1234.5.
     """
 
     kind: Literal["numeric"] = "numeric"
-    tolerance: float = 1e-6
+    tolerance: float | None = None
     decimal_comma: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tolerance < float("inf"):
+        if self.tolerance is not None and not 0 <= self.tolerance < float("inf"):
             raise InvalidInputError(f"tolerance: expected a number >= 0, got {self.tolerance:g}")
 
 

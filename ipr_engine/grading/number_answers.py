@@ -37,6 +37,8 @@ _ASCII = {
     "\u2044": "/",
 }
 
+CLOSE = 1e-6  # relative
+
 
 class Number(NamedTuple):
     """A `Number` is a value as written, and whether a percent sign follows it."""
@@ -96,14 +98,23 @@ def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | Non
     return found[-1] if found else None
 
 
-def same_number(answer: Number, reference: Number, tolerance: float) -> bool:
-    """Return whether two numbers agree; where one of them alone is a percentage, 50 % is both 50 and 0.5."""
+def same_number(answer: Number, reference: Number, tolerance: float | None) -> bool:
+    """Return whether two numbers agree; where one of them alone is a percentage, 50 % is both 50 and 0.5.
+
+    tolerance: relative above 1; None: whole numbers are compared as such, others within `CLOSE`.
+    """
     readings = [(answer.value, reference.value)]
     if answer.percent and not reference.percent:
         readings.append((answer.value / 100, reference.value))
     elif reference.percent and not answer.percent:
         readings.append((answer.value, reference.value / 100))
-    return any(abs(one - other) <= tolerance * max(1.0, abs(other)) for one, other in readings)
+    return any(abs(one - other) <= _allowed(other, tolerance) for one, other in readings)
+
+
+def _allowed(reference: float, tolerance: float | None) -> float:
+    if tolerance is None:
+        tolerance = 0.0 if float(reference).is_integer() else CLOSE
+    return tolerance * max(1.0, abs(reference))
 
 
 def _plain(character: str) -> str:

@@ -57,6 +57,10 @@ def test_the_number_of_an_answer(answer, value):
         ("50", "50%", 1),
         ("17", "Half of 34 is 17.\n#### 17", 1),
         ("7", ["6", "7"], 1),
+        ("8888889", "8888888", 0),
+        ("8,888,888.0", 8888888, 1),
+        ("0.3333333", "0.33333333", 1),
+        ("3333333.31", "3333333.3", 1),
     ],
 )
 def test_a_number_is_right_within_the_tolerance(answer, reference, score):
