@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ipr_engine.collection.collect import LEDGER, CollectOptions, collect
+from ipr_engine.collection.ledger import LedgerError
 from ipr_engine.collection.provider import Provider, ProviderLimits
 from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.data import load_outcomes
@@ -256,6 +257,28 @@ def test_a_prompt_that_sets_what_each_call_sets_is_refused(tmp_path, server, fie
     asked = [replace(one, body={**one.body, field: 50}) for one in questions(1)]
     with pytest.raises(InvalidInputError, match=f"prompt 'q00000': body.{field}: is set with each call"):
         collect(plan_for(tmp_path, server.base_url), asked)
+
+
+def test_who_waits_for_a_turn_is_let_go_once_the_money_is_spent(tmp_path, server):
+    slow = fast(server, requests_per_minute=0.5)  # the next turn comes in two minutes
+    plan = plan_for(tmp_path, server.base_url, candidate("plain"), budget_usd=0.0, providers=slow)
+    made = collect(plan, questions(20, "Turn {}?"))
+    assert made.done.budget_spent
+    assert made.done.answered == 0
+
+
+def test_an_answer_that_cannot_be_noted_ends_the_run(tmp_path, server, monkeypatch):
+    def full(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("ipr_engine.collection.asking.note_answer", full)
+    plan = plan_for(tmp_path, server.base_url)
+    with pytest.raises(LedgerError, match="cannot be written: database or disk is full"):
+        collect(plan, questions(1, "Noted {}?"))
+    monkeypatch.undo()
+    again = collect(plan, questions(1, "Noted {}?"))
+    assert again.done.answered == 1
+    assert again.unbilled_usd > 0
 
 
 def test_two_processes_do_not_write_one_ledger(tmp_path, server):
