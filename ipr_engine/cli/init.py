@@ -86,6 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
     _tell(facts["notices"])
     if made.done is not None and made.done.interrupted:
         return 3
+    if not any(one.outcomes for one in made.candidates.values()):
+        raise InvalidInputError(
+            "outcomes: no answer has a quality, so there is nothing to fit; what is wrong is said above"
+        )
     router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
     _tell(write_upstreams(plan, project))
     serve = shlex.join(
@@ -119,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_needed(router: Any) -> None:
     if not router.needed:
         return
-    table = TextTable("prompts that a promise needs, about", ["tau", "calibration", "collected"])
+    table = TextTable("prompts needed, about", ["tau", "calibration", "collected"])
     for one in router.needed:
         table.add(f"{one.tau:g}", f"{one.calibration:,}", f"{one.prompts:,}")
     Page().table(table)
