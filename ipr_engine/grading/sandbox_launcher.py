@@ -96,28 +96,42 @@ def _first_process(config: dict[str, Any], as_root: bool) -> NoReturn:
         _refuse("root folder", error.strerror or "failed")
 
 
+def _show(root: str, path: str) -> None:
+    """Show a path of this machine at the same place below a root folder."""
+    inside = root + path
+    os.makedirs(os.path.dirname(inside), exist_ok=True)
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), inside)
+        return
+    if os.path.isdir(path):
+        os.makedirs(inside, exist_ok=True)
+    elif not os.path.exists(inside):
+        os.close(os.open(inside, os.O_CREAT))
+    _mount(f"mount {path}", path, inside, None, MS_BIND | MS_REC)
+
+
+def _read_only(folder: str) -> None:
+    attributes = struct.pack("QQQQ", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
+    done = _libc.syscall(MOUNT_SETATTR, AT_FDCWD, folder.encode(), AT_RECURSIVE, attributes, len(attributes))
+    _call("mount_setattr (Linux 5.12 has it)", done)
+
+
 def _new_root(config: dict[str, Any]) -> None:
     """Put a folder with the interpreter, read-only, an empty /tmp and three devices in the place of the root folder."""
     root = config["root"]
     _mount("mount private", None, "/", None, MS_REC | MS_PRIVATE)
     _mount("mount tmpfs", "tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=0755")
+    in_tmp = [path for path in config["shown"] if path.startswith("/tmp/")]  # an environment that somebody made there
     for path in config["shown"]:
-        inside = root + path
-        os.makedirs(os.path.dirname(inside), exist_ok=True)
-        if os.path.islink(path):
-            os.symlink(os.readlink(path), inside)
-            continue
-        if os.path.isdir(path):
-            os.makedirs(inside, exist_ok=True)
-        elif not os.path.exists(inside):
-            os.close(os.open(inside, os.O_CREAT))
-        _mount(f"mount {path}", path, inside, None, MS_BIND | MS_REC)
+        if path not in in_tmp:
+            _show(root, path)
     os.makedirs(root + "/tmp", exist_ok=True)
-    attributes = struct.pack("QQQQ", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
-    done = _libc.syscall(MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, len(attributes))
-    _call("mount_setattr (Linux 5.12 has it)", done)
+    _read_only(root)
     space = f"size={config['space_bytes']},nr_inodes=4096,mode=1777"
     _mount("mount /tmp", "tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, space)
+    for path in in_tmp:
+        _show(root, path)
+        _read_only(root + path)
     os.chdir(root)
     _call("pivot_root", _libc.syscall(MACHINES[os.uname().machine]["pivot_root"], b".", b"."))
     _call("umount", _libc.umount2(b".", MNT_DETACH))

@@ -9,6 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.skips import COLLECT
+
+pytest.importorskip("openai", reason=COLLECT)
+pytest.importorskip("aiolimiter", reason=COLLECT)
+
 from ipr_engine.collection import callers
 from ipr_engine.collection.collect import LEDGER, collect
 from ipr_engine.collection.provider import Provider

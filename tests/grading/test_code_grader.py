@@ -16,6 +16,8 @@ from tests.support.graded_answers import to_grade
 from tests.support.skips import NAMESPACES
 
 TESTS = "assert f(1) == 2\nassert f(2) == 3\n"
+OWN = (sys.prefix, sys.base_prefix)  # what a program sees of this machine: its interpreter
+IN_TMP = sorted({path.split("/")[2] for path in OWN if path.startswith("/tmp/")})
 PLUS = "\ndef f(x): return x + 1\n"
 
 
@@ -100,7 +102,7 @@ def test_code_that_does_harm_or_does_not_end_gets_nothing_and_is_ended(grader, c
     "code",
     [
         "print('x' * 10**7)",
-        "import os\nassert os.getcwd() == '/tmp' and os.listdir('/tmp') == []",
+        f"import os\nassert os.getcwd() == '/tmp' and os.listdir('/tmp') == {IN_TMP}",
         "import os\nassert os.getuid() != 0 and 'IPR_SECRET' not in os.environ and len(os.environ) < 9",
         "import os\nassert not os.path.exists('/root') and not os.path.exists('/home') and not os.path.exists('/work')",
         "open('/tmp/mine', 'w').write('x')",
@@ -110,7 +112,7 @@ def test_code_that_does_harm_or_does_not_end_gets_nothing_and_is_ended(grader, c
 )
 def test_code_that_is_merely_odd_is_graded_by_its_tests(grader, code, monkeypatch):
     monkeypatch.setenv("IPR_SECRET", "1")
-    if "/root" in code and sys.prefix.startswith(("/root", "/home", "/work")):
+    if "/root" in code and any(path.startswith(("/root", "/home", "/work")) for path in OWN):
         code = "import os\nassert not os.path.exists('/etc/passwd') and not os.path.exists('/var')"
     assert score(grader, code + PLUS).score == 1
 
