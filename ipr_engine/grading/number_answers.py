@@ -25,6 +25,7 @@ _MARKED = (
     re.compile(r"####\s*(?P<said>[^\n]*)"),
     re.compile(r"(?:final answer|answer)\s*(?:is|:|=)[\s*:]*(?P<said>[^\n]*)", re.IGNORECASE),
 )
+_SENTENCE_END = re.compile(r"(?<!\\)[.;!?]\s")
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ASCII = {
     "\u2212": "-",
@@ -86,7 +87,7 @@ def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | Non
     r"""Return the number that an answer ends up with; None where it has none.
 
     It is the last number in the last `\boxed{}`; else the first one after the last `####`, or after the last "answer is" or
-    "answer:"; else the last one of all.
+    "answer:", and after the last "=" of the first sentence there; else the last one of all.
     """
     text = final_part(answer)
     held = boxed(text)
@@ -94,10 +95,16 @@ def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | Non
         return found[-1]
     for pattern in _MARKED:
         marked = [match["said"] for match in pattern.finditer(text)]
-        if marked and (found := numbers_in(marked[-1], decimal_comma=decimal_comma)):
-            return found[0]
+        for part in _results(marked[-1]) if marked else ():
+            if found := numbers_in(part, decimal_comma=decimal_comma):
+                return found[0]
     found = numbers_in(text, decimal_comma=decimal_comma)
     return found[-1] if found else None
+
+
+def _results(line: str) -> tuple[str, str]:
+    """Return where the number of a marked line may stand: what a calculation in its first sentence comes to, then all of it."""
+    return _SENTENCE_END.split(line, maxsplit=1)[0].rpartition("=")[2], line
 
 
 def same_number(answer: Number, reference: Number, tolerance: float | None) -> bool:
