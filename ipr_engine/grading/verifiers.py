@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ipr_engine._extras import need
@@ -96,6 +96,8 @@ def _accepted(reference: Any) -> list[str]:
     found = [_text(one) for one in several if isinstance(one, (str, int, float)) and not isinstance(one, bool)]
     if not found or len(found) < len(several):
         raise UngradableError("reference: expected a text, a number, or a list of them")
+    if not all(one.strip() for one in found):
+        raise UngradableError("reference: an accepted answer is empty")
     return found
 
 
@@ -103,17 +105,27 @@ def _text(value: str | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _compared(answer: str, reference: Any, ignore: Sequence[Ignored]) -> Iterator[tuple[str, str]]:
+    """Yield an answer beside each accepted one, both normalised.
+
+    Where that leaves nothing of one of them, articles make a difference; where it still does, punctuation too.
+    """
+    first = normalised(answer, ignore)
+    for one in _accepted(reference):
+        said, wanted, left = first, normalised(one, ignore), ignore
+        for name in ("articles", "punctuation"):
+            if not (said.strip() and wanted.strip()):
+                left = [other for other in left if other != name]
+                said, wanted = normalised(answer, left), normalised(one, left)
+        yield said, wanted
+
+
 def _exact(spec: ExactSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore)
-    return any(said == normalised(one, spec.ignore) for one in _accepted(reference))
+    return any(said == wanted for said, wanted in _compared(answer, reference, spec.ignore))
 
 
 def _contains(spec: ContainsSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore)
-    wanted = [normalised(one, spec.ignore) for one in _accepted(reference)]
-    if not all(wanted):
-        raise UngradableError("reference: an accepted answer is empty once normalised")
-    return any(_holds(said, one) for one in wanted)
+    return any(_holds(said, wanted) for said, wanted in _compared(answer, reference, spec.ignore))
 
 
 def _holds(text: str, words: str) -> bool:
@@ -133,12 +145,9 @@ def _joined(one: str, other: str) -> bool:
 
 
 def _overlap(spec: OverlapSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore).replace(" ", "")
     shares = []
-    for one in _accepted(reference):
-        wanted = normalised(one, spec.ignore).replace(" ", "")
-        if not wanted:
-            raise UngradableError("reference: an accepted answer is empty once normalised")
+    for pair in _compared(answer, reference, spec.ignore):
+        said, wanted = (text.replace(" ", "") for text in pair)
         grams = {wanted[at : at + 3] for at in range(max(1, len(wanted) - 2))}
         shares.append(sum(gram in said for gram in grams) / len(grams))
     return Grade(None, raw=max(shares))

@@ -31,9 +31,40 @@ def test_exact_ignores_case_blanks_punctuation_and_articles(answer, reference, s
     assert graded(ExactSpec(), answer, reference).score == score
 
 
+@pytest.mark.parametrize("spec", [ExactSpec(), ContainsSpec()])
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("", "A", 0),
+        ("The", "A", 0),
+        ("!!!", "A", 0),
+        ("A.", "A", 1),
+        ("a", ["B", "A"], 1),
+        ("The", "The", 1),
+        ("", "?", 0),
+        ("...", "?", 0),
+        ("?", "?", 1),
+        ("", ["A", "?"], 0),
+    ],
+)
+def test_a_reference_of_articles_or_punctuation_alone_is_not_met_by_nothing(spec, answer, reference, score):
+    assert graded(spec, answer, reference).score == score
+
+
+@pytest.mark.parametrize("spec", [ExactSpec(), ContainsSpec(), OverlapSpec(), RegexSpec()])
+@pytest.mark.parametrize("reference", ["", "  ", ["Paris", ""]])
+def test_a_blank_reference_is_told_and_not_met_by_an_empty_answer(spec, reference):
+    assert graded(spec, "", reference) == (None, None, "reference: an accepted answer is empty")
+
+
+def test_overlap_takes_a_reference_of_articles_alone():
+    assert [graded(OverlapSpec(), text, "The").raw for text in ("The", "", "Rome")] == [1.0, 0.0, 0.0]
+
+
 def test_exact_ignores_what_it_is_told_to():
     assert graded(ExactSpec(ignore=()), "paris", "Paris").score == 0
     assert graded(ExactSpec(ignore=("case",)), "PARIS", "paris").score == 1
+    assert graded(ExactSpec(ignore=("articles",)), "The", "A").score == 0
 
 
 @pytest.mark.parametrize(
