@@ -109,11 +109,32 @@ def test_without_a_reference_that_can_be_used_there_is_a_reason(spec, reference)
         ("the answer is A and not B", "A"),
         ("Answer: A\n\nWait. Answer: C", "C"),
         ("A is right, B is wrong", None),
+        ("The correct answer is B. Option A is wrong.", "B"),
+        ("The correct answer is B. Answer A is wrong.", "B"),
+        ("The answer would be option (C), choice D being wrong.", "C"),
+        ("**Answer**: B\n\nOption A: no.", "B"),
+        ("**Answer:** B", "B"),
+        ("The correct option is B. Option A is wrong.", "B"),
+        ("Option A is wrong, so option B", "B"),
+        ("My answer: I would pick B.", "B"),
+        ("The answer is I think C", "C"),
+        ("Answer: A cat has four legs, so D", "D"),
+        ("The answer is A for two reasons", "A"),
+        ("Answer: A", "A"),
+        ("Answer: A.", "A"),
+        ("Answer: A only", "A"),
         ("None of them", None),
     ],
 )
 def test_the_option_of_an_answer(answer, letter):
     assert chosen_letter(answer, "ABCD") == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("The answer is I", "I"), ("Answer: I is right", "I"), ("I would say it is J", "J")]
+)
+def test_i_is_an_option_and_a_word(answer, letter):
+    assert chosen_letter(answer, "ABCDEFGHIJ") == letter
 
 
 def test_an_option_is_right_by_its_letter():
@@ -156,7 +177,24 @@ def test_json_needs_its_keys():
     assert graded(JsonSpec(), '{"a": 1}', '{"a": 1}').score == 1
 
 
-@pytest.mark.parametrize("piece", ["(", "A ", "```\n", "{", "option ", "answer(((", "\\boxed{", "the ", "ﷺ", "\ud800"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "(",
+        "A ",
+        "```\n",
+        "{",
+        "option ",
+        "answer(((",
+        "answer is ",
+        "answer:::",
+        "answer \n",
+        "\\boxed{",
+        "the ",
+        "ﷺ",
+        "\ud800",
+    ],
+)
 def test_a_huge_answer_of_any_piece_is_graded_in_one_pass(piece):
     for spec, reference in ((ExactSpec(), "x"), (ContainsSpec(), "x"), (ChoiceSpec(), "A"), (JsonSpec(), None)):
         assert graded(spec, piece * 20_000, reference).score in (0, 1)
