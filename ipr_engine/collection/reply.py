@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -51,7 +51,7 @@ class Answered:
         usage: None where the provider reports none. model: what it says has answered.
     """
 
-    text: str
+    text: str = field(repr=False)
     finish_reason: str | None
     usage: TokenUsage | None
     model: str | None = None
