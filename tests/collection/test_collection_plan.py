@@ -100,6 +100,15 @@ def test_what_is_wrong_is_told_by_line_and_key(tmp_path, old, new, told):
     assert "abcdefghijklmnop" not in said
 
 
+@pytest.mark.parametrize("header", ["api-key: 0123456789", "x-team: Bearer abcdefghijklmnop"])
+def test_a_key_in_a_header_is_told_where_a_plan_takes_keys_from(tmp_path, header):
+    said = wrong(tmp_path, "api_key_env: OPENAI_API_KEY", f"api_key_env: OPENAI_API_KEY\n    headers: {{{header}}}")
+    assert f"headers.{header.partition(':')[0]}: holds a key" in said
+    assert "api_key_env, or a file that holds nothing else in api_key_file" in said
+    assert "api_key_header" not in said
+    assert header.rpartition(" ")[2] not in said
+
+
 def test_a_key_file_is_read_when_it_is_needed(tmp_path):
     (tmp_path / "key").write_text("sk-secret-of-mine\n")
     (tmp_path / "plan.yaml").write_text(PLAN.replace("api_key_env: OPENAI_API_KEY", f"api_key_file: {tmp_path}/key"))
