@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ipr_engine._files import writable_folder
@@ -111,7 +112,7 @@ def collect(
     graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
     folder = writable_folder(plan.out_folder, "out")
     plan.check_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     with Ledger(folder / LEDGER) as ledger:
         run = ledger.do(lambda of: _begin(of, plan))
         made, outcome = _Made(), "failed"
@@ -139,6 +140,12 @@ def collect(
         spent_by_usd={one.name: usd(parts.get(one.name, 0)) for one in plan.everyone},
         unbilled_usd=unbilled,
     )
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, where it is not there, that its owner alone can read: tables and ledger hold prompts."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class _Run(NamedTuple):
@@ -179,7 +186,7 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
         _grade(run, graders, folder, made)
         made.done, rounds = Progressed(), BuyingRounds(ledger, plan, run.id)
         for number in range(1, plan.acquisition.rounds + 1):
-            made.done.add(asyncio.run(_ask(run, plan.asked, rounds.calls(number, again=again))))
+            made.done.add(asyncio.run(_ask(run, plan.asked, rounds.calls(number, again=again), made.done.stopped)))
             _judge(run, graders, made)
             _grade(run, graders, folder, made)
             if made.done.interrupted or made.done.stops_all:
@@ -198,7 +205,7 @@ def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
             lambda name: graders.pages(name, run.ledger, run.id),
             again=run.options.retry_failed,
         )
-        made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls)))
+        made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls, made.done.stopped)))
 
 
 def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
@@ -221,7 +228,12 @@ def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
     made.sums = write_tables(ledger, plan, run.id, filed, folder)
 
 
-async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[Call]) -> Progressed:
+async def _ask(
+    run: _Run,
+    asked: Sequence[AskedCandidate],
+    calls: AsyncIterator[Call],
+    stopped: Mapping[str, str] = MappingProxyType({}),
+) -> Progressed:
     ledger, plan = run.ledger, run.plan
     budget = Budget(
         nanousd(plan.budget_usd),
@@ -252,7 +264,7 @@ async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[
     )
     try:
         with _interrupts(stop, halt):
-            return await ask_all(calls, sites, desk)
+            return await ask_all(calls, sites, desk, stopped)
     except* IprError as errors:
         raise _first(errors) from None
     finally:

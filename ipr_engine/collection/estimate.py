@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ipr_engine.collection.asked_candidate import AskedCandidate
-from ipr_engine.collection.bill import FRAME_TOKENS, TokenUsage, call_usd, most_call_usd, usd
-from ipr_engine.collection.calls import settled_keys
+from ipr_engine.collection.bill import FRAME_TOKENS, MESSAGE_TOKENS, TokenUsage, call_usd, most_call_usd, usd
+from ipr_engine.collection.calls import Call, settled_keys
 from ipr_engine.collection.cells import pages_of_cells
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import Ledger, spent_so_far
@@ -56,7 +56,7 @@ async def estimate(ledger: Ledger, plan: CollectionPlan, run: int, *, again: boo
                 continue
             one.calls += 1
             one.most_usd += usd(cell.call.most)
-            given = (cell.call.most_tokens - most) // CHARACTERS_PER_TOKEN
+            given = likely_input_tokens(cell.call, most)
             output = most if one.mean_output_tokens is None else round(one.mean_output_tokens)
             one.expected_usd += call_usd(price, TokenUsage(input_tokens=given, output_tokens=output), cell.call.images)
     for grader, judge in plan.judges.items():
@@ -107,6 +107,13 @@ def _of_judge(
     return CandidateEstimate(
         calls=calls, settled=known.done, most_usd=calls * most, expected_usd=calls * expected, mean_output_tokens=mean
     )
+
+
+def likely_input_tokens(call: Call, most_output_tokens: int) -> int:
+    """Return about how many input tokens a call has: of its text alone, not of the frame that the most allows for."""
+    messages = call.body.get("messages") or ()
+    text = call.most_tokens - most_output_tokens - FRAME_TOKENS - MESSAGE_TOKENS * len(messages)
+    return max(1, text // CHARACTERS_PER_TOKEN)
 
 
 def mean_outputs(connection: sqlite3.Connection) -> dict[str, float]:

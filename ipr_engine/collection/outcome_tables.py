@@ -134,7 +134,7 @@ def write_tables(
             rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
             for row in page:
                 filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
-                labels = json.loads(row["labels"]) if row["labels"] else {}
+                labels = plan.by_candidate(json.loads(row["labels"])) if row["labels"] else {}
                 of_row = answers.get(row["id"], ())
                 scores = {} if filed is None else _scores(of_row, grades, filed, row["reference"])
                 priced = [one.priced(asked[one.candidate], images.get(row["id"], 0)) for one in of_row]
@@ -194,7 +194,7 @@ def _measured(
     """Yield candidate and quality, input tokens, output tokens and cost, each the mean over its samples; None where not known."""
     for asked in plan.asked:
         own, samples = sums[asked.name], [one for one in answers if one.candidate == asked.name][: plan.samples]
-        label = labels.get(asked.name, labels.get(asked.model))
+        label = labels.get(asked.name)
         if not samples and label is None:
             continue
         graded = []
