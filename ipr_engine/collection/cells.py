@@ -182,10 +182,23 @@ async def pages_of_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> Asyn
         if not rows:
             return
         last = (rows[-1][1], rows[-1][0])
-        cells = [cell for row in rows for cell in cells_of(row, plan)]
-        written = [(cell.question, cell.call.candidate, cell.sample, cell.call.key) for cell in cells]
-        ledger.submit(lambda of, written=written: _write_cells(of, written))  # type: ignore[misc]
-        yield cells
+        yield _noted_cells(ledger, plan, rows)
+
+
+def _noted_cells(ledger: Ledger, plan: CollectionPlan, rows: Sequence[tuple[Any, ...]]) -> list[AskedCell]:
+    """Return the cells of prompts, and have the ledger note them."""
+    cells = [cell for row in rows for cell in cells_of(row, plan)]
+    written = [(cell.question, cell.call.candidate, cell.sample, cell.call.key) for cell in cells]
+    ledger.submit(lambda of: _write_cells(of, written))
+    return cells
+
+
+async def _open(ledger: Ledger, cells: Sequence[AskedCell], *, again: bool) -> AsyncIterator[Call]:
+    keys = [cell.call.key for cell in cells]
+    settled = await asyncio.wrap_future(ledger.submit(lambda of: settled_keys(of, keys, again=again)))
+    for cell in cells:
+        if cell.call.key not in settled:
+            yield cell.call
 
 
 def _page(connection: sqlite3.Connection, run: int, last: tuple[int, int]) -> list[tuple[Any, ...]]:
@@ -205,11 +218,28 @@ async def write_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> None:
         pass
 
 
+class Turns:
+    """A `Turns` gives a run's open calls some prompts at a time, so that their answers are judged before more are bought."""
+
+    def __init__(self, ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> None:
+        self._ledger, self._plan, self._run, self._again = ledger, plan, run, again
+        self._last = (-1, -1)
+        self.left = True
+        self.questions: list[int] = []  # numbers of the prompts whose calls were given last
+
+    async def calls(self) -> AsyncIterator[Call]:
+        """Yield the open calls of the next prompts; none, and `left` is False, where there are no more."""
+        rows = await asyncio.wrap_future(self._ledger.submit(lambda of: _page(of, self._run, self._last)))
+        self.left, self.questions = bool(rows), [row[0] for row in rows]
+        if rows:
+            self._last = (rows[-1][1], rows[-1][0])
+            cells = _noted_cells(self._ledger, self._plan, rows)
+            async for call in _open(self._ledger, cells, again=self._again):
+                yield call
+
+
 async def open_calls(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> AsyncIterator[Call]:
     """Yield the calls that have no answer yet. again: also those that have failed for good."""
     async for cells in pages_of_cells(ledger, plan, run):
-        keys = [cell.call.key for cell in cells]
-        settled = await asyncio.wrap_future(ledger.submit(lambda of, keys=keys: settled_keys(of, keys, again=again)))  # type: ignore[misc]
-        for cell in cells:
-            if cell.call.key not in settled:
-                yield cell.call
+        async for call in _open(ledger, cells, again=again):
+            yield call

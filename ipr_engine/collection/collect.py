@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from ipr_engine.collection.budget import Budget
 from ipr_engine.collection.buying_rounds import BuyingRounds
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import Call, note_price
-from ipr_engine.collection.cells import TakenIn, open_calls, take_in, write_cells
+from ipr_engine.collection.cells import TakenIn, Turns, open_calls, take_in, write_cells
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.grade_calibrations import calibrate_graders
@@ -72,7 +72,7 @@ class Collected:
         estimates: candidate -> what is still open, of a dry run; else None.
         done: what became of the calls of this run; None where none were to be sent.
         candidates: candidate -> how it did, over all runs; empty of a dry run.
-        graders: grader -> what it did, and what its scores are worth.
+        graders: grader -> what it did, and what its scores are worth; filed: where its grades are found in the ledger.
         spent_usd: by all runs of the ledger; spent_by_usd: candidate or judge -> its part. unbilled_usd: of that, charged for calls
             whose bill is not known.
     """
@@ -83,6 +83,7 @@ class Collected:
     done: Progressed | None
     candidates: Mapping[str, CandidateSums]
     graders: Mapping[str, GraderReport]
+    filed: Mapping[str, Filed]
     spent_usd: float
     spent_by_usd: Mapping[str, float]
     unbilled_usd: float
@@ -136,6 +137,7 @@ def collect(
         done=made.done,
         candidates=made.sums,
         graders=made.graders,
+        filed=made.filed,
         spent_usd=spent,
         spent_by_usd={one.name: usd(parts.get(one.name, 0)) for one in plan.everyone},
         unbilled_usd=unbilled,
@@ -167,6 +169,7 @@ class _Made:
     done: Progressed | None = None
     sums: Mapping[str, CandidateSums] = field(default_factory=dict)
     graders: Mapping[str, GraderReport] = field(default_factory=dict)
+    filed: Mapping[str, Filed] = field(default_factory=dict)
 
 
 def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, asks: bool) -> None:
@@ -176,9 +179,17 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
         asyncio.run(write_cells(ledger, plan, run.id))
     if not asks:
         _grade(run, graders, folder, made)
+    elif plan.acquisition is None and graders.judgings:
+        made.done, turns = Progressed(), Turns(ledger, plan, run.id, again=again)
+        _judge(run, graders, made)  # of what was answered before
+        while turns.left and not (made.done.interrupted or made.done.stops_all):
+            made.done.add(asyncio.run(_ask(run, plan.asked, turns.calls(), made.done.stopped)))
+            _judge(run, graders, made, turns.questions)
+        if turns.left:  # not all cells were come to
+            asyncio.run(write_cells(ledger, plan, run.id))
+        _grade(run, graders, folder, made)
     elif plan.acquisition is None:
         made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
-        _judge(run, graders, made)
         if made.done.interrupted or made.done.stops_all:  # not all cells were come to
             asyncio.run(write_cells(ledger, plan, run.id))
         _grade(run, graders, folder, made)
@@ -193,8 +204,8 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
                 return
 
 
-def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
-    """Ask judges of the answers that have none of theirs yet."""
+def _judge(run: _Run, graders: PlanGraders, made: _Made, only: Collection[int] | None = None) -> None:
+    """Ask judges of the answers that have none of theirs yet. only: numbers of the prompts to look at; None: all."""
     judgings = list(graders.judgings.values())
     assert made.done is not None
     if judgings and not (made.done.interrupted or made.done.stops_all):
@@ -202,7 +213,7 @@ def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
             judgings,
             run.ledger,
             run.plan,
-            lambda name: graders.pages(name, run.ledger, run.id),
+            lambda name: graders.pages(name, run.ledger, run.id, only),
             again=run.options.retry_failed,
         )
         made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls, made.done.stopped)))
@@ -225,6 +236,7 @@ def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
         name: Filed(digest, calibrations[name].map if name in calibrations else None)
         for name, digest in graders.filed.items()
     }
+    made.filed = filed
     made.sums = write_tables(ledger, plan, run.id, filed, folder)
 
 

@@ -115,6 +115,16 @@ class CollectionPlan:
                     f"out: its tables would replace {told(Path(source.path).name)}, which `prompts` names; name another folder"
                 )
 
+    def is_own(self, file: Path) -> bool:
+        """Return whether a file is the plan, lies among its prompts, or is one of what it writes."""
+        place, out = file.resolve(), self.out_folder.resolve()
+        sources = [Path(source.path).resolve() for source in prompt_sources(self.prompts, self.folder)]
+        return (
+            place == Path(self.path).resolve()
+            or place.parent == out
+            or any(place == source or source in place.parents for source in sources)
+        )
+
     @cached_property
     def asked(self) -> tuple[AskedCandidate, ...]:
         """The candidates, in the order of the plan."""
