@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if answers is not None and answers.suffix not in (".jsonl", ".csv", ".parquet"):
         raise InvalidInputError("--answers: expected a name that ends in .jsonl, .csv or .parquet")
     plan = read_plan(arguments.plan)
+    if answers is not None and plan.is_own(answers):
+        raise InvalidInputError("--answers: would replace the plan, its prompts or its tables; name another file")
     options = CollectOptions(
         dry_run=arguments.dry_run, retry_failed=arguments.retry_failed, ask=not (arguments.dry_run or arguments.no_ask)
     )
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if answers is not None and not arguments.dry_run:
         from ipr_engine.collection.answers_file import write_answers
 
-        write_answers(made.folder, answers)
+        write_answers(plan, made.filed, answers)
     facts = collected_facts(made, plan)
     facts["notices"] = [*report.lines, *facts["notices"]]
     if arguments.json:

@@ -124,6 +124,8 @@ def notices_of(made: Any, plan: Any) -> list[str]:
                 f"the calls can cost USD {most:.4f} at most and the budget leaves USD {left:.4f}: "
                 "it stops before a call that might not fit"
             )
+        if plan.acquisition is not None:
+            told.append(f"acquisition buys at most {plan.acquisition.calls_share:.0%} of these calls of candidates")
         if any(one.calls and one.mean_output_tokens is None for one in made.estimates.values()):
             told.append("expected costs of candidates without answers so far count every answer at max_tokens")
         return told

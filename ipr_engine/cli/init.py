@@ -67,6 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInputError(
             f"--prompts: expected at least {FEWEST_PROMPTS} different prompts, got {dry.taken.prompts}; nothing was sent"
         )
+    if _nothing_to_grade(dry.taken, plan):
+        raise InvalidInputError(
+            f"{arguments.models}: graders: no answer would have a quality: no prompt has a reference that a grader needs, or a label; "
+            "nothing was sent"
+        )
     if not arguments.json:
         print_estimates(facts, sent=arguments.yes)
     _tell(facts["notices"])
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     serve = shlex.join(
         (
             *("ipr", "serve", "--bundle", str(project / BUNDLES), "--upstreams", str(project / UPSTREAMS_FILE)),
-            *("--tau", f"{arguments.tau:g}", "--rule", router.rule),
+            *("--tau", repr(arguments.tau), "--rule", router.rule),
         )
     )
     sentences = two_sentences(router)
@@ -118,6 +123,11 @@ def run(arguments: argparse.Namespace) -> int:
         Page().text(sentences)
         print(f"\n    {serve}")
     return 0
+
+
+def _nothing_to_grade(taken: Any, plan: Any) -> bool:
+    """Return whether it is known before any call that no answer can get a quality."""
+    return not taken.labels and (not plan.graders or sum(taken.unreferenced.values()) == taken.prompts)
 
 
 def _print_needed(router: Any) -> None:

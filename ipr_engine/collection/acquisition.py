@@ -55,12 +55,15 @@ class CellChooser:
         with one_thread():
             self._z = leading_directions(x)
 
-    def next(self, quality: Array, bought: Mask, budget_usd: float) -> tuple[Indices, Indices]:
+    def next(
+        self, quality: Array, bought: Mask, budget_usd: float, *, most_calls: int | None = None
+    ) -> tuple[Indices, Indices]:
         """Choose what to buy for `budget_usd` more.
 
         Args:
             quality: (prompts, models) in [0, 1], NaN where unknown. bought: (prompts, models), what was asked, answered or not.
             budget_usd: what the cells may cost, by their expected costs, >= 0.
+            most_calls: so many cells at most; None: what the plan's share of all cells leaves.
         Returns:
             The rows and the columns of the cells, (cells,) each, in the order to buy them: no cell that was bought, none twice, prompt
             by prompt. They are empty where the next prompt's cells cost more than the budget, or everything worth buying is bought.
@@ -69,7 +72,7 @@ class CellChooser:
         """
         quality, bought = self._checked(quality, bought)
         budget = nonnegative("budget_usd", budget_usd)
-        calls = int(self.plan.calls_share * bought.size) - int(bought.sum())
+        calls = int(self.plan.calls_share * bought.size) - int(bought.sum()) if most_calls is None else most_calls
         wanted = self.contenders(quality, bought)
         return self._walk(wanted, bought, budget, calls)
 

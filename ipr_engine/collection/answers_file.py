@@ -1,13 +1,16 @@
-"""`write_answers` writes the answers of a ledger into one table, beside their grades: to read, and to label (docs/collecting.md)."""
+"""`write_answers` writes the answers of a ledger into one table, beside their qualities: to read, and to label (docs/collecting.md)."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
+from ipr_engine.collection.outcome_tables import Filed, answers_of, scores_of
 from ipr_engine.data.table_stream import Kind, table_stream
 
 _COLUMNS: dict[str, Kind] = {
@@ -17,43 +20,46 @@ _COLUMNS: dict[str, Kind] = {
     "candidate": "text",
     "answer": "text",
     "finish_reason": "text",
-    "score": "number",
-    "reason": "text",
+    "quality": "number",
 }
-_ANSWERS = """
-SELECT question.prompt_id, question.prompt, question.reference, cell.candidate, answer.text, answer.finish_reason,
-    (SELECT score FROM grade WHERE grade.key = answer.key LIMIT 1), (SELECT reason FROM grade WHERE grade.key = answer.key LIMIT 1)
-FROM question JOIN cell ON cell.question = question.id JOIN answer ON answer.key = cell.key
-WHERE question.id IN ({marks}) ORDER BY question.id, cell.candidate, cell.sample
-"""
 
 
-def write_answers(folder: Path, path: Path) -> int:
-    """Write the answers to the prompts of a collection's last run, by the ending of the file's name; return how many there are.
+def write_answers(plan: CollectionPlan, filed: Mapping[str, Filed], path: Path) -> None:
+    """Write the answers to the prompts of a collection's last run, by the ending of the file's name; its owner alone can read it.
 
     Args:
-        folder: of the ledger. path: .jsonl, .csv or .parquet.
+        filed: grader -> where its grades are found, as `Collected.filed`. path: .jsonl, .csv or .parquet.
     Raises:
         InvalidInputError: another ending, or the ledger is in use.
     """
-    count, last = 0, -1
-    with Ledger(folder / "ledger.sqlite") as ledger, table_stream(path, _COLUMNS) as table:
-        run = ledger.do(lambda of: of.execute("SELECT max(run) FROM question").fetchone()[0])
-        while ids := ledger.do(lambda of, last=last: _questions(of, run, last)):  # type: ignore[misc]
-            last = ids[-1]
-            rows = ledger.do(lambda of, ids=ids: _answers(of, ids))  # type: ignore[misc]
+    with Ledger(plan.out_folder / "ledger.sqlite") as ledger, table_stream(path, _COLUMNS) as table:
+        run, last = ledger.do(lambda of: of.execute("SELECT max(run) FROM question").fetchone()[0]), -1
+        while page := ledger.do(lambda of, last=last: _page(of, run, last)):  # type: ignore[misc]
+            last = page[-1][0]
+            rows = ledger.do(lambda of, page=page: _rows(of, page, plan, filed))  # type: ignore[misc]
             if rows:
                 table.write({name: [row[place] for row in rows] for place, name in enumerate(_COLUMNS)})
-            count += len(rows)
-    return count
+    os.chmod(path, 0o600)
 
 
-def _questions(connection: sqlite3.Connection, run: int, last: int) -> list[int]:
-    found = connection.execute(
-        "SELECT id FROM question WHERE run = ? AND id > ? ORDER BY id LIMIT ?", (run, last, PAGE)
-    )
-    return [number for (number,) in found]
+def _page(connection: sqlite3.Connection, run: int, last: int) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT id, prompt_id, prompt, reference, grader FROM question WHERE run = ? AND id > ? ORDER BY id LIMIT ?",
+        (run, last, PAGE),
+    ).fetchall()
 
 
-def _answers(connection: sqlite3.Connection, ids: Sequence[int]) -> list[tuple[Any, ...]]:
-    return connection.execute(_ANSWERS.format(marks=",".join("?" * len(ids))), list(ids)).fetchall()
+def _rows(
+    connection: sqlite3.Connection, page: Sequence[tuple[Any, ...]], plan: CollectionPlan, filed: Mapping[str, Filed]
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a page of prompts: quality as the outcome tables have it, labels left out."""
+    answers, grades = answers_of(connection, [row[0] for row in page])
+    names, rows = {one.name for one in plan.asked}, []
+    for number, prompt_id, prompt, reference, grader in page:
+        found = [one for one in answers.get(number, ()) if one.candidate in names]
+        own = filed.get(grader or next(iter(plan.graders), ""))
+        scores = {} if own is None else scores_of(found, grades, own, reference)
+        for one in found:
+            text = connection.execute("SELECT text FROM answer WHERE key = ?", (one.key,)).fetchone()[0]
+            rows.append((prompt_id, prompt, reference, one.candidate, text, one.finish_reason, scores.get(one.key)))
+    return rows

@@ -25,6 +25,16 @@ ASKED = ("model", *LIMITS, "parameters", "budget_usd")
 MOST_TOKENS = 10_000_000
 JUDGES = "judge"  # their family, where they state none
 SET_PER_CALL = ("model", "messages", "tools", "stream", "stream_options", "n", "best_of", *LIMITS)
+OTHER_BILLS = (
+    "service_tier",
+    "fallbacks",
+    "extra_body",
+    "extra_query",
+    "extra_headers",
+    "web_search_options",
+    "mock_response",
+)
+"""Fields by which a call may cost what no price of the plan says, or ask somebody else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +154,8 @@ def _parameters(given: object, fail: Any) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
         raise fail("parameters", "expected fields of a request, such as {temperature: 0}")
     for key, value in given.items():
+        if key in OTHER_BILLS:
+            raise fail(f"parameters.{key}", "cannot stand here: a call may then cost what no price of the plan says")
         if key in SET_PER_CALL:
             why = (
                 "give it beside parameters" if key in (*ASKED, "model") else "it is the prompt's, or set for each call"

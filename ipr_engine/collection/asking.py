@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ipr_engine._extras import need
@@ -94,12 +95,16 @@ class Desk:
     tell: Callable[[Progressed], None]
 
 
-async def ask_all(calls: AsyncIterator[Call], sites: Mapping[str, Site], desk: Desk) -> Progressed:
+async def ask_all(
+    calls: AsyncIterator[Call], sites: Mapping[str, Site], desk: Desk, stopped: Mapping[str, str] = MappingProxyType({})
+) -> Progressed:
     """Send calls in order, each to its provider's queue, and return what became of them.
 
     A provider that is behind holds up the others: so candidates answer the same prompts, and a table is full as far as it goes.
+
+    stopped: candidate -> why it is not asked, from earlier in the run.
     """
-    done = Progressed()
+    done = Progressed(stopped=dict(stopped))
     lanes = {name: _Lane(site, desk, done) for name, site in sites.items()}
     lane_of = {candidate: lanes[name] for name, site in sites.items() for candidate in site.candidates}
     async with asyncio.TaskGroup() as group:
@@ -270,6 +275,8 @@ class _Lane:
         done, name = self._done, call.candidate
         done.failed += 1
         done.reasons[name, failed.reason] += 1
+        if failed.wait_s is not None and failed.wait_s > self.site.limits.most_wait_s:
+            done.stopped.setdefault(name, f"{failed.reason}: its provider asks to wait longer than most_wait_s")
         if name in self._succeeded and not failed.stops:
             return
         self._in_a_row[name] += 1

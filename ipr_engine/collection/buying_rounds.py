@@ -19,7 +19,7 @@ from ipr_engine.collection.bill import TokenUsage, call_usd
 from ipr_engine.collection.calls import Call, settled_keys
 from ipr_engine.collection.cells import AskedCell, cells_of
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.estimate import CHARACTERS_PER_TOKEN, mean_outputs
+from ipr_engine.collection.estimate import likely_input_tokens, mean_outputs
 from ipr_engine.collection.ledger import PAGE, Ledger
 from ipr_engine.data import load_outcomes
 from ipr_engine.training.train_options import EncoderChoice
@@ -40,7 +40,8 @@ class BuyingRounds:
         self._numbers, self._ids = [row[0] for row in rows], [row[1] for row in rows]
         self._x = np.asarray(EncoderChoice().open().encoder.encode([row[2] for row in rows]).x, np.float64)
         asked = [(one.name, one.model, one.most_tokens) for one in plan.asked]
-        self._name = sha256_hex(repr((self._options, asked, self._ids, plan.samples)).encode("utf-8", "surrogatepass"))
+        made_for = (self._options, asked, self._ids, plan.samples, plan.budget_usd)
+        self._name = sha256_hex(repr(made_for).encode("utf-8", "surrogatepass"))
 
     async def calls(self, number: int, *, again: bool) -> AsyncIterator[Call]:
         """Yield the open calls of a round, in the order to send them. number: of the round, from 1."""
@@ -66,7 +67,8 @@ class BuyingRounds:
         left = sum(budgets[:number]) - float(cost[bought & allowed].sum())
         quality = self._quality(cost.shape) if bought.any() else np.full(cost.shape, np.nan)
         chooser = CellChooser(self._x, cost, self._options)
-        rows, columns = chooser.next(quality, bought | ~allowed, max(left, 0.0))
+        most = int(self._options.calls_share * int(allowed.sum())) - int((bought & allowed).sum())
+        rows, columns = chooser.next(quality, bought | ~allowed, max(left, 0.0), most_calls=max(most, 0))
         names = [one.name for one in self._plan.asked]
         return [
             (self._numbers[row], names[column]) for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
@@ -82,7 +84,7 @@ class BuyingRounds:
             for cell in cells:
                 column = index[cell.call.candidate]
                 asked = self._plan.asked[column]
-                given = (cell.call.most_tokens - asked.most_tokens) // CHARACTERS_PER_TOKEN
+                given = likely_input_tokens(cell.call, asked.most_tokens)
                 usage = TokenUsage(input_tokens=given, output_tokens=round(means.get(asked.name, asked.most_tokens)))
                 cost[row, column] += call_usd(asked.price, usage, cell.call.images)
                 allowed[row, column] = True
@@ -97,8 +99,9 @@ class BuyingRounds:
             keys = [cell.call.key for cells in page for cell in cells]
             settled = self._ledger.do(lambda of, keys=keys: settled_keys(of, keys, again=again))  # type: ignore[misc]
             for row, cells in zip(places, page, strict=True):
-                for cell in cells:
-                    made[row, index[cell.call.candidate]] = cell.call.key in settled
+                for cell in cells:  # of several samples, all
+                    column = index[cell.call.candidate]
+                    made[row, column] = cell.call.key in settled and (made[row, column] or cell.sample == 0)
         return made
 
     def _quality(self, shape: tuple[int, ...]) -> Array:

@@ -137,8 +137,7 @@ def note_answer(
 def bill_of(asked: AskedCandidate, call: Call, answered: Answered) -> tuple[float | None, int]:
     """Return what an answer cost in USD, None where its provider reports no usage, and what is charged in nano-USD."""
     if answered.usage is None:
-        refused = answered.finish_reason == "content_filter" and not answered.text
-        return (0.0, 0) if refused else (None, call.most)
+        return (None, call.most) if answered.billed else (0.0, 0)
     cost = call_usd(asked.price, answered.usage, call.images)
     return cost, nanousd(cost)
 

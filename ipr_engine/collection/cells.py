@@ -6,13 +6,14 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
 from ipr_engine.collection.asked_candidate import SET_PER_CALL, AskedCandidate
+from ipr_engine.collection.bill import TokenUsage, call_usd
 from ipr_engine.collection.calls import Call, make_call, settled_keys
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger
@@ -56,15 +57,14 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
         InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, or names a grader that is
             none of the plan's; or there are no prompts.
     """
-    names = {one.name: one for one in plan.asked} | {one.model: one for one in plan.asked}
     taken, rest = TakenIn(), iter(questions)
     while page := list(islice(rest, PAGE)):
         for question in page:
             _check_body(question)
             _check_parts(question, plan)
-            _look_at_grades(question, plan, names, taken)
+            _look_at_grades(question, plan, taken)
         rows = [_row(question, plan, run) for question in page]
-        logged = list(_logged(page, plan, names))
+        logged = list(_logged(page, plan))
         ledger.do(lambda of, rows=rows, logged=logged: _write(of, rows, logged))  # type: ignore[misc]
         taken.prompts += len(page)
         taken.answers += len(logged)
@@ -73,10 +73,10 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     return taken
 
 
-def _look_at_grades(question: Question, plan: CollectionPlan, names: Collection[str], taken: TakenIn) -> None:
+def _look_at_grades(question: Question, plan: CollectionPlan, taken: TakenIn) -> None:
     """Count what a prompt says of its grades, and what it lacks for one."""
     for name in question.labels:
-        if name in names:
+        if name in plan.called:
             taken.labels += 1
         else:
             taken.strange_labels[name] += 1
@@ -129,21 +129,21 @@ def _row(question: Question, plan: CollectionPlan, run: int) -> tuple[Any, ...]:
     )
 
 
-def _logged(
-    page: Sequence[Question], plan: CollectionPlan, names: Mapping[str, AskedCandidate]
-) -> Iterator[tuple[Any, ...]]:
+def _logged(page: Sequence[Question], plan: CollectionPlan) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of answers that were read from logs, of candidates of the plan."""
+    of_name = {one.name: one for one in plan.asked}
     for question in page:
-        for name, answer in question.answers.items():
-            if name in names:
-                asked = names[name]
-                call = make_call(asked, plan.providers[asked.provider], question.body, 0)
-                yield _logged_row(call, answer)
+        for name, answer in plan.by_candidate(question.answers).items():
+            asked = of_name[name]
+            yield _logged_row(make_call(asked, plan.providers[asked.provider], question.body, 0), answer, asked)
 
 
-def _logged_row(call: Call, answer: LoggedAnswer) -> tuple[Any, ...]:
+def _logged_row(call: Call, answer: LoggedAnswer, asked: AskedCandidate) -> tuple[Any, ...]:
     tokens = (answer.input_tokens, answer.output_tokens, None, None)
-    cost = (answer.cost_usd, None, answer.seconds, None, None)
+    usd = answer.cost_usd
+    if usd is None and answer.input_tokens is not None and answer.output_tokens is not None:
+        usd = call_usd(asked.price, TokenUsage(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens))
+    cost = (usd, None, answer.seconds, None, None)
     return (call.key, call.candidate, answer.text, answer.finish_reason, *tokens, *cost)
 
 
@@ -182,10 +182,23 @@ async def pages_of_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> Asyn
         if not rows:
             return
         last = (rows[-1][1], rows[-1][0])
-        cells = [cell for row in rows for cell in cells_of(row, plan)]
-        written = [(cell.question, cell.call.candidate, cell.sample, cell.call.key) for cell in cells]
-        ledger.submit(lambda of, written=written: _write_cells(of, written))  # type: ignore[misc]
-        yield cells
+        yield _noted_cells(ledger, plan, rows)
+
+
+def _noted_cells(ledger: Ledger, plan: CollectionPlan, rows: Sequence[tuple[Any, ...]]) -> list[AskedCell]:
+    """Return the cells of prompts, and have the ledger note them."""
+    cells = [cell for row in rows for cell in cells_of(row, plan)]
+    written = [(cell.question, cell.call.candidate, cell.sample, cell.call.key) for cell in cells]
+    ledger.submit(lambda of: _write_cells(of, written))
+    return cells
+
+
+async def _open(ledger: Ledger, cells: Sequence[AskedCell], *, again: bool) -> AsyncIterator[Call]:
+    keys = [cell.call.key for cell in cells]
+    settled = await asyncio.wrap_future(ledger.submit(lambda of: settled_keys(of, keys, again=again)))
+    for cell in cells:
+        if cell.call.key not in settled:
+            yield cell.call
 
 
 def _page(connection: sqlite3.Connection, run: int, last: tuple[int, int]) -> list[tuple[Any, ...]]:
@@ -205,11 +218,28 @@ async def write_cells(ledger: Ledger, plan: CollectionPlan, run: int) -> None:
         pass
 
 
+class Turns:
+    """A `Turns` gives a run's open calls some prompts at a time, so that their answers are judged before more are bought."""
+
+    def __init__(self, ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> None:
+        self._ledger, self._plan, self._run, self._again = ledger, plan, run, again
+        self._last = (-1, -1)
+        self.left = True
+        self.questions: list[int] = []  # numbers of the prompts whose calls were given last
+
+    async def calls(self) -> AsyncIterator[Call]:
+        """Yield the open calls of the next prompts; none, and `left` is False, where there are no more."""
+        rows = await asyncio.wrap_future(self._ledger.submit(lambda of: _page(of, self._run, self._last)))
+        self.left, self.questions = bool(rows), [row[0] for row in rows]
+        if rows:
+            self._last = (rows[-1][1], rows[-1][0])
+            cells = _noted_cells(self._ledger, self._plan, rows)
+            async for call in _open(self._ledger, cells, again=self._again):
+                yield call
+
+
 async def open_calls(ledger: Ledger, plan: CollectionPlan, run: int, *, again: bool) -> AsyncIterator[Call]:
     """Yield the calls that have no answer yet. again: also those that have failed for good."""
     async for cells in pages_of_cells(ledger, plan, run):
-        keys = [cell.call.key for cell in cells]
-        settled = await asyncio.wrap_future(ledger.submit(lambda of, keys=keys: settled_keys(of, keys, again=again)))  # type: ignore[misc]
-        for cell in cells:
-            if cell.call.key not in settled:
-                yield cell.call
+        async for call in _open(ledger, cells, again=again):
+            yield call

@@ -8,9 +8,10 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ipr_engine._files import writable_folder
@@ -22,7 +23,7 @@ from ipr_engine.collection.budget import Budget
 from ipr_engine.collection.buying_rounds import BuyingRounds
 from ipr_engine.collection.callers import make_caller
 from ipr_engine.collection.calls import Call, note_price
-from ipr_engine.collection.cells import TakenIn, open_calls, take_in, write_cells
+from ipr_engine.collection.cells import TakenIn, Turns, open_calls, take_in, write_cells
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.grade_calibrations import calibrate_graders
@@ -71,7 +72,7 @@ class Collected:
         estimates: candidate -> what is still open, of a dry run; else None.
         done: what became of the calls of this run; None where none were to be sent.
         candidates: candidate -> how it did, over all runs; empty of a dry run.
-        graders: grader -> what it did, and what its scores are worth.
+        graders: grader -> what it did, and what its scores are worth; filed: where its grades are found in the ledger.
         spent_usd: by all runs of the ledger; spent_by_usd: candidate or judge -> its part. unbilled_usd: of that, charged for calls
             whose bill is not known.
     """
@@ -82,6 +83,7 @@ class Collected:
     done: Progressed | None
     candidates: Mapping[str, CandidateSums]
     graders: Mapping[str, GraderReport]
+    filed: Mapping[str, Filed]
     spent_usd: float
     spent_by_usd: Mapping[str, float]
     unbilled_usd: float
@@ -111,7 +113,7 @@ def collect(
     graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
     folder = writable_folder(plan.out_folder, "out")
     plan.check_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     with Ledger(folder / LEDGER) as ledger:
         run = ledger.do(lambda of: _begin(of, plan))
         made, outcome = _Made(), "failed"
@@ -135,10 +137,17 @@ def collect(
         done=made.done,
         candidates=made.sums,
         graders=made.graders,
+        filed=made.filed,
         spent_usd=spent,
         spent_by_usd={one.name: usd(parts.get(one.name, 0)) for one in plan.everyone},
         unbilled_usd=unbilled,
     )
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, where it is not there, that its owner alone can read: tables and ledger hold prompts."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class _Run(NamedTuple):
@@ -160,6 +169,7 @@ class _Made:
     done: Progressed | None = None
     sums: Mapping[str, CandidateSums] = field(default_factory=dict)
     graders: Mapping[str, GraderReport] = field(default_factory=dict)
+    filed: Mapping[str, Filed] = field(default_factory=dict)
 
 
 def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, asks: bool) -> None:
@@ -169,9 +179,17 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
         asyncio.run(write_cells(ledger, plan, run.id))
     if not asks:
         _grade(run, graders, folder, made)
+    elif plan.acquisition is None and graders.judgings:
+        made.done, turns = Progressed(), Turns(ledger, plan, run.id, again=again)
+        _judge(run, graders, made)  # of what was answered before
+        while turns.left and not (made.done.interrupted or made.done.stops_all):
+            made.done.add(asyncio.run(_ask(run, plan.asked, turns.calls(), made.done.stopped)))
+            _judge(run, graders, made, turns.questions)
+        if turns.left:  # not all cells were come to
+            asyncio.run(write_cells(ledger, plan, run.id))
+        _grade(run, graders, folder, made)
     elif plan.acquisition is None:
         made.done = asyncio.run(_ask(run, plan.asked, open_calls(ledger, plan, run.id, again=again)))
-        _judge(run, graders, made)
         if made.done.interrupted or made.done.stops_all:  # not all cells were come to
             asyncio.run(write_cells(ledger, plan, run.id))
         _grade(run, graders, folder, made)
@@ -179,15 +197,15 @@ def _carry_out(run: _Run, graders: PlanGraders, folder: Path, made: _Made, *, as
         _grade(run, graders, folder, made)
         made.done, rounds = Progressed(), BuyingRounds(ledger, plan, run.id)
         for number in range(1, plan.acquisition.rounds + 1):
-            made.done.add(asyncio.run(_ask(run, plan.asked, rounds.calls(number, again=again))))
+            made.done.add(asyncio.run(_ask(run, plan.asked, rounds.calls(number, again=again), made.done.stopped)))
             _judge(run, graders, made)
             _grade(run, graders, folder, made)
             if made.done.interrupted or made.done.stops_all:
                 return
 
 
-def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
-    """Ask judges of the answers that have none of theirs yet."""
+def _judge(run: _Run, graders: PlanGraders, made: _Made, only: Collection[int] | None = None) -> None:
+    """Ask judges of the answers that have none of theirs yet. only: numbers of the prompts to look at; None: all."""
     judgings = list(graders.judgings.values())
     assert made.done is not None
     if judgings and not (made.done.interrupted or made.done.stops_all):
@@ -195,10 +213,10 @@ def _judge(run: _Run, graders: PlanGraders, made: _Made) -> None:
             judgings,
             run.ledger,
             run.plan,
-            lambda name: graders.pages(name, run.ledger, run.id),
+            lambda name: graders.pages(name, run.ledger, run.id, only),
             again=run.options.retry_failed,
         )
-        made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls)))
+        made.done.add(asyncio.run(_ask(run, [one.judge for one in judgings], calls, made.done.stopped)))
 
 
 def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
@@ -218,10 +236,16 @@ def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
         name: Filed(digest, calibrations[name].map if name in calibrations else None)
         for name, digest in graders.filed.items()
     }
+    made.filed = filed
     made.sums = write_tables(ledger, plan, run.id, filed, folder)
 
 
-async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[Call]) -> Progressed:
+async def _ask(
+    run: _Run,
+    asked: Sequence[AskedCandidate],
+    calls: AsyncIterator[Call],
+    stopped: Mapping[str, str] = MappingProxyType({}),
+) -> Progressed:
     ledger, plan = run.ledger, run.plan
     budget = Budget(
         nanousd(plan.budget_usd),
@@ -252,7 +276,7 @@ async def _ask(run: _Run, asked: Sequence[AskedCandidate], calls: AsyncIterator[
     )
     try:
         with _interrupts(stop, halt):
-            return await ask_all(calls, sites, desk)
+            return await ask_all(calls, sites, desk, stopped)
     except* IprError as errors:
         raise _first(errors) from None
     finally:

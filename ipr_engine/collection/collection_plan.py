@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.checks import is_amount, is_day
@@ -25,6 +26,7 @@ from ipr_engine.errors import InvalidInputError
 
 PLAN = YamlKind("plan", "collect", "prompts, candidates and providers")
 MOST_TOLD = 5  # mistakes of one plan, in one error
+Value = TypeVar("Value")
 Kept = Literal["graded", "missing"]
 
 
@@ -103,15 +105,42 @@ class CollectionPlan:
         out = self.out_folder.resolve()
         written = {out, *(out / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES) for ending in FORMATS)}
         for source in prompt_sources(self.prompts, self.folder):
-            if Path(source.path).resolve() in written:
+            place = Path(source.path).resolve()
+            if place.is_dir() and place in out.parents:
+                raise InvalidInputError(
+                    f"out: lies in {told(place.name)}, of which `prompts` reads every file; name another folder"
+                )
+            if place in written:
                 raise InvalidInputError(
                     f"out: its tables would replace {told(Path(source.path).name)}, which `prompts` names; name another folder"
                 )
+
+    def is_own(self, file: Path) -> bool:
+        """Return whether a file is the plan, lies among its prompts, or is one of what it writes."""
+        place, out = file.resolve(), self.out_folder.resolve()
+        sources = [Path(source.path).resolve() for source in prompt_sources(self.prompts, self.folder)]
+        return (
+            place == Path(self.path).resolve()
+            or place.parent == out
+            or any(place == source or source in place.parents for source in sources)
+        )
 
     @cached_property
     def asked(self) -> tuple[AskedCandidate, ...]:
         """The candidates, in the order of the plan."""
         return asked_candidates(self.candidates, self.prices_date, tuple(self.providers), Path(self.path))
+
+    @cached_property
+    def called(self) -> Mapping[str, str]:
+        """What prompts and logs may call a candidate -> its name: that name, or a model that it alone has and no candidate is called by."""
+        models = Counter(one.model for one in self.asked)
+        alone = {one.model: one.name for one in self.asked if models[one.model] == 1}
+        return {**alone, **{one.name: one.name for one in self.asked}}
+
+    def by_candidate(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Return candidate -> what is given of it, under its name or its model; under both, its name's."""
+        found = {self.called[name]: value for name, value in given.items() if name in self.called}
+        return {**found, **{name: value for name, value in given.items() if self.called.get(name) == name}}
 
     @cached_property
     def made_graders(self) -> Mapping[str, PlanGrader]:

@@ -49,6 +49,7 @@ def calibrate_graders(
             )
         except InvalidInputError as error:
             lacking[name] = str(error)
+            (folder / f"grader-{name}.json").unlink(missing_ok=True)  # of an earlier run
             continue
         made[name].write(folder / f"grader-{name}.json")
     return made, lacking
@@ -58,14 +59,13 @@ def _labelled(
     ledger: Ledger, plan: CollectionPlan, run: int, grader: str, filed: bytes
 ) -> list[tuple[float, float, str, str]]:
     """Return raw score, label, question and candidate of the graded answers whose candidate has a label there."""
-    models = {one.name: one.model for one in plan.asked}
     found = []
     for page in pages_of_gradable(ledger, plan, run, grader):
         ids = list({one.question for one in page})
         labels, grades = ledger.do(lambda of, ids=ids: (_labels(of, ids), _grades(of, ids)))  # type: ignore[misc]
         for one in page:
             given, key = labels.get(one.question, ({}, ""))[0], grade_key(filed, one.reference)
-            label = given.get(one.candidate, given.get(models[one.candidate]))
+            label = plan.by_candidate(given).get(one.candidate)
             raw = grades.get((one.key, key))
             if label is not None and raw is not None:
                 found.append((raw, label, labels[one.question][1], one.candidate))

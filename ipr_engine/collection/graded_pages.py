@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ipr_engine.collection.collection_plan import CollectionPlan
@@ -20,11 +20,16 @@ WHERE question.id IN ({marks}) ORDER BY question.id, cell.candidate, cell.sample
 """
 
 
-def pages_of_gradable(ledger: Ledger, plan: CollectionPlan, run: int, grader: str) -> Iterator[list[Gradable]]:
-    """Yield the answers that a grader of the plan grades, graded or not, those of some prompts together."""
+def pages_of_gradable(
+    ledger: Ledger, plan: CollectionPlan, run: int, grader: str, only: Collection[int] | None = None
+) -> Iterator[list[Gradable]]:
+    """Yield the answers that a grader of the plan grades, graded or not, those of some prompts together.
+
+    only: numbers of the prompts that are looked at; None: all.
+    """
     first, names, last = next(iter(plan.graders), ""), {one.name for one in plan.asked}, -1
     while True:
-        ids = ledger.do(lambda of, last=last: _questions(of, run, grader, first, last))  # type: ignore[misc]
+        ids = ledger.do(lambda of, last=last: _questions(of, run, (first, grader), last, only))  # type: ignore[misc]
         if not ids:
             return
         last = ids[-1]
@@ -64,10 +69,14 @@ def note_grades(ledger: Ledger, page: Sequence[Gradable], grades: Sequence[Grade
     ledger.do(lambda of: of.executemany("INSERT OR REPLACE INTO grade VALUES (?, ?, ?, ?, ?)", rows) and None)
 
 
-def _questions(connection: sqlite3.Connection, run: int, grader: str, first: str, last: int) -> list[int]:
+def _questions(
+    connection: sqlite3.Connection, run: int, graders: tuple[str, str], last: int, only: Collection[int] | None
+) -> list[int]:
+    """Return the numbers of the next prompts. graders: the plan's first, which grades prompts that name none, and the one at work."""
+    some = "" if only is None else f"AND id IN ({_marks(only)}) "
     found = connection.execute(
-        "SELECT id FROM question WHERE run = ? AND id > ? AND coalesce(grader, ?) = ? ORDER BY id LIMIT ?",
-        (run, last, first, grader, PAGE),
+        f"SELECT id FROM question WHERE run = ? AND id > ? AND coalesce(grader, ?) = ? {some}ORDER BY id LIMIT ?",
+        (run, last, *graders, *(only or ()), PAGE),
     )
     return [number for (number,) in found]
 
@@ -81,5 +90,5 @@ def _known(connection: sqlite3.Connection, keys: Mapping[bytes, bytes]) -> set[t
     return found
 
 
-def _marks(values: Sequence[object]) -> str:
+def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))

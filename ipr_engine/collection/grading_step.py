@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ipr_engine.collection.asked_candidate import AskedCandidate, how_asked
@@ -106,6 +106,8 @@ class PlanGraders:
             self._say(f"grader {name}: {counts.graded:,} answers graded")
         return counts
 
-    def pages(self, name: str, ledger: Ledger, run: int) -> Iterator[list[Gradable]]:
-        """Yield the answers that a grader grades, graded or not, those of some prompts together."""
-        return pages_of_gradable(ledger, self._plan, run, name)
+    def pages(
+        self, name: str, ledger: Ledger, run: int, only: Collection[int] | None = None
+    ) -> Iterator[list[Gradable]]:
+        """Yield the answers that a grader grades, as `pages_of_gradable` does."""
+        return pages_of_gradable(ledger, self._plan, run, name, only)

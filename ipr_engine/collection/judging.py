@@ -40,6 +40,7 @@ def judge_calls(judging: Judging, plan: CollectionPlan, page: Sequence[Gradable]
         [
             make_call(judging.judge, provider, _body(request, judging.judge), 0)
             for request in judge_requests(judging.spec, one.answer, baseline=baselines.get(one.question))
+            if one.candidate != judging.baseline  # compared with itself it is a tie
         ]
         for one in page
     ]
@@ -71,7 +72,12 @@ def judged(judging: Judging, plan: CollectionPlan, ledger: Ledger, page: Sequenc
     calls = judge_calls(judging, plan, page)
     keys = [call.key for one in calls for call in one]
     texts = ledger.do(lambda of: dict(_texts(of, keys)))
-    return [read_judgement(judging.spec, [texts.get(call.key) for call in one]) for one in calls]
+    return [
+        Grade(0.5, raw=0.5)
+        if answer.candidate == judging.baseline
+        else read_judgement(judging.spec, [texts.get(call.key) for call in one])
+        for answer, one in zip(page, calls, strict=True)
+    ]
 
 
 def _texts(connection: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:

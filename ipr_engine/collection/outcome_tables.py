@@ -134,9 +134,9 @@ def write_tables(
             rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
             for row in page:
                 filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
-                labels = json.loads(row["labels"]) if row["labels"] else {}
+                labels = plan.by_candidate(json.loads(row["labels"])) if row["labels"] else {}
                 of_row = answers.get(row["id"], ())
-                scores = {} if filed is None else _scores(of_row, grades, filed, row["reference"])
+                scores = {} if filed is None else scores_of(of_row, grades, filed, row["reference"])
                 priced = [one.priced(asked[one.candidate], images.get(row["id"], 0)) for one in of_row]
                 for name, measures in _measured(plan, priced, labels, None if filed is None else scores, sums):
                     for column, cell in zip(_OUTCOME_COLUMNS, (row["prompt_id"], name, *measures), strict=True):
@@ -173,7 +173,7 @@ def _images(connection: sqlite3.Connection, questions: Sequence[int]) -> dict[in
     return {number: len(parse_request(json.loads(body), where="prompt").uncountable) for number, body in bodies}
 
 
-def _scores(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
+def scores_of(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
     """Return answer -> its quality by a grader; calibrated, where there is a calibration."""
     key = grade_key(filed.digest, reference)
     known = {one.key: (one.candidate, *grades[one.key, key]) for one in answers if (one.key, key) in grades}
@@ -194,7 +194,7 @@ def _measured(
     """Yield candidate and quality, input tokens, output tokens and cost, each the mean over its samples; None where not known."""
     for asked in plan.asked:
         own, samples = sums[asked.name], [one for one in answers if one.candidate == asked.name][: plan.samples]
-        label = labels.get(asked.name, labels.get(asked.model))
+        label = labels.get(asked.name)
         if not samples and label is None:
             continue
         graded = []

@@ -89,7 +89,7 @@ class Provider:
     @property
     def place(self) -> str:
         """What calls are known by, of who is asked."""
-        return self.base_url or self.sdk
+        return (self.base_url or (OPENAI if self.sdk == "openai" else self.sdk)).rstrip("/")
 
     def key(self, where: str) -> str:
         """Return its key, read now; `NO_KEY` where it needs none. where: what errors call this provider.

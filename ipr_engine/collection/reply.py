@@ -15,7 +15,7 @@ from ipr_engine.collection.bill import TokenUsage
 from ipr_engine.collection.provider import NO_KEY
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-FREE = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429, 500, 503, 529})
+FREE = frozenset({400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 425, 429, 451, 500, 503, 529})
 """Statuses of requests that got no answer by the provider's own word, which none bills; a gateway's 502 or 504 may hide one."""
 OF_THE_CANDIDATE = frozenset({401, 402, 403, 404})
 """Statuses that every further call would get too."""
@@ -49,12 +49,14 @@ class Answered:
         text: what it says; calls of tools as the JSON {"tool_calls": [{"name": ..., "arguments": ...}]}.
         finish_reason: "stop", "length" (cut at max_tokens), "content_filter" (refused), or another word of the provider's.
         usage: None where the provider reports none. model: what it says has answered.
+        billed: whether it may be; a request that a filter refused before anything was generated is not.
     """
 
     text: str = field(repr=False)
     finish_reason: str | None
     usage: TokenUsage | None
     model: str | None = None
+    billed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def _refused(status: int, headers: Mapping[str, str], content: bytes) -> Answere
 
     codes = _codes(content)
     if status in (400, 403) and codes & FILTERS:
-        return Answered(text="", finish_reason="content_filter", usage=None)
+        return Answered(text="", finish_reason="content_filter", usage=None, billed=False)
     code = min(codes, default="")
     reason = f"http_{status}" + (f" {code}" if code else "")
     quota = bool(codes & QUOTA)

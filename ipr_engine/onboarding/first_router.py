@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine._validate import shown
-from ipr_engine.bundle import with_calibrations
+from ipr_engine.bundle import CalibrationMap, with_calibrations
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, calibrate
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
@@ -21,6 +21,7 @@ from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS, write_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.evaluation import report
+from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.promised import Kept
 from ipr_engine.measures.resampling import Resamples, estimate
@@ -43,14 +44,17 @@ class FirstRouter:
     """A `FirstRouter` says what came of a project.
 
     Attributes:
-        bundle: its folder. prompts: split -> how many. tau, rule: of the figures, and of the line that serves.
+        bundle: its folder. tau, rule: of the figures, and of the line that serves.
+        test_prompts, certified_on: so many the figures are of, and the promise was tested on; of all that were `collected`.
         figures: on the test prompts: mean quality kept, its difference to what tau promises, cost of the best single's; with intervals.
         certified: whether rule `calibrated` is at tau; why_not: where it is not. constant: candidate -> why its head is.
         needed: what promises would need.
     """
 
     bundle: Path
-    prompts: Mapping[str, int]
+    test_prompts: int
+    certified_on: int
+    collected: int
     tau: float
     rule: str
     figures: Mapping[str, Any]
@@ -70,8 +74,7 @@ def first_router(
     """
     outcomes = load_outcomes(plan.out_folder)
     _check_enough(outcomes, plan)
-    say("splitting ...")
-    shared, told = split_outcomes(outcomes, SHARES, seed=plan.seed)
+    shared = _split(outcomes, plan.seed, say)
     split = project / SPLIT
     for table in own_split(project):  # made of the tables anew each time
         table.unlink()
@@ -80,22 +83,40 @@ def first_router(
     target = BundleTarget(root=root, name=project.absolute().name or "first", created=time.strftime("%Y-%m-%d"))
     data = TrainingData(outcomes=split, candidates=candidates)
     trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
-    folder, certified, why_not = _calibrated(root, split, tau, say)
-    engine = Engine.load(folder)
+    made, why_not = _calibrated(root, split, tau, say)
+    engine = Engine.load(root)
+    knot = None if made is None else next(one for one in made.knots if one.level == tau)
+    certified = knot is not None and not knot.insufficient
+    rule = CALIBRATED if certified else PATH
     names = list(engine.bundle.names)
-    ends, rule = _ends(shared.of_split("train").select(names)), CALIBRATED if certified else PATH
+    ends = _ends(engine, made, shared.of_split("train").select(names))
     _evaluate(engine, split, project, say)
+    figures = _figures(engine, shared.of_split("test"), ends, tau, rule, plan.seed)
     return FirstRouter(
-        bundle=folder,
-        prompts=told.rows,
+        bundle=engine.bundle.path,
+        test_prompts=figures["prompts"],
+        certified_on=0 if made is None else made.sample.prompts,
+        collected=len(shared),
         tau=tau,
         rule=rule,
-        figures=_figures(engine, shared.of_split("test").complete(names), ends, tau, rule, plan.seed),
+        figures=figures,
         certified=certified,
-        why_not=why_not,
+        why_not=None if certified else why_not or "the prompts do not tell",
         constant=trained.constant,
         needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
     )
+
+
+def _split(outcomes: Outcomes, seed: int, say: Say) -> Outcomes:
+    """Return the outcomes with splits: those that the prompts state, where all of them do, else new ones."""
+    stated = set(outcomes.splits)
+    if set(SHARES) <= stated and "" not in stated:
+        say("splits are those that the prompts state")
+        return outcomes
+    if stated != {""}:
+        say(f"splits that prompts state are not taken: expected {', '.join(SHARES)} on all of them")
+    say("splitting ...")
+    return split_outcomes(outcomes, SHARES, seed=seed)[0]
 
 
 def own_split(project: Path) -> list[Path]:
@@ -127,13 +148,20 @@ def _check_enough(outcomes: Outcomes, plan: CollectionPlan) -> None:
         raise InvalidInputError(f"outcomes: expected at least {FEWEST_PROMPTS} prompts, got {len(outcomes)}")
 
 
-def _ends(outcomes: Outcomes) -> tuple[int, int]:
-    """Return the columns of the candidate of best mean quality, and of the one of least mean cost."""
-    return int(np.nanmean(outcomes.quality, axis=0).argmax()), int(np.nanmean(outcomes.cost_usd, axis=0).argmin())
+def _ends(engine: Engine, made: CalibrationMap | None, train_rows: Outcomes) -> tuple[int, int]:
+    """Return the columns of the best and the cheapest single candidate, between which a promise of tau lies."""
+    names = list(engine.bundle.names)
+    promise = engine.policy(tau=TAU, rule=PATH).promise if made is None else None
+    if made is not None:
+        return names.index(made.best), names.index(made.cheapest)
+    if promise is not None:
+        return names.index(promise.best), names.index(promise.cheapest)
+    cost = np.where(np.isnan(train_rows.cost_usd).all(axis=0), np.inf, np.nanmean(train_rows.cost_usd, axis=0))
+    return int(np.nanmean(train_rows.quality, axis=0).argmax()), int(cost.argmin())
 
 
-def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bool, str | None]:
-    """Certify, and return the bundle, whether rule `calibrated` is certified at tau, and why not."""
+def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[CalibrationMap | None, str | None]:
+    """Certify, and write the bundle; return the map, or why there is none."""
     engine = Engine.load(root)
     try:
         made = calibrate(
@@ -145,28 +173,30 @@ def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Path, bo
             progress=say,
         )
     except InvalidInputError as error:
-        return engine.bundle.path, False, str(error)
-    folder = with_calibrations(engine.bundle, [made], root=root)
-    knot = next(one for one in made.knots if one.level == tau)
-    return folder, not knot.insufficient, "the prompts do not tell" if knot.insufficient else None
+        return None, str(error)
+    with_calibrations(engine.bundle, [made], root=root)
+    return made, None
 
 
 def _figures(
     engine: Engine, test: Outcomes, ends: tuple[int, int], tau: float, rule: str, seed: int
 ) -> Mapping[str, Any]:
-    """Return what a rule costs and keeps at tau on test prompts, with intervals.
+    """Return what a rule costs and keeps at tau on the test prompts that all candidates are known on, with intervals.
 
-    Args:
-        test: complete rows, a column for each candidate of the bundle, in its order. ends: the best and the cheapest single one.
+    ends: the best and the cheapest single candidate, by their place in the bundle.
     """
-    policy = engine.policy(tau=tau, rule=rule)
-    models = engine.route_many(list(test.prompts), policy).models
-    choices = np.array([[test.models.index(model) for model in models]], np.int64)
-    resamples = Resamples(len(test), seed=seed)
+    names = list(engine.bundle.names)
+    basis = CostBasis.of(engine.bundle, test, names, names)
+    rows = basis.complete(test)
+    decided = engine.route_many(list(rows.prompts), engine.policy(tau=tau, rule=rule))
+    choices = np.asarray(decided.result.index, np.int64)[None, :]
+    cost = basis.realised(rows, decided.billed_tokens, decided.own_tokens).cost
+    resamples = Resamples(len(rows), seed=seed)
     best, cheapest = ends
-    kept = Kept.of([tau], choices, test.quality, test.cost_usd, best=best, cheapest=cheapest, resamples=resamples)
+    kept = Kept.of([tau], choices, rows.quality, cost, best=best, cheapest=cheapest, resamples=resamples)
     return {
-        "best": test.models[best],
+        "prompts": len(rows),
+        "best": names[best],
         "of_best_cost": estimate(kept.of_best_cost[:, 0]).to_json(),
         "kept": estimate(kept.quality[:, 0]).to_json(),
         "kept_minus_promised": estimate(kept.excess[:, 0]).to_json(),
@@ -190,17 +220,17 @@ def _evaluate(engine: Engine, split: Path, project: Path, say: Say) -> None:
 
 def two_sentences(made: FirstRouter) -> str:
     """Return what came of a project in two sentences."""
-    tests, figures = made.prompts.get("test", 0), made.figures
+    tests, figures = made.test_prompts, made.figures
     first = (
         f"On {tests} test prompts tau {made.tau:g} (rule {made.rule}) costs {_share(figures['of_best_cost'])} of what "
         f"{figures['best']} alone costs; its mean quality is {_plain(figures['kept'])}, "
         f"{_signed(figures['kept_minus_promised'])} beside what it promises."
     )
     if made.certified:
-        second = f"The promise is certified on {made.prompts.get('calibration', 0)} prompts that no head has seen (risk 10 %)."
+        second = f"The promise is certified on {made.certified_on} prompts that no head has seen (risk 10 %)."
     else:
         need = next((one for one in made.needed if one.tau == made.tau), None)
-        more = need is not None and need.prompts > sum(made.prompts.values())
+        more = need is not None and need.prompts > made.collected
         enough = f"; about {need.prompts:,} collected prompts may" if need is not None and more else ""
         second = f"The promise is not certified: {made.why_not}{enough}."
     return f"{first} {second}"

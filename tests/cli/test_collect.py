@@ -123,9 +123,16 @@ def test_a_misspelt_key_of_a_candidate_is_told_with_what_is_close(collect, tmp_p
 def test_answers_are_written_to_be_read_and_labelled(collect, tmp_path):
     assert collect("--answers", str(tmp_path / "answers.jsonl"), count=3)[0] == 0
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    assert [(row["candidate"], row["answer"], row["score"]) for row in rows] == [
+    assert [(row["candidate"], row["answer"], row["quality"]) for row in rows] == [
         ("big", f"The answer is {2 * n}.", 1.0) for n in range(3)
     ]
+    assert (tmp_path / "answers.jsonl").stat().st_mode & 0o777 == 0o600
+    for own in ("prompts.jsonl", "plan.yaml", "collected/outcomes.jsonl"):
+        before = (tmp_path / own).read_bytes()
+        code, _, err = collect("--answers", str(tmp_path / own), count=3)
+        assert code == 1
+        assert "--answers:" in err
+        assert (tmp_path / own).read_bytes() == before
     code, _, err = collect("--answers", str(tmp_path / "answers.txt"))
     assert code == 1
     assert "--answers: expected a name that ends in" in err
