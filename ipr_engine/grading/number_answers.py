@@ -125,7 +125,7 @@ def _allowed(reference: Fraction, tolerance: float | None) -> Fraction:
         share = Fraction(0) if reference.denominator == 1 else CLOSE
     else:
         share = Fraction(repr(float(tolerance)))  # 0.01 as it is written, not as float64 has it
-    return share * max(1, abs(reference))
+    return share * max(Fraction(1), abs(reference))
 
 
 def _plain(character: str) -> str:
