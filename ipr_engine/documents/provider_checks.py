@@ -53,24 +53,27 @@ def check_base_url(address: str) -> None:
             raise InvalidInputError(f"base_url: ends in {ending}, which is appended to it; leave it out")
 
 
-def check_headers(
-    headers: Mapping[str, str],
-    *,
-    instead: str = "name the environment variable in api_key_env, or a file that holds nothing else in api_key_file",
-) -> None:
+def check_headers(headers: Mapping[str, str], *, key_header: bool = False) -> None:
     """Check what is sent with every request.
 
     Args:
-        instead: where this kind of document takes a key from, for the error about one that stands here.
+        key_header: whether this kind of document names the header of a key, in api_key_header; else it may name a file, in api_key_file.
     Raises:
         InvalidInputError: a header holds a key, cannot be sent, stands twice, or is set with each request.
     """
+    other = (
+        "and the header in api_key_header where it is not the format's own"
+        if key_header
+        else "or a file that holds nothing else in api_key_file"
+    )
     seen: set[str] = set()
     for name, value in headers.items():
         where, low = "headers" if looks_like_a_key(name) else f"headers.{shown(name)[1:-1]}", name.lower()
         check_header_name(where, name)
         if _KEY_HEADER.search(low.replace("_", "-")) or looks_like_a_key(value):
-            raise InvalidInputError(f"{where}: holds a key, and headers are no secrets: {instead}")
+            raise InvalidInputError(
+                f"{where}: holds a key, and headers are no secrets: name the environment variable in api_key_env, {other}"
+            )
         if not _PRINTABLE.match(value):
             raise InvalidInputError(f"{where}: expected printable ASCII on one line")
         if low in seen:
