@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ipr_engine.grading.grade import AnswerToGrade
 
@@ -19,5 +19,5 @@ class Gradable:
     question: int
     candidate: str
     sample: int
-    reference: str | None
+    reference: str | None = field(repr=False)
     answer: AnswerToGrade

@@ -68,6 +68,10 @@ def _grader(place: str, given: Mapping[str, Any], candidates: Sequence[str]) -> 
             if key in given:
                 raise InvalidInputError(f"{place}.{key}: is of graders of the kind judge")
         return PlanGrader(spec=spec, calibrate=calibrate)
+    if "max_tokens" in given:
+        raise InvalidInputError(f"{place}.max_tokens: has no effect in a plan; give it in judge, whose reply it limits")
+    if spec.mode == "pairwise" and "points" in given:
+        raise InvalidInputError(f"{place}.points: has no effect on a pairwise judge; leave it out")
     judge, baseline = given.get("judge"), given.get("baseline")
     if (baseline is not None) != (spec.mode == "pairwise") or (baseline is not None and baseline not in candidates):
         raise InvalidInputError(

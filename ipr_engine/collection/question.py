@@ -19,7 +19,7 @@ class LoggedAnswer:
         seconds: from the request to the whole answer; None where not logged.
     """
 
-    text: str
+    text: str = field(repr=False)
     finish_reason: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -52,7 +52,7 @@ class Answered:
         billed: whether it may be; a request that a filter refused before anything was generated is not.
     """
 
-    text: str
+    text: str = field(repr=False)
     finish_reason: str | None
     usage: TokenUsage | None
     model: str | None = None

@@ -50,19 +50,27 @@ def check_base_url(address: str) -> None:
     path = parts.path.rstrip("/")
     for ending in ("/chat/completions", "/responses", "/messages"):
         if path.endswith(ending):
-            raise InvalidInputError(f"base_url: ends in {ending}, which the server appends; leave it out")
+            raise InvalidInputError(f"base_url: ends in {ending}, which is appended to it; leave it out")
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
+def check_headers(
+    headers: Mapping[str, str],
+    *,
+    instead: str = "name the environment variable in api_key_env, or a file that holds nothing else in api_key_file",
+) -> None:
+    """Check what is sent with every request.
+
+    Args:
+        instead: where this kind of document takes a key from, for the error about one that stands here.
+    Raises:
+        InvalidInputError: a header holds a key, cannot be sent, stands twice, or is set with each request.
+    """
     seen: set[str] = set()
     for name, value in headers.items():
         where, low = "headers" if looks_like_a_key(name) else f"headers.{shown(name)[1:-1]}", name.lower()
         check_header_name(where, name)
         if _KEY_HEADER.search(low.replace("_", "-")) or looks_like_a_key(value):
-            raise InvalidInputError(
-                f"{where}: holds a key; keys come from the environment: name the variable in api_key_env, "
-                f"and the header in api_key_header where it is not the format's own"
-            )
+            raise InvalidInputError(f"{where}: holds a key, and headers are no secrets: {instead}")
         if not _PRINTABLE.match(value):
             raise InvalidInputError(f"{where}: expected printable ASCII on one line")
         if low in seen:

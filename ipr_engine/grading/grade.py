@@ -13,7 +13,7 @@ from ipr_engine.errors import InvalidInputError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-GRADING = 1  # raised whenever a grader gives another grade to the same answer
+GRADING = 2  # raised whenever a grader gives another grade to the same answer
 
 
 @dataclass(frozen=True, kw_only=True)

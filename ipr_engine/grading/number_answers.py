@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import unicodedata
+from fractions import Fraction
 from typing import NamedTuple
 
 LONGEST = 400  # characters of a number: no float64 needs more
@@ -24,7 +25,8 @@ _MARKED = (
     re.compile(r"####\s*(?P<said>[^\n]*)"),
     re.compile(r"(?:final answer|answer)\s*(?:is|:|=)[\s*:]*(?P<said>[^\n]*)", re.IGNORECASE),
 )
-_SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_SENTENCE_END = re.compile(r"(?<!\\)[.;!?]\s")
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _ASCII = {
     "\u2212": "-",
     "\uff0d": "-",
@@ -37,13 +39,14 @@ _ASCII = {
     "\u2044": "/",
 }
 
-CLOSE = 1e-6  # relative
+CLOSE = Fraction(1, 10**6)  # relative
+LARGEST = int(sys.float_info.max)
 
 
 class Number(NamedTuple):
-    """A `Number` is a value as written, and whether a percent sign follows it."""
+    """A `Number` is a value exactly as written, and whether a percent sign follows it."""
 
-    value: float
+    value: Fraction
     percent: bool
 
 
@@ -67,15 +70,15 @@ def boxed(text: str) -> str | None:
 
 
 def numbers_in(text: str, *, decimal_comma: bool = False) -> list[Number]:
-    """Return the finite numbers of a text, in order; digits of every script are read."""
+    """Return the numbers of a text that float64 has room for, in order; digits of every script are read."""
     plain = "".join(map(_plain, text)) if not text.isascii() else text
     plain = plain.replace("{,}", ",").replace("\\,", "\u2009")  # LaTeX's thousands
     if decimal_comma:
         plain = plain.translate(str.maketrans(",.", ".,"))
     found = []
     for match in _NUMBER.finditer(plain):
-        value = _value(match) if match.end() - match.start() <= LONGEST else math.inf
-        if math.isfinite(value):
+        value = _value(match) if match.end() - match.start() <= LONGEST else None
+        if value is not None and abs(value) <= LARGEST:
             found.append(Number(value, match["percent"] is not None))
     return found
 
@@ -84,7 +87,7 @@ def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | Non
     r"""Return the number that an answer ends up with; None where it has none.
 
     It is the last number in the last `\boxed{}`; else the first one after the last `####`, or after the last "answer is" or
-    "answer:"; else the last one of all.
+    "answer:", and after the last "=" of the first sentence there; else the last one of all.
     """
     text = final_part(answer)
     held = boxed(text)
@@ -92,10 +95,16 @@ def answered_number(answer: str, *, decimal_comma: bool = False) -> Number | Non
         return found[-1]
     for pattern in _MARKED:
         marked = [match["said"] for match in pattern.finditer(text)]
-        if marked and (found := numbers_in(marked[-1], decimal_comma=decimal_comma)):
-            return found[0]
+        for part in _results(marked[-1]) if marked else ():
+            if found := numbers_in(part, decimal_comma=decimal_comma):
+                return found[0]
     found = numbers_in(text, decimal_comma=decimal_comma)
     return found[-1] if found else None
+
+
+def _results(line: str) -> tuple[str, str]:
+    """Return where the number of a marked line may stand: what a calculation in its first sentence comes to, then all of it."""
+    return _SENTENCE_END.split(line, maxsplit=1)[0].rpartition("=")[2], line
 
 
 def same_number(answer: Number, reference: Number, tolerance: float | None) -> bool:
@@ -111,10 +120,12 @@ def same_number(answer: Number, reference: Number, tolerance: float | None) -> b
     return any(abs(one - other) <= _allowed(other, tolerance) for one, other in readings)
 
 
-def _allowed(reference: float, tolerance: float | None) -> float:
+def _allowed(reference: Fraction, tolerance: float | None) -> Fraction:
     if tolerance is None:
-        tolerance = 0.0 if float(reference).is_integer() else CLOSE
-    return tolerance * max(1.0, abs(reference))
+        share = Fraction(0) if reference.denominator == 1 else CLOSE
+    else:
+        share = Fraction(repr(float(tolerance)))  # 0.01 as it is written, not as float64 has it
+    return share * max(Fraction(1), abs(reference))
 
 
 def _plain(character: str) -> str:
@@ -122,24 +133,28 @@ def _plain(character: str) -> str:
     return str(digit) if digit is not None else _ASCII.get(character, character)
 
 
-def _value(match: re.Match[str]) -> float:
+def _value(match: re.Match[str]) -> Fraction | None:
     if match["above"] is not None:
         value = _ratio(match["above"], match["below"])
     elif match["over"] is not None:
-        value = float(match["mixed"] or 0) + _ratio(match["over"], match["under"])
+        value = _ratio(match["over"], match["under"])
+        if value is not None:
+            value += int(match["mixed"] or 0)
     else:
-        value = float(re.sub(rf"[,{_GAPS}]", "", match["plain"]))
+        value = Fraction(re.sub(rf"[,{_GAPS}]", "", match["plain"]))
         if match["power"] is not None:
             value = _raised(value, int(re.sub(r".*?([-+]?\d+)\}?$", r"\1", match["power"])))
+    if value is None:
+        return None
     if match["vulgar"] is not None:
-        value += unicodedata.numeric(match["vulgar"])
-    value *= _SCALES.get((match["scale"] or "").lower(), 1.0)
+        value += Fraction(unicodedata.numeric(match["vulgar"])).limit_denominator(10)
+    value *= _SCALES.get((match["scale"] or "").lower(), 1)
     return -value if (match["sign"] or "").startswith("-") else value
 
 
-def _ratio(above: str, below: str) -> float:
-    return float(above) / float(below) if float(below) else math.nan
+def _ratio(above: str, below: str) -> Fraction | None:
+    return Fraction(int(above), int(below)) if int(below) else None
 
 
-def _raised(value: float, power: int) -> float:
-    return math.inf if power > LONGEST else value * 10.0 ** max(power, -LONGEST)
+def _raised(value: Fraction, power: int) -> Fraction | None:
+    return None if power > LONGEST else value * Fraction(10) ** max(power, -LONGEST)

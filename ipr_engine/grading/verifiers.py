@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ipr_engine._extras import need
@@ -28,8 +28,24 @@ Verdict = Grade | bool
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b", re.IGNORECASE)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_OF_AN_OPTION = r"(?:and|or|nor|not|but|is|was|as|because|since|would|must|seems|fits)\b"
-_SAID = r"(?:answer|option|choice)\b(?:\s+(?:is|would\s+be))?[\s:*_(\[\\{]{0,20}(?:boxed|text)?[\s*_({\[]{0,8}"
+_SHOWN = r"[\s:=*_(\[\\{]{0,20}(?:boxed|text)?[\s*_({\[]{0,8}"
+_IS = r"(?:\s{1,8}(?:is|would\s{1,8}be)\b|[\s*_]{0,8}[:=])"
+_SAID = tuple(
+    re.compile(rf"(?i:{said}{_SHOWN})([A-Z])(?![\w'’])")
+    for said in (
+        rf"answer{_IS}(?:[\s:*_(]{{0,8}}(?:option|choice)\b)?",
+        rf"(?:option|choice){_IS}",
+        r"(?:answer|option|choice)\b",
+    )
+)
+# "A" and "I" are words, too: of no option where a word follows that no sentence goes on with after its subject.
+_A_WORD = re.compile(
+    r"[ ](?!(?:and|or|nor|not|but|is|was|are|has|does|do|can|could|should|will|would|must|seems|fits|as|because|since|if|when|where"
+    r"|which|that|while|for|with|in|by|due|from|on|at|of|to|only|alone|being|instead|here)\b)[a-z]"
+)
+_I_WORD = re.compile(
+    r"[ ](?!(?:and|or|nor|not|but|is|has|does|seems|fits|as|because|since|which|for|with|in|by|due)\b)[a-z]"
+)
 
 
 class Verifier:
@@ -96,6 +112,8 @@ def _accepted(reference: Any) -> list[str]:
     found = [_text(one) for one in several if isinstance(one, (str, int, float)) and not isinstance(one, bool)]
     if not found or len(found) < len(several):
         raise UngradableError("reference: expected a text, a number, or a list of them")
+    if not all(one.strip() for one in found):
+        raise UngradableError("reference: an accepted answer is empty")
     return found
 
 
@@ -103,17 +121,27 @@ def _text(value: str | float) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def _compared(answer: str, reference: Any, ignore: Sequence[Ignored]) -> Iterator[tuple[str, str]]:
+    """Yield an answer beside each accepted one, both normalised.
+
+    Where that leaves nothing of one of them, articles make a difference; where it still does, punctuation too.
+    """
+    first = normalised(answer, ignore)
+    for one in _accepted(reference):
+        said, wanted, left = first, normalised(one, ignore), ignore
+        for name in ("articles", "punctuation"):
+            if not (said.strip() and wanted.strip()):
+                left = [other for other in left if other != name]
+                said, wanted = normalised(answer, left), normalised(one, left)
+        yield said, wanted
+
+
 def _exact(spec: ExactSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore)
-    return any(said == normalised(one, spec.ignore) for one in _accepted(reference))
+    return any(said == wanted for said, wanted in _compared(answer, reference, spec.ignore))
 
 
 def _contains(spec: ContainsSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore)
-    wanted = [normalised(one, spec.ignore) for one in _accepted(reference)]
-    if not all(wanted):
-        raise UngradableError("reference: an accepted answer is empty once normalised")
-    return any(_holds(said, one) for one in wanted)
+    return any(_holds(said, wanted) for said, wanted in _compared(answer, reference, spec.ignore))
 
 
 def _holds(text: str, words: str) -> bool:
@@ -133,12 +161,9 @@ def _joined(one: str, other: str) -> bool:
 
 
 def _overlap(spec: OverlapSpec, answer: str, reference: Any) -> Verdict:
-    said = normalised(answer, spec.ignore).replace(" ", "")
     shares = []
-    for one in _accepted(reference):
-        wanted = normalised(one, spec.ignore).replace(" ", "")
-        if not wanted:
-            raise UngradableError("reference: an accepted answer is empty once normalised")
+    for pair in _compared(answer, reference, spec.ignore):
+        said, wanted = (text.replace(" ", "") for text in pair)
         grams = {wanted[at : at + 3] for at in range(max(1, len(wanted) - 2))}
         shares.append(sum(gram in said for gram in grams) / len(grams))
     return Grade(None, raw=max(shares))
@@ -172,30 +197,34 @@ def _choice(spec: ChoiceSpec, answer: str, reference: Any) -> Verdict:
 def chosen_letter(answer: str, letters: str) -> str | None:
     r"""Return the option that an answer names, or None.
 
-    It is the letter in the last `\boxed{}`; else after the last "answer", "option" or "choice" (is, :); else the last one that
-    stands alone on a line, with or without brackets, point, colon or stars; else the first line's, where that begins with a letter
-    and a bracket, point or colon; else the only capital letter of the options that stands alone anywhere.
+    It is the letter in the last `\boxed{}`; else after the last "answer is" or "answer:"; else after the last "option is" or the like;
+    else after the last "answer", "option" or "choice"; else the last one that stands alone on a line, with or without brackets, point,
+    colon or stars; else the first line's, where that begins with a letter and a bracket, point or colon; else the only capital letter
+    of the options that stands alone anywhere. "A" and "I" that begin or stand in a sentence as words are none.
     """
     of = f"[{letters}]"
-    alone = rf"(?<![\w'’])({of})(?![\w'’])"
     held = boxed(answer)
     if held is not None and (letter := re.search(rf"(?<!\w)({of})(?!\w)", held.replace("\\text", " "))):
         return letter[1]
-    said = re.findall(rf"(?i:{_SAID})({of})(?![\w'’])", answer)
-    if said:
-        return str(said[-1])
+    for said in _SAID:
+        marked = [match[1] for match in said.finditer(answer) if match[1] in letters and not _is_a_word(match)]
+        if marked:
+            return marked[-1]
     lines = re.findall(rf"^[ \t*_(\[]{{0,8}}({of})[ \t*_)\].:]{{0,8}}$", answer, re.MULTILINE)
     if lines:
         return str(lines[-1])
     first = re.match(rf"[*_(\[]{{0,4}}({of})[*_]{{0,2}}[)\].:]", answer)
     if first:
         return first[1]
-    found = set(re.findall(alone, answer))
-    # "A" and "I" are words, too: where a small letter follows, unless it begins what is said of an option.
-    found -= {
-        letter for letter in found & {"A", "I"} if re.search(rf"(?<![\w'’]){letter}[ ](?!{_OF_AN_OPTION})[a-z]", answer)
-    }
+    alone = list(re.finditer(rf"(?<![\w'’])({of})(?![\w'’])", answer))
+    found = {match[1] for match in alone} - {match[1] for match in alone if _is_a_word(match)}
     return found.pop() if len(found) == 1 else None
+
+
+def _is_a_word(letter: re.Match[str]) -> bool:
+    """Return whether the letter that a match ends with is an article or a pronoun by what follows it."""
+    word = {"A": _A_WORD, "I": _I_WORD}.get(letter[1])
+    return word is not None and word.match(letter.string, letter.end()) is not None
 
 
 def _regex(spec: RegexSpec, answer: str, reference: Any) -> Verdict:

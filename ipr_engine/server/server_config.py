@@ -80,7 +80,11 @@ class Endpoint:
             )
         if self.api_key_env is not None:
             providers.check_variable("api_key_env", self.api_key_env)
-        providers.check_headers(self.headers)
+        providers.check_headers(
+            self.headers,
+            instead="name the environment variable in api_key_env, and the header in api_key_header where it is not the "
+            "format's own",
+        )
         if self.api_key_header is not None:
             providers.check_key_header(self.api_key_header, self.headers, self.api_key_env)
 

@@ -11,7 +11,7 @@ pytest.importorskip("yaml", reason=COLLECT)
 from ipr_engine.collection.collection_plan import read_plan
 from ipr_engine.collection.sources import PromptSource
 from ipr_engine.errors import InvalidInputError
-from tests.support.collections import plan_for
+from tests.support.collections import candidate, plan_for
 
 PLAN = """\
 prompts: prompts.jsonl
@@ -98,6 +98,31 @@ def test_what_is_wrong_is_told_by_line_and_key(tmp_path, old, new, told):
     said = wrong(tmp_path, old, new)
     assert told in said
     assert "abcdefghijklmnop" not in said
+
+
+@pytest.mark.parametrize("header", ["api-key: 0123456789", "x-team: Bearer abcdefghijklmnop"])
+def test_a_key_in_a_header_is_told_where_a_plan_takes_keys_from(tmp_path, header):
+    said = wrong(tmp_path, "api_key_env: OPENAI_API_KEY", f"api_key_env: OPENAI_API_KEY\n    headers: {{{header}}}")
+    assert f"headers.{header.partition(':')[0]}: holds a key" in said
+    assert "api_key_env, or a file that holds nothing else in api_key_file" in said
+    assert "api_key_header" not in said
+    assert header.rpartition(" ")[2] not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"max_tokens": 64}, r"max_tokens: has no effect in a plan; give it in judge, whose reply it limits"),
+        (
+            {"mode": "pairwise", "baseline": "small", "points": 5},
+            r"points: has no effect on a pairwise judge; leave it out",
+        ),
+    ],
+)
+def test_an_option_without_effect_on_a_judge_is_told(tmp_path, more, told):
+    grader = {"kind": "judge", "judge": candidate("judge"), **more}
+    with pytest.raises(InvalidInputError, match=rf"graders\.good\.{told}"):
+        plan_for(tmp_path, "http://h/v1", candidate("small"), graders={"good": grader})
 
 
 def test_a_key_file_is_read_when_it_is_needed(tmp_path):

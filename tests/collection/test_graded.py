@@ -61,10 +61,7 @@ def test_a_verifier_s_grades_are_the_outcomes(tmp_path, server):
     loaded = load_outcomes(plan.out_folder)
     assert loaded.quality[:, 0].tolist() == right(asked, 2)
     assert loaded.quality[:, 1].tolist() == [1.0] * 40
-    assert (
-        made.graders["right"].counts.graded
-        == 80 - 40 + len({one.body["messages"][0]["content"] for one in asked}) * 0 + 40 - 0
-    )
+    assert made.graders["right"].counts.graded == 80
     assert 0 < made.candidates["adding-2"].mean_quality < 1
 
 

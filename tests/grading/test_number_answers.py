@@ -31,6 +31,13 @@ from tests.support.graded_answers import graded
         ("5 m²", 5),
         ("in 2020, 100 of 1,2,3", 3),
         ("The **answer is 12**.\n\nLet me know by 2024", 12),
+        ("Answer: 17 * 23 = 391", 391),
+        ("The final answer is: 12 - 5 = 7 apples", 7),
+        ("#### 2 * 3 = 3 * 2 = 6", 6),
+        ("Answer: x = 5, as x + 1 is 6", 5),
+        ("Answer: 8. Note that 2 + 2 = 4", 8),
+        ("Answer: 5 = five", 5),
+        ("Answer: No. 5", 5),
         ("<think>9 or 8</think> 7", 7),
         ("١٢٣ or ٣٤", 34),
         ("１２３", 123),
@@ -61,6 +68,10 @@ def test_the_number_of_an_answer(answer, value):
         ("8,888,888.0", 8888888, 1),
         ("0.3333333", "0.33333333", 1),
         ("3333333.31", "3333333.3", 1),
+        ("123456789012345678", 123456789012345679, 0),
+        ("123,456,789,012,345,679", 123456789012345679, 1),
+        ("9007199254740993e1", "90071992547409920", 0),
+        ("1/3", "0.3333333333", 1),
     ],
 )
 def test_a_number_is_right_within_the_tolerance(answer, reference, score):
@@ -71,6 +82,20 @@ def test_the_tolerance_is_relative_above_one_and_absolute_below():
     spec = NumericSpec(tolerance=0.01)
     assert [graded(spec, text, 200).score for text in ("202", "202.1")] == [1, 0]
     assert [graded(spec, text, 0.1).score for text in ("0.109", "0.111")] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("123456789012345678", 123456789012345679, 0),
+        ("0.12345678901234567", "0.12345678901234568", 0),
+        ("0.5", "1/2", 1),
+        ("2⅓", "7/3", 1),
+        ("0.3 million", 300000, 1),
+    ],
+)
+def test_numbers_are_compared_exactly_where_no_tolerance_is_left(answer, reference, score):
+    assert graded(NumericSpec(tolerance=0), answer, reference).score == score
 
 
 def test_a_decimal_comma_is_read_where_it_is_said():

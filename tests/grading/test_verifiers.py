@@ -31,9 +31,40 @@ def test_exact_ignores_case_blanks_punctuation_and_articles(answer, reference, s
     assert graded(ExactSpec(), answer, reference).score == score
 
 
+@pytest.mark.parametrize("spec", [ExactSpec(), ContainsSpec()])
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("", "A", 0),
+        ("The", "A", 0),
+        ("!!!", "A", 0),
+        ("A.", "A", 1),
+        ("a", ["B", "A"], 1),
+        ("The", "The", 1),
+        ("", "?", 0),
+        ("...", "?", 0),
+        ("?", "?", 1),
+        ("", ["A", "?"], 0),
+    ],
+)
+def test_a_reference_of_articles_or_punctuation_alone_is_not_met_by_nothing(spec, answer, reference, score):
+    assert graded(spec, answer, reference).score == score
+
+
+@pytest.mark.parametrize("spec", [ExactSpec(), ContainsSpec(), OverlapSpec(), RegexSpec()])
+@pytest.mark.parametrize("reference", ["", "  ", ["Paris", ""]])
+def test_a_blank_reference_is_told_and_not_met_by_an_empty_answer(spec, reference):
+    assert graded(spec, "", reference) == (None, None, "reference: an accepted answer is empty")
+
+
+def test_overlap_takes_a_reference_of_articles_alone():
+    assert [graded(OverlapSpec(), text, "The").raw for text in ("The", "", "Rome")] == [1.0, 0.0, 0.0]
+
+
 def test_exact_ignores_what_it_is_told_to():
     assert graded(ExactSpec(ignore=()), "paris", "Paris").score == 0
     assert graded(ExactSpec(ignore=("case",)), "PARIS", "paris").score == 1
+    assert graded(ExactSpec(ignore=("articles",)), "The", "A").score == 0
 
 
 @pytest.mark.parametrize(
@@ -78,11 +109,32 @@ def test_without_a_reference_that_can_be_used_there_is_a_reason(spec, reference)
         ("the answer is A and not B", "A"),
         ("Answer: A\n\nWait. Answer: C", "C"),
         ("A is right, B is wrong", None),
+        ("The correct answer is B. Option A is wrong.", "B"),
+        ("The correct answer is B. Answer A is wrong.", "B"),
+        ("The answer would be option (C), choice D being wrong.", "C"),
+        ("**Answer**: B\n\nOption A: no.", "B"),
+        ("**Answer:** B", "B"),
+        ("The correct option is B. Option A is wrong.", "B"),
+        ("Option A is wrong, so option B", "B"),
+        ("My answer: I would pick B.", "B"),
+        ("The answer is I think C", "C"),
+        ("Answer: A cat has four legs, so D", "D"),
+        ("The answer is A for two reasons", "A"),
+        ("Answer: A", "A"),
+        ("Answer: A.", "A"),
+        ("Answer: A only", "A"),
         ("None of them", None),
     ],
 )
 def test_the_option_of_an_answer(answer, letter):
     assert chosen_letter(answer, "ABCD") == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("The answer is I", "I"), ("Answer: I is right", "I"), ("I would say it is J", "J")]
+)
+def test_i_is_an_option_and_a_word(answer, letter):
+    assert chosen_letter(answer, "ABCDEFGHIJ") == letter
 
 
 def test_an_option_is_right_by_its_letter():
@@ -125,7 +177,24 @@ def test_json_needs_its_keys():
     assert graded(JsonSpec(), '{"a": 1}', '{"a": 1}').score == 1
 
 
-@pytest.mark.parametrize("piece", ["(", "A ", "```\n", "{", "option ", "answer(((", "\\boxed{", "the ", "ﷺ", "\ud800"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "(",
+        "A ",
+        "```\n",
+        "{",
+        "option ",
+        "answer(((",
+        "answer is ",
+        "answer:::",
+        "answer \n",
+        "\\boxed{",
+        "the ",
+        "ﷺ",
+        "\ud800",
+    ],
+)
 def test_a_huge_answer_of_any_piece_is_graded_in_one_pass(piece):
     for spec, reference in ((ExactSpec(), "x"), (ContainsSpec(), "x"), (ChoiceSpec(), "A"), (JsonSpec(), None)):
         assert graded(spec, piece * 20_000, reference).score in (0, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.off_policy import off_policy
+from ipr_engine.measures.off_policy import FEWEST_DRAWS, off_policy
 
 GRID = np.linspace(0, 1, 4001)
 
@@ -57,6 +57,21 @@ def test_95_percent_intervals_hold_the_truth_in_at_least_93_percent_of_1000_logs
     assert min(held.values()) >= 930, held
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("models", "explored", "far"), [(3, 0.3, False), (5, 0.5, True)])
+def test_intervals_of_the_fewest_groups_hold_the_truth_in_at_least_93_percent_of_1000_logs(rng, models, explored, far):
+    held = told = 0
+    while told < 1000:
+        world = World(rng, models, explored, far)
+        scores, logged, propensity, target, _ = (np.repeat(part, 3, axis=0) for part in world.log(FEWEST_DRAWS))
+        if not target[np.arange(len(logged)), logged].any():
+            continue  # refused: nothing is known
+        made = off_policy(scores, logged, propensity, target, groups=np.repeat(np.arange(FEWEST_DRAWS), 3))
+        told += 1
+        held += made.ips.low <= world.truth <= made.ips.high
+    assert held >= 930
+
+
 def test_a_log_of_the_policy_itself_gives_its_mean(rng):
     scores = rng.random(200)
     made = off_policy(scores, np.zeros(200, np.int64), np.ones(200), np.tile([1.0, 0.0], (200, 1)))
@@ -101,6 +116,42 @@ def test_what_is_out_of_range_is_told(rng, name, value, told):
     log[name][3] = value
     with pytest.raises(InvalidInputError, match=told):
         off_policy(**log)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logged", np.zeros(19, np.int64)),
+        ("propensity", np.ones((20, 1))),
+        ("target", np.ones(20)),
+        ("scores", np.ones((20, 1))),
+        ("predicted", np.ones((19, 3))),
+        ("groups", np.arange(19)),
+        ("groups", np.arange(20).reshape(20, 1)),
+    ],
+)
+def test_another_number_of_rows_is_told(rng, name, value):
+    names = ("scores", "logged", "propensity", "target", "predicted")
+    log = dict(zip(names, World(rng, 3, 0.3, far=False).log(20), strict=True))
+    with pytest.raises(InvalidInputError, match=rf"^.*{name}.*: expected"):
+        off_policy(**{**log, name: value})
+
+
+@pytest.mark.parametrize("draws", [0, 1, 2, FEWEST_DRAWS - 1])
+def test_too_few_rows_or_groups_for_an_interval_are_refused(rng, draws):
+    few = [part[:draws] for part in World(rng, 3, 0.3, far=False).log(40)[:4]]
+    with pytest.raises(InvalidInputError, match=f"scores: expected at least 10 rows, got {draws}"):
+        off_policy(*few)
+    if draws:
+        log = World(rng, 3, 0.3, far=False).log(40)[:4]
+        with pytest.raises(InvalidInputError, match=f"groups: expected at least 10 groups, got {draws}"):
+            off_policy(*log, groups=np.arange(40) % draws)
+
+
+def test_the_fewest_groups_have_an_interval(rng):
+    made = off_policy(*World(rng, 3, 0.3, far=False).log(40)[:4], groups=np.arange(40) % FEWEST_DRAWS)
+    assert made.questions == FEWEST_DRAWS
+    assert made.ips.low < made.ips.high
 
 
 def test_a_policy_of_which_nothing_is_known_is_refused(rng):

@@ -55,7 +55,10 @@ def at(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 OPENAI, TENANT, LIMITS, SERVICE = "endpoints/openai", "tenants/0", "server/limits", "server/service"
 ADDRESS = "endpoints.openai.base_url: "
-KEY_HEADER = "holds a key; keys come from the environment: name the variable in api_key_env"
+KEY_HEADER = (
+    "holds a key, and headers are no secrets: name the environment variable in api_key_env, and the header in "
+    "api_key_header where it is not the format's own"
+)
 WRONG: list[tuple[str, object, str]] = [
     # the form of the document
     (
@@ -171,17 +174,17 @@ WRONG: list[tuple[str, object, str]] = [
     (
         f"{OPENAI}/base_url",
         "http://h/v1/chat/completions",
-        ADDRESS + "ends in /chat/completions, which the server appends; leave it out",
+        ADDRESS + "ends in /chat/completions, which is appended to it; leave it out",
     ),
     (
         f"{OPENAI}/base_url",
         "http://h/v1/responses/",
-        ADDRESS + "ends in /responses, which the server appends; leave it out",
+        ADDRESS + "ends in /responses, which is appended to it; leave it out",
     ),
     (
         f"{OPENAI}/base_url",
         "http://h/v1/messages",
-        ADDRESS + "ends in /messages, which the server appends; leave it out",
+        ADDRESS + "ends in /messages, which is appended to it; leave it out",
     ),
     (f"{OPENAI}/base_url", "http://h:99999/v1", ADDRESS + "expected a port of 1 to 65535"),
     (f"{OPENAI}/base_url", "http://h:port/v1", ADDRESS + "expected a port of 1 to 65535"),

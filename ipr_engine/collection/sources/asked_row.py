@@ -34,10 +34,10 @@ class AskedRow:
         prompt_id, reference, grader, dataset, split, question_key, labels, answers: as of `Question`; None, or empty, where not stated.
     """
 
-    request: Mapping[str, Any]
+    request: Mapping[str, Any] = field(repr=False)
     part: str = ""
     prompt_id: str | None = None
-    reference: Any = None
+    reference: Any = field(default=None, repr=False)
     grader: str | None = None
     dataset: str | None = None
     split: str | None = None

@@ -98,6 +98,10 @@ class ChatBody(NamedTuple):
     digest: bytes
     left_out: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Show the digest alone: what is printed into a log shall hold no prompt."""
+        return f"ChatBody({self.digest.hex()})"
+
 
 def chat_body(request: Mapping[str, Any]) -> ChatBody:
     """Return what a logged request asks.

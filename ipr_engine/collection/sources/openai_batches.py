@@ -1,5 +1,7 @@
 """`OpenAIBatches` reads OpenAI's batch files: the requests (custom_id, method, url, body) with the answers (custom_id, response) to them.
 
+A custom_id is of a call in its batch: each model's call has another one, and two batches may have the same. So it is no id of a prompt.
+
 The layouts: platform.openai.com/docs, "Batch API"; `BatchRequestInput` and `BatchRequestOutput` of the API reference.
 """
 
@@ -93,7 +95,8 @@ class OpenAIBatches:
             raise UnaskableError(f"url: expected one that ends in {' or '.join(_URLS)}, got {shown_cell(url)}")
         if custom_id in self._asked:
             raise UnaskableError(
-                f"custom_id: expected one of its own for each request, {shown_cell(custom_id)} is there twice"
+                f"custom_id: expected one of its own for each request of a batch, {shown_cell(custom_id)} is there twice; "
+                "batches that number alike are given as a source each"
             )
         self._asked.add(custom_id)
         answer = self._answer(custom_id)
@@ -101,7 +104,7 @@ class OpenAIBatches:
         answers: dict[str, LoggedAnswer] = {}
         if answer is not None and isinstance(model, str) and model:
             answers[self._source.models.get(model, model)] = answer
-        yield AskedRow(request=body, prompt_id=custom_id, answers=answers)
+        yield AskedRow(request=body, answers=answers)
 
     def end(self) -> Iterator[AskedRow]:
         """Count the answers that no request was given for."""

@@ -45,6 +45,10 @@ class SourceRecord(NamedTuple):
     value: Mapping[str, Any] | UnaskableError
     offset: int | None = None
 
+    def __repr__(self) -> str:
+        """Show the number alone: what is printed into a log shall hold no prompt."""
+        return f"SourceRecord({self.number})"
+
 
 def source_files(path: str) -> list[SourceFile]:
     """Return the file at a path, or every file of prompts or logs below a folder, by name.

@@ -35,13 +35,18 @@ def answered(number, status=200, text="yes", error=None):
     return {"id": "batch_req_1", "custom_id": f"q{number}", "response": None if error else response, "error": error}
 
 
+def of(request):
+    return {"custom_id": request["custom_id"]}
+
+
 REQUESTS = [asked(1), asked(2), asked(3), asked(4)]
 ANSWERS = [answered(3), answered(1, text="no"), answered(2, status=400), answered(4, error={"code": "batch_expired"})]
 
 
-def test_requests_alone_are_questions_by_their_own_ids(tmp_path):
+def test_requests_alone_are_questions(tmp_path):
     found = questions(write_lines(tmp_path / "in.jsonl", REQUESTS))
-    assert [(q.prompt_id, q.prompt) for q in found] == [(f"q{n}", f"question {n}") for n in (1, 2, 3, 4)]
+    assert [q.prompt for q in found] == [f"question {n}" for n in (1, 2, 3, 4)]
+    assert len({q.prompt_id for q in found}) == 4
     assert found[0].body == {"messages": [{"role": "user", "content": "question 1"}]}
 
 
@@ -62,7 +67,34 @@ def test_answers_go_with_their_requests_whatever_their_order(tmp_path, one_sourc
     ]
 
 
-def test_batches_of_several_models_are_merged_by_id_and_body(tmp_path):
+def test_calls_of_one_prompt_in_one_batch_are_one_question_with_both_answers(tmp_path):
+    asking = [{**asked(n, model=model), "custom_id": f"{model}-{n}"} for n in (1, 2) for model in ("small", "big")]
+    write_lines(tmp_path / "in.jsonl", asking)
+    write_lines(tmp_path / "out.jsonl", [{**answered(1, text=line["custom_id"]), **of(line)} for line in asking])
+    texts = [{model: answer.text for model, answer in q.answers.items()} for q in questions(tmp_path)]
+    assert texts == [{"small": "small-1", "big": "big-1"}, {"small": "small-2", "big": "big-2"}]
+
+
+def test_batches_that_number_alike_are_told_apart(tmp_path):
+    for name, first in (("may", 1), ("june", 3)):
+        (tmp_path / name).mkdir()
+        asking = [{**asked(first + n), "custom_id": f"request-{n}"} for n in (0, 1)]
+        write_lines(tmp_path / name / "in.jsonl", asking)
+        write_lines(
+            tmp_path / name / "out.jsonl", [{**answered(1, text=f"{name} {n}"), **of(asking[n])} for n in (0, 1)]
+        )
+    found = list(read_questions([PromptSource(path=str(tmp_path / name)) for name in ("may", "june")]))
+    said_to = {q.prompt: q.answers["gpt-4o-mini"].text for q in found}
+    assert said_to == {"question 1": "may 0", "question 2": "may 1", "question 3": "june 0", "question 4": "june 1"}
+
+
+def test_a_batch_s_prompt_has_the_id_that_it_has_in_a_table(tmp_path):
+    batch = questions(write_lines(tmp_path / "in.jsonl", [asked(1)]))
+    table = questions(write_lines(tmp_path / "table.jsonl", [{"prompt": "question 1"}]))
+    assert batch[0].prompt_id == table[0].prompt_id
+
+
+def test_batches_of_several_models_are_merged_by_body(tmp_path):
     for name in ("small", "big"):
         (tmp_path / name).mkdir()
         write_lines(tmp_path / name / "in.jsonl", [asked(1, model=name), asked(2, model=name)])
