@@ -83,3 +83,29 @@ def test_the_same_plan_without_acquisition_buys_the_rest(tmp_path, server):
     some = collect(plan, asked)
     rest = collect(replace(plan, acquisition=None), asked)
     assert some.done.answered + rest.done.answered == 240
+
+
+def test_a_raised_budget_goes_on_buying(tmp_path, server):
+    asked = adding(100, "Raise")
+    plan = part_plan(tmp_path, server, budget_usd=0.03)
+    first = collect(plan, asked)
+    more = collect(replace(plan, budget_usd=1.0), asked)
+    assert first.done.answered > 0
+    assert more.done.answered > 0
+
+
+def test_cells_that_cannot_be_asked_are_not_bought(tmp_path, server):
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    asked = [replace(one, body={**one.body, "tools": [tool]}) for one in adding(60, "Look up")]
+    plan = part_plan(tmp_path, server)
+    able = [{**one, "features": ["tools"]} if one["name"] == "adding-9" else one for one in plan.candidates]
+    made = collect(replace(plan, candidates=tuple(able)), asked)
+    assert 20 <= made.candidates["adding-9"].answers <= 36
+    assert made.candidates["weak"].answers == 0
+
+
+def test_a_candidate_that_was_stopped_stays_stopped_in_later_rounds(tmp_path, server):
+    plan = part_plan(tmp_path, server)
+    locked = tuple({**one, "model": "locked"} if one["name"] == "weak" else one for one in plan.candidates)
+    made = collect(replace(plan, candidates=locked), adding(80, "Locked"))
+    assert made.done.failed <= 8  # those that were in flight

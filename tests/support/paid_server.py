@@ -154,6 +154,8 @@ def _serve(taken: str) -> None:
             choice["finish_reason"] = "length"
         elif kind == "refusing":
             choice["finish_reason"], message["content"] = "content_filter", ""
+            if amount == "silent":
+                del whole["usage"]
         elif kind == "filtered":
             return web.json_response({"error": {"code": "content_filter", "message": "no"}}, status=400)
         elif kind == "greedy":
