@@ -34,7 +34,7 @@ from ..harness.results import FOLDER, Line, append, as_json
 PARTS = ("rate", "busy", "kills", "rows")
 IN_FLIGHT, ANSWER_S = 32, 0.2
 CALLS = 3200
-KILLS, KILLED_CALLS = 100, 6000
+KILLS, KILLED_CALLS = 100, 24_000
 SEED = 16
 
 
@@ -80,7 +80,8 @@ def _child(folder: str, base_url: str, model: str, calls: str, core: str) -> Non
 
     made = collect(_plan(Path(folder), base_url, model, IN_FLIGHT), questions(int(calls)), tell=tell)
     assert made.done is not None
-    wall, cpu = time.perf_counter() - started[0][0], time.process_time() - started[0][1]
+    begun = started[0] if started else (time.perf_counter(), time.process_time())  # nothing was left to send
+    wall, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
     print(made.done.answered, wall, cpu, flush=True)
 
 
@@ -136,7 +137,7 @@ def _kills(folder: Path) -> Line:
         while not ends:
             process = _collecting(folder, server, model, KILLED_CALLS)
             if kills < KILLS:
-                time.sleep(draw.uniform(1.0, 4.0))
+                time.sleep(draw.uniform(1.0, 3.0))
                 process.kill()
                 kills += process.wait() == -signal.SIGKILL
             ends = process.wait() == 0
