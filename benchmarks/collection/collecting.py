@@ -1,8 +1,9 @@
 """python -m benchmarks.collection.collecting [PART ...] [--record]: `collect` against a server whose answers depend on the request alone.
 
 rate: 32 calls in flight to a server that answers in 200 ms, beside the most that allows. busy: a server that answers at once, the
-collecting process on one core. kills: 100 kills at random moments after the first call of each process, what was paid twice, and whether the tables are those of a run that
-was never killed. rows: peak memory with a quarter of a million and a million rows in the ledger.
+collecting process on one core. kills: 100 kills at random moments after the first call of each process, what was paid twice, and
+whether the tables are those of a run that was never killed. rows: peak memory with a quarter of a million and a million rows in the
+ledger.
 """
 
 from __future__ import annotations
