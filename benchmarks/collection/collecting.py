@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipr_engine.collection.collect import LEDGER, CollectOptions, collect
+from ipr_engine.collection.collect import CollectOptions, collect
 from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.ledger import LEDGER
 from ipr_engine.collection.provider import Provider, ProviderLimits
 from ipr_engine.collection.question import LoggedAnswer, Question
 from tests.support.collections import candidate, plan_for, questions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.collection.collection_plan import CollectionPlan
-from ipr_engine.collection.ledger import PAGE, Ledger
+from ipr_engine.collection.ledger import LEDGER, PAGE, Ledger
 from ipr_engine.collection.outcome_tables import Filed, answers_of, scores_of
 from ipr_engine.data.table_stream import Kind, table_stream
 
@@ -32,7 +32,7 @@ def write_answers(plan: CollectionPlan, filed: Mapping[str, Filed], path: Path) 
     Raises:
         InvalidInputError: another ending, or the ledger is in use.
     """
-    with Ledger(plan.out_folder / "ledger.sqlite") as ledger, table_stream(path, _COLUMNS) as table:
+    with Ledger(plan.out_folder / LEDGER) as ledger, table_stream(path, _COLUMNS) as table:
         run, last = ledger.do(lambda of: of.execute("SELECT max(run) FROM question").fetchone()[0]), -1
         while page := ledger.do(lambda of, last=last: _page(of, run, last)):  # type: ignore[misc]
             last = page[-1][0]

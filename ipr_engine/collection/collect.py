@@ -29,13 +29,12 @@ from ipr_engine.collection.estimate import CandidateEstimate, estimate
 from ipr_engine.collection.grade_calibrations import calibrate_graders
 from ipr_engine.collection.grading_step import GradedCounts, PlanGraders
 from ipr_engine.collection.judging import open_judge_calls
-from ipr_engine.collection.ledger import Ledger, spent_so_far
+from ipr_engine.collection.ledger import LEDGER, Ledger, spent_so_far
 from ipr_engine.collection.outcome_tables import CandidateSums, Filed, write_tables
 from ipr_engine.collection.question import Question
 from ipr_engine.errors import IprError
 from ipr_engine.grading.grader_calibration import GraderCalibration
 
-LEDGER = "ledger.sqlite"
 Tell = Callable[[Progressed, Budget], None]
 
 

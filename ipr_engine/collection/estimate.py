@@ -1,4 +1,4 @@
-"""An `Estimated` says what a collection would still cost, before anything is sent."""
+"""`estimate` says what a collection would still cost, before anything is sent."""
 
 from __future__ import annotations
 

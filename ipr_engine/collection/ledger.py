@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from ipr_engine.errors import InvalidInputError, IprError
 
 FORMAT = 1
+LEDGER = "ledger.sqlite"  # the file, in the folder of a collection
 MOST_TOGETHER = 512  # pieces of work in one commit
 PAGE = 256  # rows read at a time: memory does not grow with the ledger
 Work = Callable[[sqlite3.Connection], Any]

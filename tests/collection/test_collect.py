@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from ipr_engine.collection.collect import LEDGER, CollectOptions, collect
-from ipr_engine.collection.ledger import LedgerError
+from ipr_engine.collection.collect import CollectOptions, collect
+from ipr_engine.collection.ledger import LEDGER, LedgerError
 from ipr_engine.collection.provider import Provider, ProviderLimits
 from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.data import load_outcomes

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from ipr_engine.collection.collect import LEDGER, CollectOptions, collect
+from ipr_engine.collection.collect import CollectOptions, collect
+from ipr_engine.collection.ledger import LEDGER
 from ipr_engine.collection.question import Question
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError

@@ -15,7 +15,8 @@ pytest.importorskip("openai", reason=COLLECT)
 pytest.importorskip("aiolimiter", reason=COLLECT)
 
 from ipr_engine.collection import callers
-from ipr_engine.collection.collect import LEDGER, collect
+from ipr_engine.collection.collect import collect
+from ipr_engine.collection.ledger import LEDGER
 from ipr_engine.collection.provider import Provider
 from tests.support.collections import FAST, candidate, plan_for, questions
 from tests.support.raw_server import completion, http, raw_server

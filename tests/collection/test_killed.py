@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from ipr_engine.collection.collect import LEDGER, collect
+from ipr_engine.collection.collect import collect
+from ipr_engine.collection.ledger import LEDGER
 from tests.support.collections import plan_for, questions
 from tests.support.places import ROOT
 
