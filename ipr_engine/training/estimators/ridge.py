@@ -2,7 +2,8 @@
 
     minimise  sum over rows of weight * (y - w.x - b)^2  +  penalty * |w|^2          (b is not penalised)
 
-One eigendecomposition of the centred Gram matrix serves every penalty and every target that is known on the same rows.
+One eigendecomposition of the centred Gram matrix serves every penalty and every target that is known on the same rows. Gram matrices are
+summed fold by fold (gram.py), so that cross-validation reads the rows once.
 Targets may be missing (NaN): each is fitted on the rows where it is known.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.estimators.gram import Grams, Rows, others, path, scored, squared_error
 from ipr_engine.training.estimators.scores import Scores
 
 Array = npt.NDArray[np.float64]
@@ -27,7 +30,6 @@ RANKS = (1, 2, 3, 4)
 
 FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}" for rank in RANKS))
 
-BLOCK = 2048  # rows whose errors at every penalty are held at once
 ROUNDS = 50  # of alternating means; the additive fit of a sparse table converges much sooner
 
 
@@ -60,16 +62,12 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
     Args:
         x: (rows, dim). y: (rows, targets), NaN where unknown. weight: (rows,) > 0, None for 1 each.
     """
+    grams = Grams(x, np.zeros(len(x), np.int64))
     shape = (len(penalties), y.shape[1])
     weights, bias = np.empty((*shape, x.shape[1])), np.empty(shape)
     for rows, targets in _alike(~np.isnan(y)):
-        if rows.all():
-            part = _complete_path(x, y[:, targets], penalties, weight)
-        else:
-            part = _complete_path(
-                x[rows], y[np.ix_(rows, targets)], penalties, None if weight is None else weight[rows]
-            )
-        weights[:, targets], bias[:, targets] = part
+        sums = grams.of(rows, weight)[0], grams.targets(y, targets, rows, weight)[0]
+        weights[:, targets], bias[:, targets] = path(*sums, penalties)
     return weights, bias
 
 
@@ -84,87 +82,64 @@ def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
         yield rows, targets
 
 
-def _complete_path(x: Array, y: Array, penalties: Array, weight: Array | None) -> tuple[Array, Array]:
-    """Fit targets that are known on every row; see `ridge_path`."""
-    share = np.full(len(x), 1.0) if weight is None else weight
-    x_mean, y_mean = share @ x / share.sum(), share @ y / share.sum()
-    centred = x - x_mean
-    weighted = centred if weight is None else centred * weight[:, None]
-    # One eigendecomposition serves every penalty: (G + p I)^-1 = V (E + p)^-1 V'.
-    eigenvalues, vectors = np.linalg.eigh(weighted.T @ centred)  # (dim,), (dim, dim)
-    projected = vectors.T @ (weighted.T @ (y - y_mean))  # (dim, targets)
-    # Eigenvalues below 0 are rounding.
-    shrunk = projected[None] / (np.maximum(eigenvalues, 0.0)[None, :, None] + penalties[:, None, None])
-    weights = np.swapaxes(vectors @ shrunk, 1, 2)  # (penalties, targets, dim)
-    return weights, y_mean - weights @ x_mean
-
-
-@dataclass(frozen=True)
-class _FoldPath:
-    """A `_FoldPath` holds the paths fitted with one fold left out, and the rows of that fold (rows,)."""
-
-    held_out: npt.NDArray[np.int64]
-    weights: Array
-    bias: Array
-
-    def squared_error(self, x: Array, y: Array, weight: Array | None) -> Array:
-        """Sum the squared errors over the held-out rows, (penalties, targets); unknown targets do not count."""
-        total = np.zeros(self.bias.shape)
-        for rows in np.array_split(self.held_out, max(1, len(self.held_out) // BLOCK)):
-            error = (
-                x[rows] @ np.swapaxes(self.weights, 1, 2) + self.bias[:, None] - y[rows]
-            )  # (penalties, rows, targets)
-            np.square(error, out=error)
-            if weight is not None:
-                error *= weight[rows][:, None]
-            total += np.nansum(error, axis=1)
-        return total
-
-
 def fit_ridge(
-    x: Array,
+    x: Rows,
     y: Array,
     folds: npt.NDArray[np.int64],
     *,
     shared: bool = False,
     weight: Array | None = None,
     penalties: Array = PENALTIES,
+    grams: Grams | None = None,
 ) -> RidgeFit:
     """Fit every target; the penalty is the one of least squared error out of fold, per target or `shared` by all.
 
     Args:
-        x: (rows, dim). y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `resampling.grouped_folds`.
+        x: (rows, dim) of any float type. y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `resampling.grouped_folds`.
         weight: (rows,) > 0 of each row's squared error, None for 1 each.
+        grams: of x and folds, where several fits share them.
 
     Raises:
         InvalidInputError: shapes disagree, x is not finite, y is infinite or known in one fold only, or a penalty is not positive.
     """
-    if x.ndim != 2 or y.ndim != 2 or not len(x) == len(y) == len(folds):
+    if len(x.shape) != 2 or y.ndim != 2 or not len(x) == len(y) == len(folds):
         raise InvalidInputError(f"x, y, folds: expected equal rows, got {x.shape}, {y.shape}, {folds.shape}")
-    if not np.isfinite(x).all() or np.isinf(y).any():
+    if np.isinf(y).any():
         raise InvalidInputError("x, y: expected finite values, in y also NaN where unknown")
     if not (penalties > 0).all():
         raise InvalidInputError(f"penalties: expected values > 0, got {penalties.min()}")
-    paths = []
-    for fold in np.unique(folds):
-        rest = folds != fold
-        fitted = ridge_path(x[rest], y[rest], penalties, None if weight is None else weight[rest])
-        paths.append(_FoldPath(np.flatnonzero(~rest), *fitted))
+    grams = Grams(x, folds) if grams is None else grams
+    shape = (len(penalties), y.shape[1])
+    error, all_rows = np.zeros(shape), (np.empty((*shape, x.shape[1])), np.empty(shape))
+    left_out = [(np.empty((*shape, x.shape[1])), np.empty(shape)) for _ in grams.numbers]
+    for known, targets in _alike(~np.isnan(y)):
+        sums, of_targets = grams.of(known, weight), grams.targets(y, targets, known, weight)
+        for fold, (weights, bias) in enumerate(left_out):
+            rest = others(sums, fold), others(of_targets, fold)
+            if not rest[0].rows:
+                raise InvalidInputError(f"y: expected some known value of target {targets[0]} in every part, got none")
+            weights[:, targets], bias[:, targets] = fitted = path(*rest, penalties)
+            error[:, targets] += squared_error(sums[fold], of_targets[fold], *fitted)
+        for table, part in zip(all_rows, path(_sum(sums), _sum(of_targets), penalties), strict=True):
+            table[:, targets] = part
     # A target's error is divided by its own known rows, so that `shared` weighs targets of any coverage alike.
-    error = np.sum([path.squared_error(x, y, weight) for path in paths], axis=0)
     error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
-    targets = np.arange(y.shape[1])
-    best = np.full(len(targets), error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
+    at = np.arange(y.shape[1])
+    best = np.full(len(at), error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
     out_of_fold = np.empty(y.shape)
-    for path in paths:
-        out_of_fold[path.held_out] = x[path.held_out] @ path.weights[best, targets].T + path.bias[best, targets]
-    weights, bias = ridge_path(x, y, penalties, weight)
+    for number, (weights, bias) in zip(grams.numbers.tolist(), left_out, strict=True):
+        held_out = grams.rows_of(number)
+        out_of_fold[held_out] = scored(x, held_out, weights[best, at], bias[best, at])
     return RidgeFit(
-        weights[best, targets],
-        bias[best, targets],
+        all_rows[0][best, at],
+        all_rows[1][best, at],
         out_of_fold,
         {"each": [float(penalties[i]) for i in (best[:1] if shared else best)]},
     )
+
+
+def _sum(parts: tuple[Any, ...]) -> Any:
+    return others(parts, -1)
 
 
 def row_difficulty(y: Array) -> tuple[Array, Array]:
@@ -187,13 +162,14 @@ def row_difficulty(y: Array) -> tuple[Array, Array]:
 
 
 def fit_difficulty_advantage(
-    x: Array,
+    x: Rows,
     y: Array,
     folds: npt.NDArray[np.int64],
     *,
     shared: bool = True,
     rank: int | None = None,
     penalties: Array = PENALTIES,
+    grams: Grams | None = None,
 ) -> RidgeFit:
     """Fit the row's mean (its difficulty) and each target's deviation from it (its advantage) apart, then add them up.
 
@@ -206,8 +182,10 @@ def fit_difficulty_advantage(
     mean, weight = row_difficulty(y)
     deviation = y - mean[:, None]
     # Rows that were judged on few targets have an uncertain mean: they weigh by how much of the row is known.
-    difficulty = fit_ridge(x, mean[:, None], folds, weight=None if (weight == 1).all() else weight, penalties=penalties)
-    advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties)
+    grams = Grams(x, folds) if grams is None else grams
+    certain = (weight == 1).all()
+    difficulty = fit_ridge(x, mean[:, None], folds, weight=None if certain else weight, penalties=penalties, grams=grams)
+    advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties, grams=grams)
     if rank is not None:
         advantage = _of_rank(advantage, np.nanmean(deviation, axis=0), rank)
     return RidgeFit(
@@ -232,11 +210,11 @@ def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
     )
 
 
-def fit_form(form: str, x: Array, y: Array, folds: npt.NDArray[np.int64]) -> RidgeFit:
-    """Fit the form of this name, one of FORMS."""
+def fit_form(form: str, x: Rows, y: Array, folds: npt.NDArray[np.int64], grams: Grams | None = None) -> RidgeFit:
+    """Fit the form of this name, one of FORMS. grams: of x and folds, where several fits share them."""
     if form == "plain":
-        return fit_ridge(x, y, folds)
+        return fit_ridge(x, y, folds, grams=grams)
     if form in FORMS:
         rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
-        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank)
+        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank, grams=grams)
     raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
