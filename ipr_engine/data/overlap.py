@@ -9,7 +9,7 @@ of a million prompts share a hash by chance with probability 3e-8.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,19 +32,19 @@ def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _texts(prompts: Sequence[str], key: OwnerKey | None) -> list[int]:
-    """Return the hash of each prompt's letters and digits; of the prompt itself where it has none."""
-    return [_hash("text", normalised(prompt) or prompt, key) for prompt in prompts]
+def _texts(prompts: Sequence[str], key: OwnerKey | None) -> Iterator[int]:
+    """Yield the hash of each prompt's letters and digits; of the prompt itself where it has none."""
+    return (_hash("text", normalised(prompt) or prompt, key) for prompt in prompts)
 
 
-def _questions(keys: Sequence[str], key: OwnerKey | None) -> list[int | None]:
-    """Return the hash of each question key; None where a key is too short to say that two questions are the same."""
-    return [_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys]
+def _questions(keys: Sequence[str], key: OwnerKey | None) -> Iterator[int | None]:
+    """Yield the hash of each question key; None where a key is too short to say that two questions are the same."""
+    return (_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys)
 
 
 def _sorted(values: Iterable[int | None]) -> Hashes:
     """Return the distinct hashes, sorted, without None."""
-    return np.array(sorted({value for value in values if value is not None}), dtype=np.uint64)
+    return np.unique(np.fromiter((value for value in values if value is not None), np.uint64))
 
 
 def prompt_hashes(
@@ -59,9 +59,12 @@ def prompt_hashes(
 
 def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | None = None) -> npt.NDArray[np.bool_]:
     """Return (rows,) booleans: whether the prompt, or its question, is among those hashed under this key."""
-    seen = [set(hashes[part].tolist()) for part in PARTS]
-    rows = zip(_texts(outcomes.prompts, key), _questions(outcomes.question_keys, key), strict=True)
-    return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
+    texts = np.fromiter(_texts(outcomes.prompts, key), np.uint64, len(outcomes))
+    # A key that is too short to say anything is found nowhere.
+    asked = [0 if question is None else question for question in _questions(outcomes.question_keys, key)]
+    long = np.array([len(question) >= MIN_KEY for question in outcomes.question_keys], np.bool_)
+    questions = np.array(asked, np.uint64)
+    return np.isin(texts, hashes["texts"]) | (long & np.isin(questions, hashes["questions"]))
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:

@@ -108,6 +108,19 @@ def grouped_folds(keys: Sequence[str], folds: int, seed: int) -> npt.NDArray[np.
     return fold_of_group[group_of_row]
 
 
+def drawn_questions(keys: Sequence[str], most: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Mark rows of whole questions drawn by chance, (rows,): as many questions, in the order drawn, as have at most `most` rows together.
+
+    One question at least is drawn.
+    """
+    question, distinct = numbered(keys)
+    order = np.random.default_rng(seed).permutation(distinct)
+    sizes = np.bincount(question, minlength=distinct)[order]
+    chosen = np.zeros(distinct, np.bool_)
+    chosen[order[: max(1, int(np.searchsorted(np.cumsum(sizes), most, side="right")))]] = True
+    return np.asarray(chosen[question])
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run numpy's and torch's sums in one thread: their order, hence every last bit, then repeats on one machine."""

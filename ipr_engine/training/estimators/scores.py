@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.training.estimators.gram import Grams
+from ipr_engine.training.estimators.ridge import Grams
 
 Array = npt.NDArray[np.float64]
 
