@@ -22,7 +22,7 @@ from ipr_engine.measures.routing import (
 )
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 
 class Sweep(Protocol):

@@ -23,15 +23,17 @@ from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidat
 from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.summary import Summary, summarise
-from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.measures.resampling import drawn_questions, grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
-from ipr_engine.measures.sweeps import TAUS, worth_grid
+from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 EVERY_CANDIDATE, DEFAULTS = EvaluatedCandidates(), EvaluationOptions()
 FOLDS = 5
+MOST_TRAIN = 25_000  # training prompts: kNN compares each with every test prompt
+DRAWN = 3000  # seed of their draw
 
 
 def evaluate_engine(
@@ -46,6 +48,8 @@ def evaluate_engine(
     progress: Callable[[str], None] = lambda message: None,
 ) -> Summary:
     """Evaluate on the source's split "test"; baselines and the cost axis come from its split "train". Complete rows only.
+
+    Of a split "train" of more than `MOST_TRAIN` prompts as many are drawn, whole questions by chance.
 
     Realised costs are the recorded tokens at the bundle's prices (costs.py).
 
@@ -89,7 +93,7 @@ def evaluate_engine(
 
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
     _require_expected_tokens(engine, basis, outcomes.source)
-    train = _read(embed, basis, outcomes.of_split("train"))
+    train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
     test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     judged = _judge(engine, embed, test, train, shared, also, names)
@@ -190,6 +194,15 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
         decisions=decisions,
         columns=columns,
     )
+
+
+def _at_most(most: int, split: OutcomeData, progress: Callable[[str], None]) -> OutcomeData:
+    """Return the split, or of more prompts than `most` as many, whole questions drawn by chance."""
+    if len(split) <= most:
+        return split
+    drawn = drawn_questions(split.question_keys, most, seed=DRAWN)
+    progress(f"of {len(split)} training prompts {int(drawn.sum())} are drawn for the baselines and the cost axis")
+    return split.take(drawn)
 
 
 def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
@@ -297,6 +310,6 @@ def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]
     """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
     position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
     position[read.columns] = np.arange(len(read.columns))
-    return np.stack(
-        [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan]
+    return stacked(
+        position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan
     )

@@ -16,7 +16,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import numbered
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 BINS = 10
 LEAST_SPREAD = 0.01  # standard deviation of predicted quality below which a head routes nothing
