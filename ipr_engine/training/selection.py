@@ -27,7 +27,7 @@ from ipr_engine.training.fitted_heads import FOLDS, FitRows, HeadRows, fit_heads
 
 Array = npt.NDArray[np.float64]
 
-MOST_COMPARED = 50_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
+MOST_COMPARED = 20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
 DRAWN = 2000  # seed of the draw, apart from those of folds
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
 

@@ -215,12 +215,13 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
 def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
     """Group the targets that are known on the same rows: ((rows,) mask, their columns)."""
     # Targets of one pattern of known rows share one decomposition.
-    patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
-    for i, rows in enumerate(patterns.T):
-        targets = np.flatnonzero(pattern_of.reshape(-1) == i)
-        if not rows.any():
+    alike: dict[bytes, list[int]] = {}
+    for target, rows in enumerate(known.T):
+        alike.setdefault(np.packbits(rows).tobytes(), []).append(target)
+    for targets in alike.values():
+        if not known[:, targets[0]].any():
             raise InvalidInputError(f"y: expected some known value of target {targets[0]} in every part, got none")
-        yield rows, targets
+        yield known[:, targets[0]], np.array(targets)
 
 
 def fit_ridge(
