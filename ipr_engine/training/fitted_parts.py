@@ -31,7 +31,7 @@ from ipr_engine.training.training_inputs import TrainingRows
 Array = npt.NDArray[np.float64]
 FEWEST_COUNTED = 200  # prompts with recorded input tokens, at home
 PROMPTS_PER_CENTROID = 32  # on average: of few prompts a centroid tells the words (docs/privacy.md)
-SUPPORT_ROWS = 1 << 16  # 1,024 for each of 64 centroids
+SUPPORT_ROWS = 1 << 15  # 512 for each of 64 centroids
 FEWEST_NEAR = 10  # different prompts that a centroid is the mean of
 
 
