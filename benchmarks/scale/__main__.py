@@ -56,16 +56,17 @@ def _measured(arguments: argparse.Namespace, folder: Path) -> Line:
     made, divided, bundles = folder / "made", folder / "split", folder / "bundles"
     if not (made / CANDIDATES).is_file():
         make_source(arguments.real, arguments.rows, made, seed=arguments.seed)
+    source, bundle = ["--outcomes", str(divided)], ["--bundle", str(bundles)]
     commands = {
-        "check": ["data", "check", str(made), "--json"],
-        "split": ["data", "split", str(made), str(divided), "--shares", SHARES, "--json"],
-        "train": ["train", "--outcomes", str(divided), "--candidates", str(made / CANDIDATES), "--out", str(bundles), "--json"],
-        "calibrate": ["calibrate", "--bundle", str(bundles), "--outcomes", str(divided), "--split", "calibration", "--out", str(bundles), "--json"],
-        "eval": ["eval", "--bundle", str(bundles), "--outcomes", str(divided), "--json"],
-    }  # fmt: skip
+        "check": ["data", "check", str(made)],
+        "split": ["data", "split", str(made), str(divided), "--shares", SHARES],
+        "train": ["train", *source, "--candidates", str(made / CANDIDATES), "--out", str(bundles)],
+        "calibrate": ["calibrate", *bundle, *source, "--split", "calibration", "--out", str(bundles)],
+        "eval": ["eval", *bundle, *source],
+    }
     seconds, cpu, mib = {}, {}, {}
     for name in arguments.only or NAMES:
-        seconds[name], cpu[name], mib[name] = _run(commands[name], folder / f"{name}.json")
+        seconds[name], cpu[name], mib[name] = _run([*commands[name], "--json"], folder / f"{name}.json")
         print(f"{name}: {seconds[name]:.1f} s, {cpu[name]:.1f} s CPU, {mib[name]:.0f} MiB", file=sys.stderr, flush=True)
     return {
         "op": "scale",

@@ -86,7 +86,9 @@ def _edited(text: str, words: list[str], draw: np.random.Generator) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _outcomes(base: Outcomes, drawn: npt.NDArray[np.int64], ids: list[str], draw: np.random.Generator) -> dict[str, Any]:
+def _outcomes(
+    base: Outcomes, drawn: npt.NDArray[np.int64], ids: list[str], draw: np.random.Generator
+) -> dict[str, Any]:
     """Return the outcomes' columns of these rows, a row a prompt and model."""
     shape = (len(drawn), len(base.models))
     flipped = draw.random(shape) < FLIPPED

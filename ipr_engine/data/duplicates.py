@@ -222,17 +222,17 @@ class Shingler:
 
     def __init__(self, texts: Sequence[str], advance: Callable[[int], None] = lambda texts: None) -> None:
         """Count the shingles and stretches of `texts`, distinct and normalised; call `advance` with how many are done."""
-        stretches = sum(max(0, len(text) - STRETCH + 1) for text in texts)
-        self._bits = min(MOST_BITS, max(16, (CELLS_PER_STRETCH * stretches).bit_length()))
+        wanted = CELLS_PER_STRETCH * sum(max(0, len(text) - STRETCH + 1) for text in texts)  # cells
+        self._bits = min(MOST_BITS, max(16, wanted.bit_length()))
         # Every so many stretches are counted where the table could not hold all; picked by hash, so alike in every text.
-        self._every = np.uint64(max(1, -(-CELLS_PER_STRETCH * stretches >> MOST_BITS)))
+        self._every = np.uint64(max(1, -(-wanted >> MOST_BITS)))
         common = np.zeros(1 << COUNT_BITS, dtype=np.int32)  # a cell per hash; a shared cell can only hide a shingle
         long = np.zeros(1 << self._bits, dtype=np.uint16)
         for _, some in _batches(texts):
             codes, begins = _codes(some)
             _count(common, _cell(codes, COUNT_BITS), begins)
             stretches, at = _stretches(codes, begins)
-            counted = stretches % self._every == 0
+            counted = self._counted(stretches)
             of_text = np.searchsorted(begins, at[counted], side="right")
             _count(long, _cell(stretches[counted], self._bits), np.searchsorted(of_text, np.arange(1, len(some) + 1)))
             advance(len(some))
@@ -243,12 +243,16 @@ class Shingler:
         """Return the sorted codes of one text, whether or not it was counted."""
         return np.unique(self.of([text])[0])
 
+    def _counted(self, stretches: UInt64) -> npt.NDArray[np.bool_]:
+        """Return whether each stretch is one of those that are counted."""
+        return np.ones(len(stretches), np.bool_) if self._every == 1 else stretches % self._every == 0
+
     def of(self, texts: Sequence[str]) -> tuple[UInt64, npt.NDArray[np.int64]]:
         """Return the codes of some texts one after the other, not sorted, and where each text's begin."""
         codes, begins = _codes(texts)
         kept = ~self._common[_cell(codes, COUNT_BITS)]
         stretches, at = _stretches(codes, begins)
-        shared = at[self._long[_cell(stretches, self._bits)] & (stretches % self._every == 0)]
+        shared = at[self._long[_cell(stretches, self._bits)] & self._counted(stretches)]
         if len(shared):
             # +1 where a shared stretch begins, -1 after its last shingle; all of a text end where it does
             edges = np.zeros(len(codes) + 1, dtype=np.int32)
@@ -267,8 +271,12 @@ def _count(table: npt.NDArray[Any], cells: npt.NDArray[np.intp], begins: npt.NDA
     """Count cells of texts, which begin at `begins`, in a table: once a text, however often it has one; a full cell stays full."""
     of_text = np.zeros(len(cells), dtype=np.int64)
     np.add.at(of_text, begins[begins < len(cells)], 1)
-    pairs = np.unique(np.cumsum(of_text) * len(table) + cells)
-    found, times = np.unique(pairs % len(table), return_counts=True)
+    if not len(cells):
+        return
+    pairs = np.sort(np.cumsum(of_text) * len(table) + cells)
+    once = np.sort(pairs[np.append(True, pairs[1:] != pairs[:-1])] & (len(table) - 1))  # a table has 2^bits cells
+    first = np.flatnonzero(np.append(True, once[1:] != once[:-1]))
+    found, times = once[first], np.diff(np.append(first, len(once)))
     table[found] = np.minimum(table[found] + times, np.iinfo(table.dtype).max)
 
 

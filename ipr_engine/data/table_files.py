@@ -42,10 +42,10 @@ class _ParquetTable(Table):
     def _arrow(self, column: str, *, coded: bool = False) -> Any:
         """Return a column as Arrow has it; texts that are `coded`, as codes of the distinct ones."""
         there = self._names[column]
-        with _readable(self._path) as parquet:
-            # Strings are kept once each where codes are wanted: an outcome table repeats an id for every candidate.
-            with parquet.ParquetFile(self._path, read_dictionary=[there] if coded else None) as file:
-                return file.read(columns=[there])[there]
+        # Strings are kept once each where codes are wanted: an outcome table repeats an id for every candidate.
+        repeated = [there] if coded else None
+        with _readable(self._path) as parquet, parquet.ParquetFile(self._path, read_dictionary=repeated) as file:
+            return file.read(columns=[there])[there]
 
     def values(self, column: str) -> Sequence[Any]:
         try:
@@ -71,7 +71,7 @@ class _ParquetTable(Table):
         """Return the error of a column that holds bytes which are not UTF-8."""
         return InvalidInputError(f"{self.name}, column {column!r}: expected UTF-8, it holds other bytes")
 
-    def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+    def coded(self, column: str) -> tuple[npt.NDArray[np.integer], list[str | None]]:
         types = need("pyarrow", "reading Parquet").types
         kind = self._kind(column)
         # Other types, and columns with missing cells, take the checked way, which names bad cells.

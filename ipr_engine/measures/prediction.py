@@ -226,7 +226,7 @@ def constancy(
     return Constancy(float(own.mean()), float(of_mean.mean()), _upper_end(own - of_mean, keys), spread)
 
 
-def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
+def _means(values: Array, source: Indices | None) -> Array:
     """Return for each row the mean over the rows of its source: (rows,)."""
     if source is None:
         return np.full(len(values), values.mean())

@@ -77,8 +77,9 @@ class Resamples:
         if self.rows <= MOST_APART:
             return self._drawn(values)
         wide = values.reshape(self.rows, -1)
-        blocks = [wide[:, at : at + COLUMNS][self._order] for at in range(0, wide.shape[1], COLUMNS)]
-        sums = np.concatenate([np.add.reduceat(block, self._begins, axis=0) for block in blocks], axis=1)
+        columns = range(0, wide.shape[1], COLUMNS)
+        parts = [np.add.reduceat(wide[:, at : at + COLUMNS][self._order], self._begins, axis=0) for at in columns]
+        sums: Array = np.concatenate(parts, axis=1).astype(np.float64, copy=False)
         return self._drawn(sums.reshape(len(sums), *values.shape[1:]))
 
     def running(self, values: Array, order: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Array:
@@ -90,7 +91,7 @@ class Resamples:
         step[order] = np.searchsorted(ends, np.arange(self.rows))  # those after the last end count for none
         inside = step < len(ends)
         cell = self._group[inside] * len(ends) + step[inside]
-        table = np.bincount(cell, weights=values[inside], minlength=self.counts.shape[1] * len(ends))
+        table: Array = np.bincount(cell, weights=values[inside], minlength=self.counts.shape[1] * len(ends))
         return np.asarray(np.cumsum(self._drawn(table.reshape(-1, len(ends))), axis=1))
 
     def steps(self, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -110,7 +111,7 @@ class Resamples:
         An entry of weight 0 does not count, whatever its value (NaN included). NaN where nothing counts.
         """
         if weights is None:
-            return self.sums(values) / self.totals.reshape(-1, *[1] * (values.ndim - 1))
+            return np.asarray(self.sums(values) / self.totals.reshape(-1, *[1] * (values.ndim - 1)))
         total = self.sums(np.where(weights > 0, weights * values, 0.0))
         weight = self.sums(weights)
         return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)

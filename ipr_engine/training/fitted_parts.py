@@ -151,7 +151,9 @@ def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Arra
         named = sorted(judged, key=prompt_ids.__getitem__)
     else:
         named = sorted(judged, key=lambda row: (prompt_ids[row], prompts[row], outcome[row].tobytes(), row))
-    hashed = sha256(b"[")  # of the list of all pairs as JSON, a pair at a time: together they are as long as all prompts
+    hashed = sha256(
+        b"["
+    )  # of the list of all pairs as JSON, a pair at a time: together they are as long as all prompts
     for place, row in enumerate(named):
         hashed.update((", " * (place > 0) + json.dumps([prompt_ids[row], prompts[row]])).encode())
     hashed.update(b"]")

@@ -27,7 +27,9 @@ from ipr_engine.training.fitted_heads import FOLDS, FitRows, HeadRows, fit_heads
 
 Array = npt.NDArray[np.float64]
 
-MOST_COMPARED = 20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
+MOST_COMPARED = (
+    20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
+)
 DRAWN = 2000  # seed of the draw, apart from those of folds
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
 
@@ -104,7 +106,9 @@ def compare_estimators(
     """
     if len(rows.x) > MOST_COMPARED:
         drawn = drawn_questions(rows.keys, MOST_COMPARED, seed=DRAWN)
-        progress(f"estimators are compared on {int(drawn.sum())} of {len(drawn)} prompts, whole questions drawn by chance")
+        progress(
+            f"estimators are compared on {int(drawn.sum())} of {len(drawn)} prompts, whole questions drawn by chance"
+        )
         rows, costs = rows.take(drawn), costs.take(drawn)
     x, quality, at_home = rows.x, rows.quality, rows.at_home
     full = complete_rows(quality, costs.realised) & at_home

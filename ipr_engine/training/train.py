@@ -158,7 +158,12 @@ def train(
 
 
 def _run_state(
-    folder: Path | str, rows: TrainingRows, x: npt.NDArray[np.float32], estimator: str, options: Mapping[str, Any], seed: int
+    folder: Path | str,
+    rows: TrainingRows,
+    x: npt.NDArray[np.float32],
+    estimator: str,
+    options: Mapping[str, Any],
+    seed: int,
 ) -> RunState:
     """Open the run folder under a key over all that decides the fit."""
     from ipr_engine.training.estimators.checkpoint import RunState

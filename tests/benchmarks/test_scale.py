@@ -49,7 +49,19 @@ def test_prompts_are_edited_so_that_few_are_near_duplicates(make_source, real, t
 
 
 def test_commands_are_measured_each_in_a_process_of_its_own(real, tmp_path):
-    arguments = ["run", "--rows", "300", "--real", str(real), "--out", str(tmp_path), "--only", "check", "--only", "split"]
+    arguments = [
+        "run",
+        "--rows",
+        "300",
+        "--real",
+        str(real),
+        "--out",
+        str(tmp_path),
+        "--only",
+        "check",
+        "--only",
+        "split",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -65,7 +77,18 @@ def test_all_commands_run_from_the_source_to_the_report(real, tmp_path):
     for module in ("sklearn", "threadpoolctl"):
         pytest.importorskip(module, reason=skips.EVAL)
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scale", "run", "--rows", "1500", "--real", str(real), "--out", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.scale",
+            "run",
+            "--rows",
+            "1500",
+            "--real",
+            str(real),
+            "--out",
+            str(tmp_path),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

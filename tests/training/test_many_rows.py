@@ -110,7 +110,7 @@ def test_support_of_many_rows_is_that_of_some(request, monkeypatch):
 
 @pytest.mark.parametrize("ids", [["b", "a", "d", "c"], ["b", "a", "b", "c"]])
 def test_the_order_of_path_rows_is_seeded_by_a_hash_over_all_prompts(ids):
-    prompts, outcome = ["two", "ön\"e", "four", "three"], np.array([[0.5], [1.0], [0.0], [np.nan]])
+    prompts, outcome = ["two", 'ön"e', "four", "three"], np.array([[0.5], [1.0], [0.0], [np.nan]])
     named = sorted((ids[i], prompts[i], outcome[i].tobytes(), i) for i in range(3))
     text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
     digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")

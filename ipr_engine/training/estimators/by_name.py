@@ -232,7 +232,7 @@ def fit_caps(rows: FoldedRows, options: HingeOptions, *, seed: int) -> Scores:
 
 @dataclass(frozen=True, eq=False)
 class _Hinged:
-    """A `_Hinged` makes rows of x and of hinges, (rows, dim + caps), when they are asked for: together they would double the memory of x."""
+    """A `_Hinged` makes rows of x and of hinges, (rows, dim + caps), when they are asked for: all would double the memory of x."""
 
     x: npt.NDArray[np.floating]
     dim: int

@@ -40,6 +40,7 @@ FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}
 ROUNDS = 50  # of alternating means; the additive fit of a sparse table converges much sooner
 BLOCK = 4096  # rows that are in float64 at once
 
+
 class Rows(Protocol):
     """`Rows` are (rows, dim) numbers of any float type, or what makes some of them when they are asked for."""
 
@@ -110,7 +111,9 @@ def squared_error(gram: Gram, targets: Targets, weights: Array, bias: Array) -> 
     """Return the weighted sum of squared errors on the rows of these sums, (penalties, targets)."""
     linear = np.einsum("ptd,dt->pt", weights, targets.xy)
     square = np.einsum("ptd,ptd->pt", weights @ gram.xx, weights)
-    error = targets.yy - 2 * linear - 2 * bias * targets.y + square + 2 * bias * (weights @ gram.x) + gram.rows * bias**2
+    error = (
+        targets.yy - 2 * linear - 2 * bias * targets.y + square + 2 * bias * (weights @ gram.x) + gram.rows * bias**2
+    )
     return np.asarray(np.maximum(error, 0.0))
 
 
@@ -152,7 +155,9 @@ class Grams:
         for part in _blocks(rows):
             x = block(self.x, part)
             weighted = x if weight is None else x * weight[part, None]
-            total += Gram(float(len(part) if weight is None else weight[part].sum()), weighted.sum(axis=0), x.T @ weighted)
+            total += Gram(
+                float(len(part) if weight is None else weight[part].sum()), weighted.sum(axis=0), x.T @ weighted
+            )
         return total
 
     def targets(self, y: Array, columns: Indices, known: Mask, weight: Array | None) -> tuple[Targets, ...]:
@@ -176,7 +181,6 @@ def others(parts: tuple[Any, ...], left_out: int) -> Any:
     for part in rest[1:]:
         total += part
     return total
-
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,8 @@ def fit_ridge(
     """Fit every target; the penalty is the one of least squared error out of fold, per target or `shared` by all.
 
     Args:
-        x: (rows, dim) of any float type. y: (rows, targets), NaN where unknown. folds: (rows,) fold numbers, see `resampling.grouped_folds`.
+        x: (rows, dim) of any float type. y: (rows, targets), NaN where unknown.
+        folds: (rows,) fold numbers, see `resampling.grouped_folds`.
         weight: (rows,) > 0 of each row's squared error, None for 1 each.
         grams: of x and folds, where several fits share them.
 
@@ -326,7 +331,9 @@ def fit_difficulty_advantage(
     # Rows that were judged on few targets have an uncertain mean: they weigh by how much of the row is known.
     grams = Grams(x, folds) if grams is None else grams
     certain = (weight == 1).all()
-    difficulty = fit_ridge(x, mean[:, None], folds, weight=None if certain else weight, penalties=penalties, grams=grams)
+    difficulty = fit_ridge(
+        x, mean[:, None], folds, weight=None if certain else weight, penalties=penalties, grams=grams
+    )
     advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties, grams=grams)
     if rank is not None:
         advantage = _of_rank(advantage, np.nanmean(deviation, axis=0), rank)
