@@ -91,7 +91,7 @@ class Resamples:
         step[order] = np.searchsorted(ends, np.arange(self.rows))  # those after the last end count for none
         inside = step < len(ends)
         cell = self._group[inside] * len(ends) + step[inside]
-        table: Array = np.bincount(cell, weights=values[inside], minlength=self.counts.shape[1] * len(ends))
+        table = np.bincount(cell, values[inside], self.counts.shape[1] * len(ends)).astype(np.float64, copy=False)
         return np.asarray(np.cumsum(self._drawn(table.reshape(-1, len(ends))), axis=1))
 
     def steps(self, ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
