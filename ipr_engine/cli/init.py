@@ -83,6 +83,8 @@ def _run_offline(arguments: argparse.Namespace, project: Path) -> int:
     models = offline_models(arguments.models, known)
     prompts: list[str] = []
     if arguments.prompts is not None:
+        if not Path(arguments.prompts).exists():
+            raise InvalidInputError(f"--prompts: {arguments.prompts}: no such file")
         report = SourceReport()
         prompts = [question.prompt for question in read_questions(arguments.prompts, report=report)]
         _tell(report.lines)

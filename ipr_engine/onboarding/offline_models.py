@@ -153,7 +153,7 @@ class _Reading:
                 f"{place}.{TOKEN_PRICES[0]}: no list price of {told(entry['name'])} is known; give {' and '.join(TOKEN_PRICES)}, and "
                 "prices_date",
             )
-        whole = {"family": public.family, "provider": public.family, **entry}
+        whole = {"family": public.family, **({} if self._provided else {"provider": public.family}), **entry}
         whole.pop(LIKE, None)
         if not stated and listed is not None:
             basis = f"list price, {listed.entry} in {self._known.prices_from}"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import BundleSpec
-from ipr_engine.policy.policy import Policy
 from ipr_engine.bundle.origin import prior_of
+from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at, usd_at
 from ipr_engine.policy.unsupported import mean_qualities
 from ipr_engine.request.controls import NO_CONTROLS

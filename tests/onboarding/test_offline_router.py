@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +18,17 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import price_dates
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli.main import main
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding.first_plan import first_plan
 from ipr_engine.onboarding.offline_models import offline_models
-from ipr_engine.onboarding.prior_card import CLAIM
+from ipr_engine.onboarding.prior_card import CLAIM, STUDIED
 from ipr_engine.onboarding.public_models import public_models
 from ipr_engine.server.server_config import read_config
 from ipr_engine.training.add.candidate_prior import CHEAPER_LOGITS
+from tests.support.places import ROOT
 from tests.support.server_process import ServerProcess
 from tests.support.training_data import add_model, train
 
@@ -217,6 +222,10 @@ def test_who_is_cheaper_than_the_model_named_in_its_place_is_lowered(tmp_path, c
             "candidates:\n  - gpt-4o\n  - {name: gemini-1.5-pro, input_usd_per_1m: 1, output_usd_per_1m: 2}\n",
             "prices_date: expected the day that the file's prices are of",
         ),
+        (
+            'providers: {p: {base_url: "https://a.b/v1"}}\ncandidates:\n  - {name: gpt-4o, provider: p, max_tokens: 9}\n  - gpt-5\n',
+            "line 4: candidates[1]: lacks provider",
+        ),
         ("candidates: [gpt-4o, gpt-4o]\n", "line 1: candidates: 'gpt-4o' stands there twice"),
         ("candidates:\n  - gpt-4o\n  - {name: o1, family: 3}\n", "line 3: candidates[1].family: expected a text"),
         ("candidates:\n  - gpt-4o\n  - {name: o1, familiy: GPT}\n", "line 3: candidates[1].familiy: is no key here"),
@@ -237,6 +246,7 @@ def test_what_is_wrong_with_the_models_is_told_by_line_key_and_fix(tmp_path, tex
         (["--offline", "--yes"], "--offline, --yes: with --offline nobody is asked"),
         (["--prompts", "p.jsonl"], "--budget: is missing"),
         (["--budget", "5"], "--prompts: is missing"),
+        (["--offline", "--prompts", "none.jsonl"], "--prompts: none.jsonl: no such file"),
         (["--offline", "--tau", "1"], "--tau: expected a number between 0 and 1"),
     ],
 )
@@ -247,27 +257,53 @@ def test_flags_that_clash_or_are_missing_are_named(tmp_path, capsys, given, told
     assert not (tmp_path / "router").exists()
 
 
-def test_a_prior_takes_the_place_of_no_bundle_of_outcomes(tmp_path, capsys, small_source):
-    file = tmp_path / "two.json"
-    entries = [
-        {"name": name, "family": "f", "provider": "p", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
-        for name in ("a", "b")
-    ]
-    file.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
-    train(
-        small_source,
-        file,
-        tmp_path / "router" / "bundles",
-        name="t",
-        created="2026-11-24",
-        estimator="plain",
-        allow_constant=True,
-    )
-    before = Bundle.load(tmp_path / "router" / "bundles").hash
+def test_outcomes_take_the_place_of_a_prior_and_no_prior_takes_theirs(tmp_path, capsys, small_source):
     names(tmp_path, *NAMES)
+    root = tmp_path / "router" / "bundles"
+    assert command(tmp_path) == 0
+    file = tmp_path / "two.json"
+    facts = {"family": "f", "provider": "p", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
+    file.write_text(json.dumps({"date": "2026-11-24", "candidates": [{"name": name, **facts} for name in "ab"]}))
+    train(small_source, file, root, name="t", created="2026-11-24", estimator="plain", allow_constant=True)
+    measured = Bundle.load(root)
+    assert measured.names == ("a", "b")
     assert command(tmp_path) == 1
     assert "has a bundle of outcomes, and a prior would take its place" in capsys.readouterr().err
-    assert Bundle.load(tmp_path / "router" / "bundles").hash == before
+    assert Bundle.load(root).hash == measured.hash
+
+
+def test_a_price_of_the_file_has_the_files_day(tmp_path, capsys):
+    entry = "{name: gpt-4o-mini, input_usd_per_1m: 1, output_usd_per_1m: 2}"
+    write(tmp_path, f"prices_date: '2026-12-24'\ncandidates: [gpt-4o, {entry}]\n")
+    assert command(tmp_path, "--json") == 0
+    bundle = Bundle.load(tmp_path / "router" / "bundles")
+    assert price_dates(bundle) == {"gpt-4o": public_models().prices_date, "gpt-4o-mini": "2026-12-24"}
+    assert bundle.prices.prices["gpt-4o"].basis == "list price, gpt-4o-2024-08-06 in litellm 1.110.2"
+
+
+def test_the_files_of_models_shown_in_the_document_are_read():
+    text = (ROOT / "docs" / "first-router.md").read_text()
+    blocks = [
+        block
+        for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        if "like:" in block or "names.yaml" in block
+    ]
+    assert len(blocks) == 2
+    for block in blocks:
+        with tempfile.TemporaryDirectory() as folder:
+            made = offline_models(write(Path(folder), block), public_models())
+        assert made.plan is None
+
+
+def test_what_is_said_of_such_priors_is_what_the_study_found():
+    figures = json.loads((ROOT / "docs" / "studies" / "prior.json").read_text())
+    minus = [found["prior_minus"] for found in figures.values() if isinstance(found, dict) and "prior_minus" in found]
+    ahead = sum(one["cheapest and dearest mixed"]["low"] > 0 for one in minus)
+    below = sum(one["hull of singles"]["high"] < 0 for one in minus)
+    assert not any(one["hull of singles"]["low"] > 0 for one in minus)
+    assert (len(minus), ahead, below) == (4, 3, 3)
+    assert "on three, below a mix" in STUDIED
+    assert "on three, and level with that mix on one" in STUDIED
 
 
 def test_a_candidate_with_outcomes_joins_priors_and_one_leaves(project, small_source, tmp_path, capsys):
