@@ -8,17 +8,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from ipr_engine._validate import number
 from ipr_engine.audit.record_fields import require
 from ipr_engine.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from ipr_engine.decision.decision import Row
-
 _KEYS = {"model", "share", "propensity", "among"}
 _ROUNDED = 1e-12  # of a propensity that somebody else's division rounded
+
+
+class NamedCandidates(Protocol):
+    """A `NamedCandidates` has the names of a bundle's candidates, in its order."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+
+class ExplorableRow(Protocol):
+    """An `ExplorableRow` is a decision as far as a draw needs it: the choice, who could be chosen, and whether a fallback answered."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def degraded(self) -> str | None: ...
+
+    @property
+    def allowed(self) -> npt.NDArray[np.bool_]: ...
+
+    @property
+    def bundle(self) -> NamedCandidates: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +97,12 @@ class ExplorationDraw(NamedTuple):
     explores: bool
     place: float
 
-    def of(self, row: Row) -> Exploration | None:
+    def of(self, row: ExplorableRow) -> Exploration | None:
         """Return who is asked; None where nothing was decided, or a fallback answered past the deadline."""
         choice = row.index
         if choice < 0 or row.degraded is not None:
             return None
-        among = tuple(row.allowed.nonzero()[0].tolist())
+        among = tuple(np.flatnonzero(row.allowed).tolist())
         if choice not in among:  # nobody else could be compared with it
             return None
         index = among[int(self.place * len(among))] if self.explores else choice
