@@ -232,10 +232,10 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
 
 
 def _images(connection: sqlite3.Connection, questions: Sequence[int]) -> dict[int, int]:
-    """Return prompt's number -> how many parts without text it has."""
+    """Return prompt's number -> how many images it holds."""
     marks = ",".join("?" * len(questions))
     bodies = connection.execute(f"SELECT id, body FROM question WHERE id IN ({marks})", questions)
-    return {number: len(parse_request(json.loads(body), where="prompt").uncountable) for number, body in bodies}
+    return {number: parse_request(json.loads(body), where="prompt").images for number, body in bodies}
 
 
 def scores_of(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
