@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ipr_engine.cli import data_embed
+from ipr_engine.cli import data_embed, data_noise
 from ipr_engine.cli.options import add_key_option, named_pairs
 from ipr_engine.errors import InvalidInputError
 
@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     _add_import(actions)
     _add_split(actions)
     data_embed.add_parser(actions)
+    data_noise.add_parser(actions)
 
 
 def _add_check(actions: Any) -> None:
