@@ -61,6 +61,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
+        *([_label_noise(figures["label_noise"])] if figures.get("label_noise") else []),
         *([_support(figures)] if figures.get("support") else []),
         _candidates(figures),
         _pair(figures),
@@ -204,6 +205,15 @@ def _prediction(f: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return "## Prediction\n\nECE: ten bins of equal count. Top-k: one of the k attains the row's maximum.\n\n" + table(
         head, rows
+    )
+
+
+def _label_noise(noise: Mapping[str, Any]) -> str:
+    return (
+        "## Luck in the outcomes\n\n"
+        + "\n".join(f"- {sentence}." for sentence in noise["sentences"])
+        + "\n- Predictions that knew the expected score of every answer would still have a Brier score of about "
+        f"{noise['brier_floor']:.3f}: the outcomes are means of up to {noise['samples']} samples."
     )
 
 
