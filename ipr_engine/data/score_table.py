@@ -60,6 +60,7 @@ class ScoreTable:
         texts = {name: table.text(name) if name in table.columns else [None] * table.rows for name in _TEXTS}
         numbers = {name: table.numbers(name) for name in MEASURES if name in table.columns}
         times = Counter(texts["id"])
+        self._ids = frozenset(times)
         self._rows: dict[str, Score] = {}
         self._left: set[str] = set()
         for row, id in enumerate(texts["id"]):
@@ -83,6 +84,10 @@ class ScoreTable:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __contains__(self, id: str) -> bool:
+        """Return whether a record of this id has a score, good or bad."""
+        return id in self._ids
 
     def of(self, id: str) -> Score | None:
         """Return the score of a record; None where it has none."""
