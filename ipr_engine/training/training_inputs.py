@@ -96,6 +96,11 @@ def read_training_rows(
                     f"{FEWEST_JUDGED} are needed; {fix}"
                 )
     keep = judged.any(axis=1)
+
+    def kept(column: str) -> tuple[str, ...]:
+        """Return a column over the parts, in the order of `tables`."""
+        return tuple(compress(chain.from_iterable(getattr(part, column) for part in parts), keep.tolist()))
+
     progress(
         f"{int(keep.sum())} prompts of {', '.join(names)}, {judged[keep].mean():.0%} of their candidates judged; left out: "
         f"{int((~keep).sum())} without any outcome, {leaked} whose question is held out"
@@ -103,11 +108,9 @@ def read_training_rows(
     return TrainingRows(
         names,
         np.concatenate(numbers)[keep],
-        # Every column runs over the parts in the order of `tables`.
-        *(
-            tuple(compress(chain.from_iterable(getattr(part, column) for part in parts), keep.tolist()))
-            for column in ("prompts", "prompt_ids", "question_keys")
-        ),
+        kept("prompts"),
+        kept("prompt_ids"),
+        kept("question_keys"),
         tables["quality"][keep],
         tables["output_tokens"][keep],
         tables["input_tokens"][keep],

@@ -25,7 +25,9 @@ def test_a_large_table_of_many_row_groups_loads_as_a_small_one(tmp_path):
 
     rows = 3000
     ids = [f"p{i:05d}" for i in np.random.default_rng(0).permutation(rows)]
-    parquet.write_table(arrow.table({"prompt_id": ids, "prompt": ids}), tmp_path / "prompts.parquet", row_group_size=100)
+    parquet.write_table(
+        arrow.table({"prompt_id": ids, "prompt": ids}), tmp_path / "prompts.parquet", row_group_size=100
+    )
     pairs = [(i, m) for i in ids for m in ("a", "b")]
     columns = {"prompt_id": [i for i, _ in pairs], "model": [m for _, m in pairs]}
     columns["quality"] = [int(i[1:]) / rows if m == "a" else 1.0 for i, m in pairs]
