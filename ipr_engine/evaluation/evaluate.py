@@ -305,7 +305,7 @@ def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> n
     return result
 
 
-def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
+def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.integer]]:
     """Decide every sweep of the router by the engine; choices are positions in `names`."""
     bundle = read.embedded.engine.bundle
     # Rule `fixed` needs its constants of both tiers.
@@ -320,7 +320,7 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
     return {name: _choices(read, names, plan) for name, plan in plans.items()}
 
 
-def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
+def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.integer]:
     """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
     position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
     position[read.columns] = np.arange(len(read.columns))

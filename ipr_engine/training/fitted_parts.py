@@ -285,13 +285,13 @@ def fit_support(
     if len(x) > SUPPORT_ROWS:
         drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:SUPPORT_ROWS])
         x, folds = x[drawn], folds[drawn]
-    x = np.asarray(x, np.float64)
+    exact = np.asarray(x, np.float64)
     # Distances are taken to centroids that have not seen the prompt: its own centroid would flatter it.
-    held_out = np.empty(len(x))
+    held_out = np.empty(len(exact))
     for fold in np.unique(folds):
         rows = folds == fold
-        held_out[rows] = nearest_distance(x[rows], without_few(x[~rows], kmeans(x[~rows], k, seed)))
+        held_out[rows] = nearest_distance(exact[rows], without_few(exact[~rows], kmeans(exact[~rows], k, seed)))
     return {
-        "centroids": without_few(x, kmeans(x, k, seed)).astype(np.float32),
+        "centroids": without_few(exact, kmeans(exact, k, seed)).astype(np.float32),
         "distances": np.percentile(held_out, np.arange(101)).astype(np.float32),
     }
