@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ipr_engine._extras import need
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import InvalidInputError, IprError
 
 LOCAL = "local"
 PURPOSE = "work on a Ray cluster"
+TIMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,28 @@ def connected(cluster: RayCluster) -> Iterator[Any]:
     finally:
         if begun:
             ray.shutdown()
+
+
+def until_done(ray: Any, what: str, step: Callable[[], None]) -> None:
+    """Do a step whose work shrinks as it is done, and again where Ray gives up on it: more was lost than it replaces by itself.
+
+    Raises:
+        IprError: a worker failed for a reason of its own, or Ray gave up three times. No text of a prompt is in it.
+    """
+    reason = ""
+    for _ in range(TIMES):
+        try:
+            step()
+            return
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, IprError):
+                raise cause from None
+            reason = type(cause).__name__
+            break
+        except ray.exceptions.RayError as error:
+            reason = type(error).__name__
+    raise IprError(f"{what}: a worker failed ({reason}); Ray's own logs say more")
 
 
 def _begin(ray: Any, cluster: RayCluster) -> None:

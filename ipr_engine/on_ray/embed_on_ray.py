@@ -8,8 +8,8 @@ from typing import Any
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.registry import open_encoder
-from ipr_engine.errors import InvalidInputError
-from ipr_engine.on_ray.cluster import RayCluster, connected
+from ipr_engine.errors import InvalidInputError, IprError
+from ipr_engine.on_ray.cluster import RayCluster, connected, until_done
 
 AT_ONCE = 2048  # prompts that a worker takes at a time: a shard, and what is begun again where it is lost
 
@@ -35,12 +35,15 @@ def embed_on_ray(
         BackendUnavailableError: Ray is missing here, or what the encoder needs is missing where it runs.
     """
     absent = cache.absent(encoder, prompts)
-    parts = [absent[begin : begin + AT_ONCE] for begin in range(0, len(absent), AT_ONCE)]
-    if not parts:
+    if not absent:
         return 0
-    done = 0
-    with connected(cluster) as ray:
-        rows = [{"prompts": part} for part in parts]
+
+    def embed() -> None:
+        left = cache.absent(encoder, absent)
+        rows = [{"prompts": left[begin : begin + AT_ONCE]} for begin in range(0, len(left), AT_ONCE)]
+        if not rows:
+            return
+        done = len(absent) - len(left)
         shards = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             ShardEncoder,
             fn_constructor_args=(str(cache.folder.resolve()), encoder.identity, dict(opened_by)),
@@ -52,15 +55,22 @@ def embed_on_ray(
                 raise InvalidInputError(f"encoder: {row['refused']}")
             done += int(row["embedded"])
             say(f"{done:,} of {len(absent):,} prompts embedded")
-    return done
+
+    with connected(cluster) as ray:
+        until_done(ray, "encoder", embed)
+    return len(absent)
 
 
 class ShardEncoder:
     """A `ShardEncoder` encodes some prompts at a time into a shard of the cache, in a worker; the encoder is opened once."""
 
     def __init__(self, folder: str, identity: str, opened_by: Mapping[str, Any]) -> None:
-        self._cache, self._encoder = EmbeddingCache(folder), open_encoder(**opened_by)
-        self._refused = ""
+        self._cache, self._refused = EmbeddingCache(folder), ""
+        try:
+            self._encoder = open_encoder(**opened_by)
+        except IprError as error:
+            self._refused = f"on a worker: {error}"
+            return
         if self._encoder.identity != identity:
             self._refused = (
                 "every node must see the same folder and have the same packages; a worker's encoder is another one"

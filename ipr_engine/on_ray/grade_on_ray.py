@@ -14,10 +14,10 @@ from ipr_engine._version import __version__
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.grading_step import GradedCounts, PlanGraders
 from ipr_engine.collection.ledger import Ledger
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.grading.grader_specs import GraderSpec
 from ipr_engine.grading.make_grader import make_grader
-from ipr_engine.on_ray.cluster import PURPOSE, RayCluster, connected
+from ipr_engine.on_ray.cluster import PURPOSE, RayCluster, connected, until_done
 from ipr_engine.on_ray.ledger_owner import LedgerOwner
 
 Say = Callable[[str], None]
@@ -68,20 +68,25 @@ def _grade(
     owners = ray.remote(LedgerOwner).options(num_cpus=0, scheduling_strategy=here)
     owner = owners.remote(path, plan, run, name, filed)
     counts = GradedCounts()
-    try:
+
+    def grade() -> None:
         pages = ray.get(owner.open_questions.remote())
-        if pages:
-            rows = [{"questions": np.array(page)} for page in pages]
-            done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                WorkerGrader,
-                fn_constructor_args=(owner, spec, filed),
-                concurrency=(1, min(cluster.workers, len(rows))),
-                **cluster.resources,
-            )
-            for row in done.iter_rows():
-                if row["refused"]:
-                    raise InvalidInputError(f"graders.{name}: {row['refused']}")
-                say(f"grader {name}: {row['graded']:,} answers graded")
+        if not pages:
+            return
+        rows = [{"questions": np.array(page)} for page in pages]
+        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            WorkerGrader,
+            fn_constructor_args=(owner, spec, filed),
+            concurrency=(1, min(cluster.workers, len(rows))),
+            **cluster.resources,
+        )
+        for row in done.iter_rows():
+            if row["refused"]:
+                raise InvalidInputError(f"graders.{name}: {row['refused']}")
+            say(f"grader {name}: {row['graded']:,} answers graded")
+
+    try:
+        until_done(ray, f"graders.{name}", grade)
     finally:
         with contextlib.suppress(ray.exceptions.RayError):  # an owner that is gone has given the ledger back
             counts = ray.get(owner.end.remote(), timeout=CLOSING_S)
@@ -93,8 +98,12 @@ class WorkerGrader:
     """A `WorkerGrader` grades the answers to some prompts at a time, in a worker; models are loaded once."""
 
     def __init__(self, owner: Any, spec: GraderSpec, filed: bytes) -> None:
-        self._owner, self._grader = owner, make_grader(spec)
-        self._refused = ""
+        self._owner, self._refused = owner, ""
+        try:
+            self._grader = make_grader(spec)
+        except IprError as error:
+            self._refused = f"on a worker: {error}"
+            return
         if hashlib.sha256(self._grader.identity.encode()).digest() != filed:
             self._refused = (
                 "a worker's grader is another one than this machine's: it has other packages or weights; install the same "

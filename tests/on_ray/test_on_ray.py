@@ -15,7 +15,7 @@ from ipr_engine.collection.question import LoggedAnswer, Question
 from ipr_engine.data import load_outcomes
 from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.registry import open_encoder
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.on_ray.cluster import RayCluster
 from ipr_engine.on_ray.embed_on_ray import embed_on_ray
 from ipr_engine.on_ray.grade_on_ray import grade_on_ray
@@ -133,3 +133,15 @@ def test_a_worker_with_another_grader_is_told(tmp_path, nodes):
         collect(plan, answered(8), CollectOptions(ask=False, grade=grade))
     collect(plan, answered(8), CollectOptions(ask=False))  # the ledger was given back
     assert grades_of(plan) == 16
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"), [("absent", "encoder: on a worker: encoder: .*no such folder"), ("", "a worker failed")]
+)
+def test_what_a_worker_fails_of_is_told_without_prompts(tmp_path, nodes, folder, told):
+    table = make_encoder(tmp_path / "table")
+    cache, encoder = EmbeddingCache(tmp_path / "cache"), open_encoder(table)
+    opened_by = {"folder": str(tmp_path / folder)} if folder else {"folder": str(table), "unknown": 1}
+    with pytest.raises(IprError, match=told) as raised:
+        embed_on_ray(cache, encoder, opened_by, ["a secret prompt"], RayCluster(address="auto"))
+    assert "secret" not in str(raised.value)
