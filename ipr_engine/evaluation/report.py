@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
@@ -299,6 +300,7 @@ def about(
     """
     names, bundle = basis.names, basis.bundle
     fitted = bundle.quality_heads.fitted_on
+    priors = [f"{name}, {prior}" for name in names if (prior := prior_of(bundle, name)) is not None]
     if fitted.prompt_ids_sha256 == train.prompt_ids_sha256:
         overlap = "exactly the train rows read here: its predictions on train are in-sample"
     else:
@@ -312,6 +314,7 @@ def about(
         "outcomes": f"{test.source}; test prompt ids sha256 {test.prompt_ids_sha256}",
         "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
         "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
+        **({"without outcomes of their own": "; ".join(priors)} if priors else {}),
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
         "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
