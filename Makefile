@@ -50,7 +50,7 @@ wheel: $(VENV)/.wheel
 
 # Ray is large, and nothing else needs it. The extension is the one that .core builds in the clone.
 test-examples: $(EXAMPLES)/.installed $(VENV)/.core
-	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples $(PYTEST_ARGS)
+	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples tests/on_ray $(PYTEST_ARGS)
 
 test-gateways: $(GATEWAYS)/.installed
 	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py $(PYTEST_ARGS)
