@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey, key_of
-from ipr_engine.bundle import FittedOn
+from ipr_engine.bundle import BundleSpec, FittedOn
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes, normalised
-from ipr_engine.errors import BundleFormatError
+from ipr_engine.errors import BundleFormatError, KeyMismatchError
 
 Hashes = npt.NDArray[np.uint64]
 PARTS = ("texts", "questions")
@@ -65,6 +65,26 @@ def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | No
     long = np.array([len(question) >= MIN_KEY for question in outcomes.question_keys], np.bool_)
     questions = np.array(asked, np.uint64)
     return np.isin(texts, hashes["texts"]) | (long & np.isin(questions, hashes["questions"]))
+
+
+class FittedPrompts:
+    """A `FittedPrompts` knows which prompts a bundle's heads were fitted on, as far as their hashes and keys are at hand."""
+
+    def __init__(self, bundle: BundleSpec, keys: Sequence[OwnerKey]) -> None:
+        """Read the hashes of every head; one without hashes, or under a key that is not among these, is not known."""
+        self._known: list[tuple[frozenset[int], OwnerKey | None]] = []
+        for heads in (bundle.quality_heads, bundle.escalation_heads):
+            if heads is None or heads.fitted_on.prompt_hashes is None:
+                continue
+            try:
+                key = key_of_hashes(heads.fitted_on, keys)
+            except KeyMismatchError:
+                continue
+            texts = read_prompt_hashes(heads.fitted_on.prompt_hashes)[PARTS[0]]
+            self._known.append((frozenset(texts.tolist()), key))
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(_texts([text], key)[0] in texts for texts, key in self._known)
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:
