@@ -32,9 +32,14 @@ def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
+def _text(prompt: str, key: OwnerKey | None) -> int:
+    """Return the hash of a prompt's letters and digits; of the prompt itself where it has none."""
+    return _hash("text", normalised(prompt) or prompt, key)
+
+
 def _texts(prompts: Sequence[str], key: OwnerKey | None) -> Iterator[int]:
-    """Yield the hash of each prompt's letters and digits; of the prompt itself where it has none."""
-    return (_hash("text", normalised(prompt) or prompt, key) for prompt in prompts)
+    """Yield the hash of each prompt."""
+    return (_text(prompt, key) for prompt in prompts)
 
 
 def _questions(keys: Sequence[str], key: OwnerKey | None) -> Iterator[int | None]:
@@ -84,7 +89,7 @@ class FittedPrompts:
             self._known.append((frozenset(texts.tolist()), key))
 
     def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and any(_texts([text], key)[0] in texts for texts, key in self._known)
+        return isinstance(text, str) and any(_text(text, key) in texts for texts, key in self._known)
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:
