@@ -25,6 +25,8 @@ import numpy.typing as npt
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.add.imputed_quality import ImputedQuality
+from ipr_engine.training.add.most_probable import most_probable, platt_targets
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
@@ -34,7 +36,6 @@ Tensors = Mapping[str, npt.NDArray[np.float32]]
 LAYER = ("identity", "up", "down")  # what makes a candidate's hidden layer its own
 SHARE_WIDTH = 0.1  # prior standard deviation of c and of each d
 DEVIATION_WIDTH = 0.5  # of w . features over the prompts, in logits (or log tokens)
-STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a weight that ends them
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def fit_row(
     tensors: Tensors,
     activation: str,
     x: Array,
-    quality: Array,
+    quality: Array | ImputedQuality,
     tokens: Array | None,
     keys: Sequence[str],
     *,
@@ -79,12 +80,15 @@ def fit_row(
 
     Args:
         tensors: of the frozen heads, a row per existing candidate.
-        x: (rows, dim) embeddings. quality: (rows,) in [0, 1]. tokens: (rows,) output tokens >= 0, NaN where unknown; None
-            where the heads predict none, or the caller gives the tokens' rows.
+        x: (rows, dim) embeddings. tokens: (rows,) output tokens >= 0, NaN where unknown; None where the heads predict none,
+            or the caller gives the tokens' rows.
+        quality: (rows,) in [0, 1], or imputed where the candidate is not judged, with the same folds and seed.
         keys: (rows,) the question of each row; one question stays in one fold.
     Raises:
         InvalidInputError: shapes disagree or a value is out of range.
     """
+    imputed = quality if isinstance(quality, ImputedQuality) else None
+    quality = quality.quality if isinstance(quality, ImputedQuality) else quality
     if x.ndim != 2 or quality.shape != (len(x),) or len(keys) != len(x):
         raise InvalidInputError(
             f"x, quality, keys: expected equal rows, got {x.shape}, {quality.shape} and {len(keys)} keys"
@@ -98,7 +102,8 @@ def fit_row(
     row = {name: tensors[name][host] for name in LAYER if name in tensors and host is not None}
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
-    fit = combine(features, features @ weights.T + bias, quality, fold_of_row, logistic=True)
+    others = features @ weights.T + bias
+    fit = combine(features, others, quality, fold_of_row, logistic=True, imputed=imputed)
     # A sum of rows is a row: the shares of the others fold into the new one.
     whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
@@ -125,12 +130,14 @@ def combine(
     *,
     logistic: bool,
     unseen: Array | None = None,
+    imputed: ImputedQuality | None = None,
 ) -> Combined:
     """Fit y (rows,) on others (rows, K) and features (rows, D) by the model of this module.
 
     Args:
         logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
         unseen: the others' values by fits that have not seen the row, which out_of_fold is predicted from; None: `others`.
+        imputed: what y was made of, where it is not all outcomes.
     """
     models = others.shape[1]
     mean = others.mean(axis=1, keepdims=True)
@@ -145,58 +152,25 @@ def combine(
     # w . features is DEVIATION_WIDTH wide over the prompts where each weight has this standard deviation.
     widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
     precision = 1 / np.square(widths)
+    if imputed is not None:
+        # All rows together weigh as much as the answers that they are made from.
+        precision = precision / imputed.judged.mean()
     if logistic:
-        # Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit.
-        successes = y.sum()
-        high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
-        y, noise = y * high + (1 - y) * low, None
+        y, noise = platt_targets(y), None
     else:
         noise = max(float(np.var(y - mean[:, 0])), 1e-12)
-    weights, bias = _most_probable(columns, y, prior, precision, noise, prior, 0.0)
+    weights, bias = most_probable(columns, y, prior, precision, noise, prior, 0.0)
     held_out = np.empty(len(y))
     # Each fold's fit begins at the whole fit's weights, near which it ends.
     for fold in np.unique(folds):
         out = folds == fold
-        part, offset = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
+        known = y if imputed is None else platt_targets(imputed.unseen[fold])
+        part, offset = most_probable(columns[~out], known[~out], prior, precision, noise, weights, bias)
         held_out[out] = fresh[out] @ part + offset
     # c / models + d[k] - mean(d): the share of candidate k, with the mean of the others written out.
     around = weights[1 : 1 + models]
     shares = weights[0] / models + around - around.mean()
     return Combined(shares, weights[1 + models :], bias, held_out)
-
-
-def _most_probable(
-    columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
-) -> tuple[Array, float]:
-    """Find the most probable weights (columns,) and a free bias by Newton's method with step halving. `noise` is the variance of y; None
-    takes a logistic loss."""
-
-    def loss(w: Array, b: float) -> float:
-        line = columns @ w + b
-        fit = np.logaddexp(0.0, line) - y * line if noise is None else np.square(y - line) / (2 * noise)
-        return float(fit.sum() + (precision * np.square(w - prior)).sum() / 2)
-
-    w, before = start, loss(start, bias)
-    for _ in range(STEPS):
-        line = columns @ w + bias
-        p = line if noise is not None else sigmoid(line)
-        curve = np.full(len(y), 1 / noise) if noise is not None else np.maximum(p * (1 - p), 1e-9)
-        residual = (y - p) / (noise or 1.0)
-        # The bias has no prior and is eliminated: columns are centred by the curvature's weights.
-        centre = curve @ columns / curve.sum()
-        weighted = columns * curve[:, None]
-        hessian = columns.T @ weighted - curve.sum() * np.outer(centre, centre) + np.diag(precision)
-        gradient = columns.T @ residual - centre * residual.sum() - precision * (w - prior)
-        step = np.linalg.solve(hessian, gradient)
-        shift, share = float(residual.sum() / curve.sum() - centre @ step), 1.0
-        while (now := loss(w + share * step, bias + share * shift)) > before and share > 1e-6:
-            share /= 2
-        if now > before:
-            break
-        w, bias, before = w + share * step, bias + share * shift, now
-        if noise is not None or max(np.abs(share * step).max(), abs(share * shift)) < ENOUGH:  # squared loss: one step
-            break
-    return w, bias
 
 
 def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
