@@ -85,8 +85,7 @@ def run(study: Study) -> list[Path]:
     )
     page.say(
         f"""Settings (the prior's widths, the weight of imputed rows, the floor of the draw) were picked by log loss on training prompts
-        of all four, and by area on the test splits of {" and ".join(SETTINGS_FROM)}, by other draws: the figures of these two are favourable.
-        The area of cascade9 was seen in three draws of earlier settings, that of mmlu_pro never."""
+        of all four, and by area on the test splits of {" and ".join(SETTINGS_FROM)}, by other draws: these two figures are favourable. The area of cascade9 was seen in three draws of earlier settings, that of mmlu_pro never."""
     )
     cases = [Case(case.name, case.note, case.train, case.test, draws=0) for case in study.cases(SOURCES)]
     views = [tuple(study.views.see(VIEW, rows.data.prompts) for rows in (case.train, case.test)) for case in cases]
@@ -175,9 +174,8 @@ def _tables(page: Page, found: list[Shares]) -> None:
         )
     reached = {method: [s.name for s in found if s.gain(method).mean() >= GOAL] for method in METHODS}
     for (prompts, outcomes), names in reached.items():
-        page.say(
-            f"- {GOAL:.0%} of the area's gain with {prompts} prompts, {outcomes}: {len(names)} of {len(found)} ({', '.join(names) or 'none'})."
-        )
+        where = f"{len(names)} of {len(found)} ({', '.join(names) or 'none'})"
+        page.say(f"- {GOAL:.0%} of the area's gain with {prompts} prompts, {outcomes}: {where}.")
     for s in found:
         page.figures[s.name] = {
             "models": list(s.models),

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.cli.add_collected import add_options, check_options, run_plan
 from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
 
 
@@ -19,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         "Without --outcomes a prior stands in: the rows of the most similar candidate (of its family, nearest in price), of "
         "--like, or the mean of --family; the bundle says so, and so do `ipr info` and `ipr explain`.",
     )
-    add.add_argument("--candidates", required=True, metavar="FILE", help="JSON as for `ipr train`: the new one's facts")
+    add.add_argument("--candidates", metavar="FILE", help="JSON as for `ipr train`: the new one's facts; or --plan")
     add.add_argument("--name", help="which of the file's entries (default: the one the bundle does not have)")
     add.add_argument("--outcomes", metavar="DIR", help="prompts.* and outcomes.* in which the candidate is judged")
     add.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     add_cache_option(add)
     add_encoder_options(add)
     _add_places(add)
+    add_options(add)
     add.set_defaults(run=run_add)
 
     remove = subparsers.add_parser(
@@ -61,6 +63,9 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def run_add(arguments: argparse.Namespace) -> int:
+    check_options(arguments)
+    if arguments.plan is not None:
+        return run_plan(arguments)
     import numpy as np
 
     from ipr_engine.bundle import Bundle
@@ -97,7 +102,9 @@ def run_add(arguments: argparse.Namespace) -> int:
         print(f"{added.candidate}: prior from {', '.join(added.prior_from)}{level}, no outcomes of its own")
     else:
         print(
-            f"{added.candidate}: {added.prompts} prompts, out of fold: quality {added.quality:.3f}, "
+            f"{added.candidate}: {added.prompts} prompts"
+            + (f" and {added.imputed} imputed" if added.imputed else "")
+            + f", out of fold: quality {added.quality:.3f}, "
             f"predicted {added.predicted:.3f}, Brier {added.brier:.3f}"
             + (f"; constant head: {added.constant}" if added.constant else "")
         )

@@ -80,7 +80,7 @@ def impute_quality(x: Array, quality: Array, others: Array, folds: npt.NDArray[n
 
 
 def rows_to_impute(quality: Array, *, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Return rising rows of a table to impute on: those where `quality` (rows,) is judged, and others, `MOST_PROMPTS` in all if there are."""
+    """Return rising rows of a table to impute on: where `quality` (rows,) is judged, and others, `MOST_PROMPTS` in all if there are."""
     judged = ~np.isnan(quality)
     rest = np.random.default_rng(seed).permutation(np.flatnonzero(~judged))
     return np.sort(np.concatenate([np.flatnonzero(judged), rest[: max(0, MOST_PROMPTS - int(judged.sum()))]]))
