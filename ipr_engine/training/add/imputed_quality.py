@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 
 LEVEL_SHARE, LEVEL_WIDTH = 4.0, 1.0  # prior mean and standard deviation of s
 OTHERS_WIDTH = 0.5  # of each d
-MOST_PROMPTS = 2000  # of a table, those judged first: more tell little more of a newcomer, and a fit takes longer
+MOST_PROMPTS = 1000  # of a table, those judged first: more tell little more of a newcomer, and a fit takes longer
 DIRECTIONS, DIRECTION_WIDTH = 16, 0.15  # of z, each scaled to a standard deviation of about 1
 
 
