@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ipr_engine.evaluation.plot_style import BLUE, GREEN, ORANGE, RED, STYLE
 from ipr_engine.measures.resampling import grouped_folds, one_thread
-from ipr_engine.measures.sweeps import worth_sweep
+from ipr_engine.measures.sweeps import hull_mix, worth_sweep
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.add.chosen_prompts import choose_prompts
 from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, rows_to_impute
@@ -49,6 +49,7 @@ class Shares:
 
     Attributes:
         areas: method -> (draws, models) area with the candidate added. without, full: (models,) and the area of heads of all.
+            models: those left out.
         brier: method -> (draws, models). full_brier, constant: (models,), of the refit and of the training mean.
     """
 
@@ -76,7 +77,7 @@ def run(study: Study) -> list[Path]:
         "chosen_prompts", f"A candidate added from {ANSWERS} answers: which prompts, and what its row is fitted on"
     )
     page.say(
-        f"""Each candidate in turn is left out, heads (`caps`, static encoder) are fitted on the others' train split and frozen, and
+        f"""Each candidate on the training hull of single ones (cost and quality) in turn is left out, heads (`caps`, static encoder) are fitted on the others' train split and frozen, and
         it is added back from {ANSWERS} of its train outcomes, {DRAWS} draws. *Random* or *chosen* prompts
         (`ipr_engine/training/add/chosen_prompts.py`). Its row is fitted on *its own outcomes*, or on *imputed outcomes*: on the whole
         table (at most {MOST_PROMPTS} prompts), where the others' outcomes say what it would have scored
@@ -90,7 +91,7 @@ def run(study: Study) -> list[Path]:
         The area of cascade9 was seen in three draws of earlier settings, that of mmlu_pro never. Of a source at most {MOST_TRAINED}
         train prompts are taken, drawn once, for the refit, too."""
     )
-    tasks = [(case, *views, m) for case, *views in _seen(study) for m in (None, *range(len(case.models)))]
+    tasks = [(case, *views, m) for case, *views in _seen(study) for m in (None, *mattering(case))]
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = []
         for task, part in zip(tasks, pool.map(_measured, tasks), strict=True):
@@ -119,6 +120,11 @@ def _seen(study: Study) -> Iterator[tuple[Case, Array, Array]]:
         yield less, train_x, test_x
 
 
+def mattering(case: Case) -> list[int]:
+    """Return the candidates on the hull of single ones, of cost and quality on train: those that routing would miss."""
+    return sorted(int(m) for m in hull_mix(case.train.outcomes).argmax(axis=1))
+
+
 def _measured(task: tuple[Case, Array, Array, int | None]) -> Any:
     """Fit heads of all candidates, or leave one out: a part of a source, for a process of its own."""
     case, train_x, test_x, m = task
@@ -133,19 +139,20 @@ def _measured(task: tuple[Case, Array, Array, int | None]) -> Any:
 
 def _joined(case: Case, parts: list[Any]) -> Shares:
     (full, full_brier), *left_out = parts
+    left = mattering(case)
     figures = {
         method: np.array([figures[method] for _, figures in left_out]) for method in METHODS
     }  # (models, draws, 2)
     return Shares(
         name=case.name,
-        models=case.models,
+        models=tuple(case.models[m] for m in left),
         prompts=len(case.train.quality),
         areas={method: figure[:, :, 0].T for method, figure in figures.items()},
         brier={method: figure[:, :, 1].T for method, figure in figures.items()},
         without=np.array([without for without, _ in left_out]),
         full=full,
-        full_brier=full_brier,
-        constant=np.square(case.train.quality.mean(axis=0) - case.test.quality).mean(axis=0),
+        full_brier=full_brier[left],
+        constant=np.square(case.train.quality.mean(axis=0) - case.test.quality).mean(axis=0)[left],
     )
 
 
@@ -189,7 +196,7 @@ def _leave_out(
 
 
 def _tables(page: Page, found: list[Shares]) -> None:
-    header = ["source", "candidates", "train prompts", *(f"{prompts}, {outcomes}" for prompts, outcomes in METHODS)]
+    header = ["source", "left out", "train prompts", *(f"{prompts}, {outcomes}" for prompts, outcomes in METHODS)]
     for title, measured in (("area", Shares.gain), ("Brier score", Shares.brier_gain)):
         page.say(f"## Share of the full refit's gain in {title}, {ANSWERS} answers")
         page.table(

@@ -10,17 +10,21 @@ from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.add.chosen_prompts import choose_prompts
 from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, rows_to_impute
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict, sigmoid
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, sigmoid
 from tests.support.seeds import seeded
 
 
 def make_table(*seed, rows=1500, models=6, dim=11):
-    """x, quality of all candidates, chances: a prompt has a difficulty that x tells a part of only."""
+    """x, quality of all candidates, chances: a prompt has a difficulty that x tells a part of only, and candidates differ in two skills."""
     rng = seeded("table", *seed)
     x = rng.standard_normal((rows, dim))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     hidden = 2.5 * rng.standard_normal(rows)
-    logit = hidden[:, None] + 2 * x @ rng.standard_normal((dim, models)) + np.linspace(1, -1, models)
+    logit = (
+        hidden[:, None]
+        + 2 * x @ rng.standard_normal((dim, 2)) @ rng.standard_normal((2, models))
+        + np.linspace(1, -1, models)
+    )
     chance = sigmoid(logit)
     return x, (rng.random(chance.shape) < chance).astype(float), chance
 
@@ -54,25 +58,34 @@ def test_a_fold_is_imputed_without_its_own_answers(request):
     assert (made.unseen[1] != changed.unseen[1]).any()
 
 
-def test_a_row_of_imputed_quality_is_nearer_the_truth_than_one_of_its_own_answers(request):
-    x, quality, chance = make_table(request.node.name, rows=3000)
-    half, others = 1500, quality[:, :-1]
+def test_the_table_s_mean_is_known_better_than_from_its_own_answers_alone(request):
+    x, quality, _ = make_table(request.node.name)
+    column, others, folds = quality[:, 3], np.delete(quality, 3, axis=1), np.arange(len(x)) % 5
+    own, imputed = [], []
+    for draw in range(20):
+        asked = seeded("asked", draw).choice(len(x), 100, replace=False)
+        made = impute_quality(x, judged_on(column, asked), others, folds)
+        own.append(column[asked].mean() - column.mean())
+        imputed.append(made.quality.mean() - column.mean())
+    assert np.square(imputed).mean() < 0.8 * np.square(own).mean()
+
+
+def test_a_row_of_imputed_quality_is_a_row_and_each_prediction_out_of_fold(request):
+    x, quality, chance = make_table(request.node.name)
     keys = [str(n) for n in range(len(x))]
-    tokens = np.full((half, 5), 50.0)
-    heads = fit_heads(HeadRows(x[:half], others[:half], tokens, keys[:half]), estimator="plain")
-    folds = grouped_folds(keys[:half], 5, 0)
-    errors = {"own": [], "imputed": []}
-    for draw in range(4):
-        asked = np.sort(seeded("asked", draw).choice(half, 120, replace=False))
-        known = judged_on(quality[:half, -1], asked)
-        imputed = impute_quality(x[:half], known, others[:half], folds)
-        for name, rows, answer in (("own", asked, known[asked]), ("imputed", np.arange(half), imputed)):
-            row = fit_row(heads.tensors, "relu", x[rows], answer, None, [keys[r] for r in rows])
-            tensors = {name: part[None] for name, part in row.tensors.items()}
-            tensors |= {"len_skip": np.zeros((1, 11), np.float32), "len_bias": np.zeros(1, np.float32)}
-            errors[name].append(np.square(predict(tensors, x[half:])[0][:, 0] - chance[half:, -1]).mean())
-            assert len(row.out_of_fold_quality) == len(rows)
-    assert np.mean(errors["imputed"]) < np.mean(errors["own"])
+    heads = fit_heads(HeadRows(x, quality[:, :-1], np.full((len(x), 5), 50.0), keys), estimator="plain")
+    known = judged_on(quality[:, -1], np.arange(0, len(x), 10))
+    folds = grouped_folds(keys, 5, 0)
+    rows = [
+        fit_row(heads.tensors, "relu", x, impute_quality(x, part, quality[:, :-1], folds), None, keys)
+        for part in (known, np.where(folds == 1, 1 - known, known))  # the answers of one fold, reversed
+    ]
+    assert set(rows[0].tensors) == {"skip", "bias"}
+    predicted = [row.out_of_fold_quality[folds == 1] for row in rows]
+    np.testing.assert_allclose(*predicted, atol=1e-5)
+    assert np.abs(rows[0].out_of_fold_quality - rows[1].out_of_fold_quality)[folds != 1].max() > 1e-3
+    constant = np.square(chance[:, -1].mean() - chance[:, -1]).mean()
+    assert np.square(rows[0].out_of_fold_quality - chance[:, -1]).mean() < constant
 
 
 def test_rows_to_impute_are_all_judged_ones_and_some_others():
