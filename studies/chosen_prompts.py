@@ -78,7 +78,8 @@ def run(study: Study) -> list[Path]:
     )
     page.say(
         f"""Each candidate on the training hull of single ones (cost and quality) in turn is left out, heads (`caps`, static
-        encoder) are fitted on the others' train split and frozen, and it is added back from {ANSWERS} of its train outcomes, {DRAWS} draws. *Random* or *chosen* prompts
+        encoder) are fitted on the others' train split and frozen, and it is added back from {ANSWERS} of its train outcomes,
+        {DRAWS} draws. *Random* or *chosen* prompts
         (`ipr_engine/training/add/chosen_prompts.py`). Its row is fitted on *its own outcomes*, or on *imputed outcomes*: on the whole
         table (at most {MOST_PROMPTS} prompts), where the others' outcomes say what it would have scored
         (`ipr_engine/training/add/imputed_quality.py`). *Share*: Bounded-ARQGC, worth swept, on test, minus that

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ipr_engine._validate import shown
+from ipr_engine.audit.exploration import Exploration, parse_exploration
 from ipr_engine.audit.outcome import FIGURES, UNDECIDED, Outcome, parse_figures, parse_outcome
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record_fields import (
@@ -53,7 +54,9 @@ _KEYS = frozenset(
 # Of schema 3, only where there are any; a brief record's are sealed with its figures.
 _PRIVATE = ("own_tokens", "cached_tokens")
 # Of schema 3, only where they say something.
-_MORE = frozenset((*_PRIVATE, "encoder_tier", "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded"))
+_MORE = frozenset(
+    (*_PRIVATE, "encoder_tier", "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded", "exploration")
+)
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
 
@@ -85,6 +88,7 @@ class Record:
         outcome: what was decided; its numbers are NaN where they are withheld.
         degraded: which fallback answered past the request's deadline: "static", another engine, whose bundle and heads these are, or
             "candidate", for which nothing was predicted: figures are NaN, and it cannot be decided again. None for none.
+        exploration: who was asked where chance may choose another than the policy, and with what chance; None where it may not.
         needs: what the request asks of a candidate, None for nothing.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
         brief: the prompt has so few words that the figures would tell them: they are sealed, or withheld where there is no key.
@@ -116,6 +120,7 @@ class Record:
     bill_given: bool = False
     tokens_in_given: tuple[int, ...] = ()
     degraded: str | None = None
+    exploration: Exploration | None = None
     encoder_tier: str | None = None
     x: Float32s | None = None
     brief: bool = False
@@ -225,6 +230,7 @@ class Record:
             **({"bill_given": True} if self.bill_given else {}),
             **({"tokens_in_given": list(self.tokens_in_given)} if self.tokens_in_given else {}),
             **({} if self.degraded is None else {"degraded": self.degraded}),
+            **({} if self.exploration is None else {"exploration": self.exploration.to_json()}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -282,6 +288,8 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     require(degraded != UNPREDICTED or lacking, "decision", document["decision"])
     brief = lacking and degraded != UNPREDICTED
     private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)
+    if "exploration" in document:
+        private["exploration"] = parse_exploration(document["exploration"], names, outcome.index)
     given = private.get("tokens_in_given")
     require(not given or brief or "own_tokens" in private, "tokens_in_given", given)
     return Record(

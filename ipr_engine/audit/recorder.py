@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._old_spellings import on_error_of_route
+from ipr_engine.audit.exploration import ExplorationDraw
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import RecordId
 from ipr_engine.audit.record_writer import RecordWriter, record_ids
@@ -65,12 +66,19 @@ class Recorder:
         self._engine = engine
 
     def route(
-        self, prompt: Prompt, policy: Policy | None = None, *, id: RecordId = None, **options: Unpack[RouteOptions]
+        self,
+        prompt: Prompt,
+        policy: Policy | None = None,
+        *,
+        id: RecordId = None,
+        draw: ExplorationDraw | None = None,
+        **options: Unpack[RouteOptions],
     ) -> Decision:
         """Decide one prompt as `Engine.route` does, and record it.
 
         Args:
             id: what the record is called, a string or a whole number.
+            draw: of an `Explorer`, whose `of(decision)` says who is to be asked; the record says so too.
             options: as of `Engine.route`; on_error is of an earlier release, as is a list of prompts: `route_many` takes both.
         Raises:
             RecordError: the record could not be written.
@@ -78,7 +86,7 @@ class Recorder:
         """
         on_error = on_error_of_route("Recorder", prompt, options)
         single = is_one_prompt(prompt)
-        made = self.route_rows(prompt, policy, options, on_error, ids=[id] if single else id)
+        made = self.route_rows(prompt, policy, options, on_error, ids=[id] if single else id, draw=draw)
         return made[0] if single else cast(Decision, made)  # an old spelling of route_many
 
     def route_many(
@@ -97,11 +105,18 @@ class Recorder:
         return self.route_rows(prompts, policy, options, options.get("on_error", "raise"), ids=id)
 
     def route_rows(
-        self, prompts: Any, policy: Policy | None, options: Mapping[str, object], on_error: object, *, ids: Any = None
+        self,
+        prompts: Any,
+        policy: Policy | None,
+        options: Mapping[str, object],
+        on_error: object,
+        *,
+        ids: Any = None,
+        draw: ExplorationDraw | None = None,
     ) -> Decisions:
         """Decide and record one prompt or a list of them; the options are those of `route_many`, but for on_error.
 
-        ids: one a prompt; None for none.
+        ids: one a prompt; None for none. draw: of all of them; None where nobody explores.
         """
         of_policy = policy_options(options)
         many = isinstance(prompts, (list, tuple)) and not is_one_prompt(prompts)
@@ -118,7 +133,7 @@ class Recorder:
         kept = None
         if self._writer.keep_prompts:
             kept = [prompts] if is_one_prompt(prompts) else list(prompts)
-        self._record(loaded, decisions, names, kept)
+        self._record(loaded, decisions, names, kept, draw)
         return checked_rows(decisions, on_error)
 
     def decide(
@@ -146,7 +161,12 @@ class Recorder:
         return checked_rows(decisions, on_error)
 
     def _record(
-        self, loaded: LoadedBundle, decisions: Decisions, names: Sequence[RecordId], prompts: list[Any] | None
+        self,
+        loaded: LoadedBundle,
+        decisions: Decisions,
+        names: Sequence[RecordId],
+        prompts: list[Any] | None,
+        draw: ExplorationDraw | None = None,
     ) -> None:
         """Write the record of every row that was decided, in one write."""
         rows = [
@@ -160,7 +180,8 @@ class Recorder:
         for row in rows:
             # What is not asked for never gets into the record.
             x, prompt = made_on.x[row] if writer.keep_x else None, None if prompts is None else prompts[row]
-            lines.append(writer.line(record_of(row, id=names[row], x=x, prompt=prompt)))
+            asked = None if draw is None else draw.of(decisions[row])
+            lines.append(writer.line(record_of(row, id=names[row], x=x, prompt=prompt, exploration=asked)))
         writer.write(b"".join(lines))
 
     def close(self) -> None:

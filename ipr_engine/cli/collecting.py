@@ -82,6 +82,7 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
             }
             for name, one in made.candidates.items()
         ]
+        facts["label_noise"] = None if made.noise is None else made.noise.to_json()
         facts["judges"] = [
             {"judge": one.name, "spent_usd": round(made.spent_by_usd[one.name], 9)} for one in plan.judges.values()
         ]
@@ -140,6 +141,8 @@ def notices_of(made: Any, plan: Any) -> list[str]:
         if one.answers and not one.outcomes:
             told.append(f"{name}: no answer has a quality, and `ipr train` has nothing to learn of it")
     told += _of_graders(made)
+    if plan.samples > 1:
+        told += _of_samples(made)
     if done is not None:
         told += [f"{name} was asked no more: {why}" for name, why in done.stopped.items()]
         told += [f"{name}: {count} calls failed: {reason}" for (name, reason), count in done.reasons.most_common(10)]
@@ -193,6 +196,15 @@ def _of_graders(made: Any) -> list[str]:
                 f"ECE {report.ece:.3f} on labels it had not seen"
             )
     return told
+
+
+def _of_samples(made: Any) -> list[str]:
+    """Return what samples tell of outcomes."""
+    if made.noise is None:
+        return [
+            "label noise: not told, no two prompts have two graded samples of every candidate, or there is one candidate"
+        ]
+    return [f"label noise: {sentence}" for sentence in made.noise.sentences()]
 
 
 def print_estimates(facts: dict[str, Any], *, sent: bool = False) -> None:

@@ -6,16 +6,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ipr_engine.cli import data_embed
-from ipr_engine.cli.options import named_pairs
+from ipr_engine.cli import data_embed, data_noise
+from ipr_engine.cli.options import add_key_option, named_pairs
 from ipr_engine.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from ipr_engine.data.importers.scored_records import JoinReport
+
 FORMATS = ("parquet", "csv", "jsonl")
-SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide")
+SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide", "records")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     _add_import(actions)
     _add_split(actions)
     data_embed.add_parser(actions)
+    data_noise.add_parser(actions)
 
 
 def _add_check(actions: Any) -> None:
@@ -48,10 +52,11 @@ def _add_check(actions: Any) -> None:
 def _add_import(actions: Any) -> None:
     parser = actions.add_parser(
         "import",
-        help="turn public outcome data into the two tables",
-        description="Turn public outcome data into the two tables. routerbench: its wide CSV or Parquet; routellm: the folder "
-        "routellm/evals; llmrouterbench: the folder results/bench; wide: a table of your own with one row a prompt and "
-        "columns <model>, <model>|cost_usd, <model>|input_tokens, <model>|output_tokens.",
+        help="turn public outcome data, or scored records, into the two tables",
+        description="Turn public outcome data, or scored records, into the two tables. routerbench: its wide CSV or Parquet; routellm: the "
+        "folder routellm/evals; llmrouterbench: the folder results/bench; wide: a table of your own with one row a prompt and columns "
+        "<model>, <model>|cost_usd, <model>|input_tokens, <model>|output_tokens; records: decision records, joined with --scores by id "
+        "(docs/from-production.md).",
     )
     parser.add_argument("layout", choices=SOURCES, help="whose layout")
     parser.add_argument("source", help="file or folder to read")
@@ -69,6 +74,10 @@ def _add_import(actions: Any) -> None:
         action="store_true",
         help="leave bad rows out and say how many, instead of refusing them all at once",
     )
+    group = parser.add_argument_group("records")
+    group.add_argument("--scores", metavar="FILE", help="a table of id, quality and what else is known of each answer")
+    group.add_argument("--prompts", metavar="FILE", help="a table of id and prompt, where the records keep none")
+    add_key_option(group, "it opens prompts that are sealed in the records")
     _add_output(parser)
     parser.set_defaults(run=run_import)
 
@@ -134,14 +143,39 @@ def run_import(arguments: argparse.Namespace) -> int:
         )
     if arguments.layout == "wide":
         options["models"] = arguments.model
+    report = _of_records(arguments, options)
     outcomes = IMPORTERS[arguments.layout](source, bad=bad, **options)
     if arguments.model and arguments.layout != "wide":
         outcomes = outcomes.select(arguments.model)
     if len(bad):
         print(f"ipr data: left out: {bad.summary}", file=sys.stderr)
+    if report is not None:
+        print(f"ipr data: {report.notice}", file=sys.stderr)
+    joined = {} if report is None else {"join": report.to_dict()}
     folder = write_outcomes(outcomes, arguments.out, format=arguments.format)
-    _print({**summarise(outcomes), "skipped_rows": len(bad), "written": str(folder)}, arguments.json)
+    _print({**summarise(outcomes), "skipped_rows": len(bad), **joined, "written": str(folder)}, arguments.json)
     return 0
+
+
+def _of_records(arguments: argparse.Namespace, options: dict[str, Any]) -> JoinReport | None:
+    """Add to the options what records are joined with, and return what will count it; None for another layout.
+
+    Raises:
+        InvalidInputError: there are no scores, or a flag is of records and the layout another.
+    """
+    if arguments.layout == "records":
+        from ipr_engine.data.importers.scored_records import JoinReport
+
+        if arguments.scores is None:
+            raise InvalidInputError("--scores: is missing; records become outcomes by a table of id and quality")
+        prompts = None if arguments.prompts is None else Path(arguments.prompts)
+        report = JoinReport()
+        options |= {"scores": Path(arguments.scores), "prompts": prompts, "key": arguments.key, "report": report}
+        return report
+    for name in ("scores", "prompts", "key"):
+        if getattr(arguments, name) is not None:
+            raise InvalidInputError(f"--{name}: is for the layout records; leave it out")
+    return None
 
 
 def run_split(arguments: argparse.Namespace) -> int:

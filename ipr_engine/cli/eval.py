@@ -37,6 +37,11 @@ def add_parser(subparsers: Any) -> None:
         help="another source with some of the candidates: its error against support beside; repeatable",
     )
     parser.add_argument(
+        "--samples",
+        metavar="PATH",
+        help="samples.* of `ipr collect`, or their folder: also say how much of the outcomes is the luck of a sample",
+    )
+    parser.add_argument(
         "--map", action="append", default=[], metavar="NAME=SOURCE", help="a candidate's name in a source; repeatable"
     )
     parser.add_argument("--allow", action="append", metavar="NAME", help="only this candidate; repeatable")
@@ -56,6 +61,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ipr_engine.data.repeated_scores import read_repeated_scores
     from ipr_engine.evaluation import report
     from ipr_engine.evaluation.evaluate import evaluate_engine
     from ipr_engine.evaluation.evaluation_inputs import EvaluatedCandidates, EvaluationOptions
@@ -76,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         options=EvaluationOptions(
             validate_on_train=arguments.validation == "train",
             litellm=arguments.litellm,
+            repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
             draws=arguments.draws,
             seed=arguments.seed,
         ),
@@ -119,6 +126,7 @@ def _command(arguments: argparse.Namespace) -> str:
     if arguments.bundle is not None:
         parts += ["--bundle", os.path.basename(os.path.normpath(arguments.bundle))]
     parts += [part for folder in arguments.also for part in ("--also", folder.name)]
+    parts += [] if arguments.samples is None else ["--samples", Path(arguments.samples).name]
     for option in ("map", "allow", "family"):
         for value in getattr(arguments, option) or []:
             parts += [f"--{option}", value]

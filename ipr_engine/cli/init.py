@@ -1,4 +1,4 @@
-"""`ipr init` goes from models and prompts to a bundle that can be served; it spends nothing without --yes."""
+"""`ipr init` goes from models and prompts to a bundle that can be served; it spends nothing without --yes, or with --offline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_folder
@@ -18,10 +19,12 @@ from ipr_engine.errors import InvalidInputError
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "init",
-        help="from models and prompts to a router: collect, split, train, calibrate, evaluate (extras [collect], [train], [eval])",
+        help="from models and prompts to a router: collect, split, train, calibrate, evaluate (extras [collect], [train], [eval]); "
+        "with --offline from names of models alone",
         description="Go the whole way from models and prompts to a bundle that can be served: plan, cost, calls, grades, splits, heads, "
         "calibration, evaluation (docs/first-router.md). Without --yes it stops before the first call. The same command goes on "
-        "where it stopped, and pays for nothing twice.",
+        "where it stopped, and pays for nothing twice. With --offline nobody is asked: a bundle starts from public scores and list "
+        "prices, marked as a prior.",
     )
     parser.add_argument(
         "--models",
@@ -29,8 +32,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="YAML: candidates, providers, prices_date, graders (docs/collecting.md)",
     )
-    parser.add_argument("--prompts", required=True, metavar="FILE", help="a table or a log (docs/prompt-sources.md)")
-    parser.add_argument("--budget", required=True, type=float, metavar="USD", help="the most that all calls may cost")
+    parser.add_argument("--prompts", metavar="FILE", help="a table or a log (docs/prompt-sources.md)")
+    parser.add_argument("--budget", type=float, metavar="USD", help="the most that all calls may cost")
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="ask nobody: public scores and list prices of the models; --prompts then only tells where these would go",
+    )
     parser.add_argument("--out", default="router", metavar="DIR", help="the project's folder (default router)")
     parser.add_argument("--tau", type=float, default=0.2, help="what the report is of (default 0.2)")
     parser.add_argument("--yes", action="store_true", help="send the calls")
@@ -39,6 +47,84 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    _check_flags(arguments)
+    project = writable_folder(arguments.out, "--out")
+    return _run_offline(arguments, project) if arguments.offline else _run_collecting(arguments, project)
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    if not 0 < arguments.tau < 1:
+        raise InvalidInputError(f"--tau: expected a number between 0 and 1, got {arguments.tau:g}")
+    if arguments.offline:
+        for flag, given in (("--budget", arguments.budget is not None), ("--yes", arguments.yes)):
+            if given:
+                raise InvalidInputError(
+                    f"--offline, {flag}: with --offline nobody is asked and nothing is spent; leave one out"
+                )
+        return
+    for flag, value in (("--prompts", arguments.prompts), ("--budget", arguments.budget)):
+        if value is None:
+            raise InvalidInputError(
+                f"{flag}: is missing; models are asked prompts within a budget, or nobody is, with --offline"
+            )
+
+
+def _run_offline(arguments: argparse.Namespace, project: Path) -> int:
+    from ipr_engine.collection.sources import SourceReport, read_questions
+    from ipr_engine.onboarding.first_plan import UPSTREAMS_FILE, write_upstreams
+    from ipr_engine.onboarding.first_router import BUNDLES
+    from ipr_engine.onboarding.offline_models import offline_models
+    from ipr_engine.onboarding.offline_router import offline_router, refuse_outcomes
+    from ipr_engine.onboarding.prior_card import STUDIED, prior_sentences
+    from ipr_engine.onboarding.public_models import public_models
+
+    refuse_outcomes(project / BUNDLES)
+    known = public_models()
+    models = offline_models(arguments.models, known)
+    prompts: list[str] = []
+    if arguments.prompts is not None:
+        if not Path(arguments.prompts).exists():
+            raise InvalidInputError(f"--prompts: {arguments.prompts}: no such file")
+        report = SourceReport()
+        prompts = [question.prompt for question in read_questions(arguments.prompts, report=report)]
+        _tell(report.lines)
+    made = offline_router(
+        models, known, project / BUNDLES, tau=arguments.tau, prompts=prompts, say=lambda message: _tell([message])
+    )
+    serve = ["ipr", "serve", "--bundle", str(project / BUNDLES)]
+    if models.plan is not None:
+        _tell(write_upstreams(models.plan, project))
+        serve += ["--upstreams", str(project / UPSTREAMS_FILE)]
+    serving = shlex.join((*serve, "--tau", repr(arguments.tau), "--rule", made.rule))
+    asked = "prompts.jsonl" if arguments.prompts is None else arguments.prompts
+    given = ("--models", arguments.models, "--prompts", asked, "--out", arguments.out)
+    replace = f"{shlex.join(('ipr', 'init', *given))} --budget USD"
+    sentences = prior_sentences(made)
+    if arguments.json:
+        told = {**asdict(made), "bundle": str(made.bundle)}
+        facts = {"project": str(project), "sent": False, "offline": True, "router": told, "report": sentences}
+        print(json.dumps({**facts, "studied": STUDIED, "serve": serving, "replace": replace}))
+        return 0
+    _print_prior(made)
+    Page().text(sentences)
+    Page().text(STUDIED)
+    print(f"\n    {serving}\n\nMeasured instead, on your prompts:\n\n    {replace}")
+    return 0
+
+
+def _print_prior(made: Any) -> None:
+    of = f"{made.prompts:,} prompts" if made.prompts else "a request of 1,000 input tokens"
+    title = f"a prior: public scores and list prices, nothing measured; cost and share of {of}"
+    headings = ["candidate", "scores of", "quality [95 %]", "USD per 1,000", "share", "not told apart from"]
+    table = TextTable(title, headings, left=(0, 1, 5))
+    for one in made.candidates:
+        named = f"{one.from_model}{' (like)' if one.like else ''}{', lowered: cheaper' if one.lowered else ''}"
+        quality = f"{one.quality:.3f} [{one.low:.3f}, {one.high:.3f}]"
+        table.add(one.name, named, quality, f"{1000 * one.cost_usd:.3f}", f"{one.share:.0%}", ", ".join(one.alike))
+    Page().table(table)
+
+
+def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.sources import SourceReport, read_prompts
     from ipr_engine.onboarding.first_plan import PLAN_FILE, UPSTREAMS_FILE, first_plan, is_edited, write_upstreams
@@ -50,9 +136,6 @@ def run(arguments: argparse.Namespace) -> int:
         two_sentences,
     )
 
-    if not 0 < arguments.tau < 1:
-        raise InvalidInputError(f"--tau: expected a number between 0 and 1, got {arguments.tau:g}")
-    project = writable_folder(arguments.out, "--out")
     own_split(project)
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)

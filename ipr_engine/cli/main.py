@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "explain",
     "serve": "serve",
     "replay": "replay",
+    "off-policy": "off_policy",
     "key": "key",
     "info": "info",
     "demo": "demo",

@@ -39,7 +39,7 @@ def add_cache_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_key_option(parser: argparse.ArgumentParser, what: str) -> None:
+def add_key_option(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--key", metavar="FILE", help=f"the owner's key: {what} (`ipr key` makes one)")
 
 

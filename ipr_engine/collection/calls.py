@@ -16,6 +16,7 @@ from ipr_engine.collection.bill import call_usd, most_call_usd, most_input_token
 from ipr_engine.collection.ledger import add_spent
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.reply import Answered, Failed
+from ipr_engine.prompts.parsed import ParsedRequest
 
 MOST_MARKS = 1000  # variables of one statement; some builds of SQLite take no more
 FOR_GOOD = ("http_400", "http_413", "http_422")
@@ -50,14 +51,15 @@ def make_call(
     body: Mapping[str, Any],
     sample: int,
     part_tokens: int = 0,
-    parts: int = 0,
+    parsed: ParsedRequest | None = None,
 ) -> Call:
     """Return the call that asks a candidate for one sample.
 
     Args:
-        body: the part of the request that is the same for every candidate. part_tokens: of each part without text, at most; parts: how
-            many of these it has.
+        body: the part of the request that is the same for every candidate. part_tokens: of each part without text, at most.
+        parsed: the body taken apart, whose parts without text are billed so, and whose images are; None: it has neither.
     """
+    parts, images = (0, 0) if parsed is None else (len(parsed.uncountable), parsed.images)
     sent = {**body, **asked.parameters, "model": asked.model, asked.limit: asked.most_tokens}
     given = most_input_tokens(sent, part_tokens, parts)
     named = json.dumps([provider.place, sample, sent], ensure_ascii=False, sort_keys=True, allow_nan=False)
@@ -65,9 +67,9 @@ def make_call(
         key=hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest(),
         candidate=asked.name,
         body=sent,
-        most=nanousd(most_call_usd(asked.price, given, asked.most_tokens, parts)),
+        most=nanousd(most_call_usd(asked.price, given, asked.most_tokens, images)),
         most_tokens=given + asked.most_tokens,
-        images=parts,
+        images=images,
     )
 
 

@@ -134,15 +134,17 @@ def _logged(page: Sequence[Question], plan: CollectionPlan) -> Iterator[tuple[An
     of_name = {one.name: one for one in plan.asked}
     for question in page:
         for name, answer in plan.by_candidate(question.answers).items():
-            asked = of_name[name]
-            yield _logged_row(make_call(asked, plan.providers[asked.provider], question.body, 0), answer, asked)
+            asked, parsed = of_name[name], parse_request(question.body, where=f"prompt {question.prompt_id!r}")
+            call = make_call(asked, plan.providers[asked.provider], question.body, 0, plan.part_tokens or 0, parsed)
+            yield _logged_row(call, answer, asked)
 
 
 def _logged_row(call: Call, answer: LoggedAnswer, asked: AskedCandidate) -> tuple[Any, ...]:
     tokens = (answer.input_tokens, answer.output_tokens, None, None)
     usd = answer.cost_usd
     if usd is None and answer.input_tokens is not None and answer.output_tokens is not None:
-        usd = call_usd(asked.price, TokenUsage(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens))
+        usage = TokenUsage(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+        usd = call_usd(asked.price, usage, call.images)
     cost = (usd, None, answer.seconds, None, None)
     return (call.key, call.candidate, answer.text, answer.finish_reason, *tokens, *cost)
 
@@ -160,16 +162,15 @@ def cells_of(row: tuple[Any, ...], plan: CollectionPlan) -> list[AskedCell]:
     """Return the cells of one prompt: of every candidate that has what the prompt needs. row: its number, turn and body."""
     number, _, text = row
     body = json.loads(text)
-    needs = parse_request(body, where="prompt")
-    parts = len(needs.uncountable)
+    parsed = parse_request(body, where="prompt")
     return [
         AskedCell(
             question=number,
             sample=sample,
-            call=make_call(asked, plan.providers[asked.provider], body, sample, plan.part_tokens or 0, parts),
+            call=make_call(asked, plan.providers[asked.provider], body, sample, plan.part_tokens or 0, parsed),
         )
         for asked in plan.asked
-        if set(needs.features) <= set(asked.candidate.features)
+        if set(parsed.features) <= set(asked.candidate.features)
         for sample in range(plan.samples)
     ]
 

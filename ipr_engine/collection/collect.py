@@ -30,10 +30,11 @@ from ipr_engine.collection.grade_calibrations import calibrate_graders
 from ipr_engine.collection.grading_step import GradedCounts, PlanGraders
 from ipr_engine.collection.judging import open_judge_calls
 from ipr_engine.collection.ledger import LEDGER, Ledger, spent_so_far
-from ipr_engine.collection.outcome_tables import CandidateSums, Filed, write_tables
+from ipr_engine.collection.outcome_tables import CandidateSums, Filed, WrittenTables, write_tables
 from ipr_engine.collection.question import Question
 from ipr_engine.errors import IprError
 from ipr_engine.grading.grader_calibration import GraderCalibration
+from ipr_engine.grading.label_noise import LabelNoise
 
 Tell = Callable[[Progressed, Budget], None]
 
@@ -70,7 +71,7 @@ class Collected:
         folder: of the ledger and the tables. taken: what the plan's files held.
         estimates: candidate -> what is still open, of a dry run; else None.
         done: what became of the calls of this run; None where none were to be sent.
-        candidates: candidate -> how it did, over all runs; empty of a dry run.
+        candidates: candidate -> how it did, over all runs; empty of a dry run. noise: see `WrittenTables`.
         graders: grader -> what it did, and what its scores are worth; filed: where its grades are found in the ledger.
         spent_usd: by all runs of the ledger; spent_by_usd: candidate or judge -> its part. unbilled_usd: of that, charged for calls
             whose bill is not known.
@@ -81,6 +82,7 @@ class Collected:
     estimates: Mapping[str, CandidateEstimate] | None
     done: Progressed | None
     candidates: Mapping[str, CandidateSums]
+    noise: LabelNoise | None
     graders: Mapping[str, GraderReport]
     filed: Mapping[str, Filed]
     spent_usd: float
@@ -134,7 +136,8 @@ def collect(
         taken=made.taken,
         estimates=made.estimates,
         done=made.done,
-        candidates=made.sums,
+        candidates=made.tables.sums,
+        noise=made.tables.noise,
         graders=made.graders,
         filed=made.filed,
         spent_usd=spent,
@@ -166,7 +169,7 @@ class _Made:
     taken: TakenIn | None = None
     estimates: Mapping[str, CandidateEstimate] | None = None
     done: Progressed | None = None
-    sums: Mapping[str, CandidateSums] = field(default_factory=dict)
+    tables: WrittenTables = field(default_factory=lambda: WrittenTables({}, None))
     graders: Mapping[str, GraderReport] = field(default_factory=dict)
     filed: Mapping[str, Filed] = field(default_factory=dict)
 
@@ -236,7 +239,7 @@ def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
         for name, digest in graders.filed.items()
     }
     made.filed = filed
-    made.sums = write_tables(ledger, plan, run.id, filed, folder)
+    made.tables = write_tables(ledger, plan, run.id, filed, folder)
 
 
 async def _ask(

@@ -19,6 +19,7 @@ from ipr_engine.collection.plan_graders import PlanGrader, plan_graders
 from ipr_engine.collection.provider import Provider
 from ipr_engine.collection.sources.prompt_source import PromptsGiven, prompt_sources
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
+from ipr_engine.data.repeated_scores import SAMPLES
 from ipr_engine.data.table_files import FORMATS
 from ipr_engine.documents.typed_document import Mistake, read_typed, told
 from ipr_engine.documents.yaml_file import YamlKind, read_yaml, told_at_lines
@@ -94,7 +95,7 @@ class CollectionPlan:
             InvalidInputError: names the file.
         """
         for ending in FORMATS:
-            for file in (self.out_folder / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES)):
+            for file in (self.out_folder / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES, SAMPLES)):
                 if ending != self.format and file.exists():
                     raise InvalidInputError(
                         f"format: {file} is there, and tables are read in one format; move it away, or say `format: {ending}`"
@@ -103,7 +104,7 @@ class CollectionPlan:
     def _check_apart(self) -> None:
         """Refuse tables that would replace the prompts they are made of."""
         out = self.out_folder.resolve()
-        written = {out, *(out / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES) for ending in FORMATS)}
+        written = {out, *(out / f"{table}.{ending}" for table in (PROMPTS, OUTCOMES, SAMPLES) for ending in FORMATS)}
         for source in prompt_sources(self.prompts, self.folder):
             place = Path(source.path).resolve()
             if place.is_dir() and place in out.parents:

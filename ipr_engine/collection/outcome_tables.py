@@ -1,10 +1,14 @@
-"""`write_tables` makes outcome tables of a ledger (docs/outcome-data.md), page by page, and says how each candidate did."""
+"""`write_tables` makes outcome tables of a ledger (docs/outcome-data.md), page by page, and says how each candidate did.
+
+Of several samples of each answer the outcomes are the means, and the scores of the single ones are a table beside them.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +22,15 @@ from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger, grade_key
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.data.outcomes import MEASURES
-from ipr_engine.data.table_stream import Kind, table_stream
+from ipr_engine.data.repeated_scores import SAMPLE_COLUMNS, SAMPLES
+from ipr_engine.data.table_stream import Kind, TableStream, table_stream
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.grading.label_noise import LabelNoise, label_noise, scores_table
 from ipr_engine.grading.quality_map import QualityMap
 from ipr_engine.prompts.parse import parse_request
 
 CANDIDATES = "candidates.json"
+MOST_FOR_NOISE = 500_000  # samples that are kept in memory, to be taken apart
 _PROMPT_COLUMNS: dict[str, Kind] = dict.fromkeys(("prompt_id", "prompt", "split", "dataset", "question_key"), "text")
 _OUTCOME_COLUMNS: dict[str, Kind] = {"prompt_id": "text", "model": "text", **dict.fromkeys(MEASURES, "number")}
 Grades = Mapping[tuple[bytes, bytes], tuple[float | None, float | None]]
@@ -34,6 +42,19 @@ class Filed(NamedTuple):
 
     digest: bytes
     map: QualityMap | None = None
+
+
+class MeasuredCandidate(NamedTuple):
+    """A `MeasuredCandidate` is what one candidate did with one prompt.
+
+    Attributes:
+        measures: quality, input tokens, output tokens and cost, each the mean over its samples; None where not known.
+        samples: the quality of each sample that has one; empty where its owner's label is the outcome.
+    """
+
+    name: str
+    measures: tuple[float | None, ...]
+    samples: tuple[float, ...]
 
 
 class AnswerRow(NamedTuple):
@@ -110,20 +131,39 @@ class CandidateSums:
         return self.output_tokens / self.counted if self.counted else None
 
 
+class WrittenTables(NamedTuple):
+    """A `WrittenTables` sums up what was written.
+
+    Attributes:
+        sums: candidate -> how it did.
+        noise: how much of an outcome is the luck of its samples; None where the plan wants one sample, or too few prompts have two of
+            every candidate. Of the first prompts, where there are more than some 500,000 samples.
+    """
+
+    sums: Mapping[str, CandidateSums]
+    noise: LabelNoise | None
+
+
 def write_tables(
     ledger: Ledger, plan: CollectionPlan, run: int, graded_by: Mapping[str, Filed], folder: Path
-) -> dict[str, CandidateSums]:
-    """Write prompts.*, outcomes.* and candidates.json of a run's prompts into a folder; return candidate -> how it did.
+) -> WrittenTables:
+    """Write prompts.*, outcomes.* and candidates.json of a run's prompts into a folder.
+
+    Where the plan wants several samples, samples.* has the quality of each; an earlier plan's is taken away.
 
     Args:
         graded_by: name of a grader -> where its grades are found.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sums = {one.name: CandidateSums() for one in plan.asked}
+    single: list[tuple[str, str, float]] = []
     asked = {one.name: one for one in plan.asked}
     images_cost = any(one.price.per_image_usd for one in plan.asked)
-    prompts, outcomes = (folder / f"{table}.{plan.format}" for table in (PROMPTS, OUTCOMES))
-    with table_stream(prompts, _PROMPT_COLUMNS) as prompt_table, table_stream(outcomes, _OUTCOME_COLUMNS) as table:
+    prompts, outcomes, samples = (folder / f"{table}.{plan.format}" for table in (PROMPTS, OUTCOMES, SAMPLES))
+    with ExitStack() as stack:
+        prompt_table = stack.enter_context(table_stream(prompts, _PROMPT_COLUMNS))
+        table = stack.enter_context(table_stream(outcomes, _OUTCOME_COLUMNS))
+        repeated = stack.enter_context(table_stream(samples, SAMPLE_COLUMNS)) if plan.samples > 1 else None
         for page in _pages(ledger, run):
             prompt_table.write(
                 {name: [row[name] for row in page] for name in _PROMPT_COLUMNS}  # columns of the ledger, as they are
@@ -132,20 +172,45 @@ def write_tables(
             answers, grades = ledger.do(lambda of, ids=ids: answers_of(of, ids))  # type: ignore[misc]
             images = ledger.do(lambda of, ids=ids: _images(of, ids)) if images_cost else {}  # type: ignore[misc]
             rows: dict[str, list[Any]] = {name: [] for name in _OUTCOME_COLUMNS}
+            sample_rows: dict[str, list[Any]] = {name: [] for name in SAMPLE_COLUMNS}
             for row in page:
                 filed = graded_by.get(row["grader"] or next(iter(plan.graders), ""))
                 labels = plan.by_candidate(json.loads(row["labels"])) if row["labels"] else {}
                 of_row = answers.get(row["id"], ())
                 scores = {} if filed is None else scores_of(of_row, grades, filed, row["reference"])
                 priced = [one.priced(asked[one.candidate], images.get(row["id"], 0)) for one in of_row]
-                for name, measures in _measured(plan, priced, labels, None if filed is None else scores, sums):
-                    for column, cell in zip(_OUTCOME_COLUMNS, (row["prompt_id"], name, *measures), strict=True):
-                        rows[column].append(cell)
-            if rows["model"]:
-                table.write(rows)
+                for one in _measured(plan, priced, labels, None if filed is None else scores, sums):
+                    _append(rows, (row["prompt_id"], one.name, *one.measures))
+                    for number, quality in enumerate(one.samples):
+                        _append(sample_rows, (row["prompt_id"], one.name, number, quality))
+            _write(table, rows)
+            if repeated is not None:
+                _write(repeated, sample_rows)
+                if len(single) < MOST_FOR_NOISE:
+                    single += zip(*(sample_rows[name] for name in ("prompt_id", "model", "quality")), strict=True)
+    if plan.samples == 1:
+        samples.unlink(missing_ok=True)
     document = {"date": plan.prices_date, "candidates": [dict(one.entry) for one in plan.asked]}
     write_atomically(folder / CANDIDATES, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
-    return sums
+    return WrittenTables(sums, _noise(single))
+
+
+def _noise(single: Sequence[tuple[str, str, float]]) -> LabelNoise | None:
+    """Take samples apart; None where too few prompts have two samples of every candidate."""
+    try:
+        return label_noise(scores_table(single)[2])
+    except InvalidInputError:
+        return None
+
+
+def _append(rows: Mapping[str, list[Any]], cells: Sequence[Any]) -> None:
+    for column, cell in zip(rows.values(), cells, strict=True):
+        column.append(cell)
+
+
+def _write(table: TableStream, rows: Mapping[str, list[Any]]) -> None:
+    if rows["model"]:
+        table.write(rows)
 
 
 def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tuple[dict[int, list[AnswerRow]], Grades]:
@@ -167,10 +232,10 @@ def answers_of(connection: sqlite3.Connection, questions: Sequence[int]) -> tupl
 
 
 def _images(connection: sqlite3.Connection, questions: Sequence[int]) -> dict[int, int]:
-    """Return prompt's number -> how many parts without text it has."""
+    """Return prompt's number -> how many images it holds."""
     marks = ",".join("?" * len(questions))
     bodies = connection.execute(f"SELECT id, body FROM question WHERE id IN ({marks})", questions)
-    return {number: len(parse_request(json.loads(body), where="prompt").uncountable) for number, body in bodies}
+    return {number: parse_request(json.loads(body), where="prompt").images for number, body in bodies}
 
 
 def scores_of(answers: Sequence[AnswerRow], grades: Grades, filed: Filed, reference: str | None) -> dict[bytes, float]:
@@ -190,8 +255,8 @@ def _measured(
     labels: Mapping[str, float],
     scores: Mapping[bytes, float] | None,
     sums: Mapping[str, CandidateSums],
-) -> Iterator[tuple[str, tuple[float | None, ...]]]:
-    """Yield candidate and quality, input tokens, output tokens and cost, each the mean over its samples; None where not known."""
+) -> Iterator[MeasuredCandidate]:
+    """Yield each candidate that answered, or has a label; count what it did in `sums`."""
     for asked in plan.asked:
         own, samples = sums[asked.name], [one for one in answers if one.candidate == asked.name][: plan.samples]
         label = labels.get(asked.name)
@@ -209,7 +274,9 @@ def _measured(
             own.outcomes += 1
             own.quality += quality
         measures = [[getattr(one, name) for one in samples] for name in MEASURES[1:]]
-        yield asked.name, (quality, *map(_mean, measures))
+        # A label is the prompt's, and says nothing of single samples.
+        single = () if label is not None else tuple(one for one in graded if one is not None)
+        yield MeasuredCandidate(asked.name, (quality, *map(_mean, measures)), single)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

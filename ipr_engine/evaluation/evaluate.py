@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
+from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import litellm_tiers
@@ -23,6 +24,7 @@ from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidat
 from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.summary import Summary, summarise
+from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, worth_grid
@@ -60,7 +62,8 @@ def evaluate_engine(
         cache: folder that keeps a transformer's embeddings.
     Returns:
         Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source each;
-        empty where the bundle has no centroids) and "about": what a reader needs to repeat it. No folder of the machine is named.
+        empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without)
+        and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
         BackendUnavailableError: the extra [eval], or litellm, is missing.
@@ -92,6 +95,7 @@ def evaluate_engine(
     train = _read(embed, basis, outcomes.of_split("train"))
     test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
+    noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
     summary = summarise(
         shared,
@@ -125,8 +129,18 @@ def evaluate_engine(
         litellm=options.litellm,
         command=command,
     )
+    summary.figures["label_noise"] = noise
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
+
+
+def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:
+    """Take the samples of the test prompts apart."""
+    try:
+        found = label_noise(repeated.of(test.prompt_ids, columns))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"samples: of the test prompts: {error}") from None
+    return {**found.to_json(), "brier_floor": found.within / found.samples, "sentences": found.sentences()}
 
 
 def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
+from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
@@ -40,10 +41,12 @@ class EvaluationOptions:
             router was fitted on it); else on one half of the test split for the other.
         litellm: with LiteLLM's heuristic_v2 as a baseline.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
+        repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
     """
 
     validate_on_train: bool = False
     litellm: bool = False
+    repeated: RepeatedScores | None = None
     draws: int = DRAWS
     seed: int = 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
@@ -60,6 +61,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
+        *([_label_noise(figures["label_noise"])] if figures.get("label_noise") else []),
         *([_support(figures)] if figures.get("support") else []),
         _candidates(figures),
         _pair(figures),
@@ -206,6 +208,15 @@ def _prediction(f: Mapping[str, Any]) -> str:
     )
 
 
+def _label_noise(noise: Mapping[str, Any]) -> str:
+    return (
+        "## Luck in the outcomes\n\n"
+        + "\n".join(f"- {sentence}." for sentence in noise["sentences"])
+        + "\n- Predictions that knew the expected score of every answer would still have a Brier score of about "
+        f"{noise['brier_floor']:.3f}: the outcomes are means of up to {noise['samples']} samples."
+    )
+
+
 def _support(f: Mapping[str, Any]) -> str:
     rows, sentences = [], []
     for source in f["support"]:
@@ -289,6 +300,7 @@ def about(
     """
     names, bundle = basis.names, basis.bundle
     fitted = bundle.quality_heads.fitted_on
+    priors = [f"{name}, {prior}" for name in names if (prior := prior_of(bundle, name)) is not None]
     if fitted.prompt_ids_sha256 == train.prompt_ids_sha256:
         overlap = "exactly the train rows read here: its predictions on train are in-sample"
     else:
@@ -302,6 +314,7 @@ def about(
         "outcomes": f"{test.source}; test prompt ids sha256 {test.prompt_ids_sha256}",
         "incomplete rows left out": f"{train.dropped} train, {test.dropped} test",
         "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
+        **({"without outcomes of their own": "; ".join(priors)} if priors else {}),
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
         "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",

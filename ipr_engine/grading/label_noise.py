@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,39 @@ class LabelNoise:
         ideal = math.sqrt(self.within * prompt / (max(self.interaction, 1e-12) * call))
         low = max(1, math.floor(min(ideal, 1e6)))
         return min((low, low + 1), key=variance_of_a_dollar)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as plain JSON; None where one is not defined."""
+        figures: dict[str, float] = {
+            "within": self.within,
+            "interaction": self.interaction,
+            "reliability": self.reliability(),
+            "reliability_of_mean": self.reliability(self.samples),
+            "noise_of_means": self.noise_of_means,
+            "oracle_gap": self.oracle_gap,
+            "oracle_gap_kept": self.oracle_gap_kept,
+        }
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        return {"prompts": self.prompts, "models": self.models, "samples": self.samples, **known}
+
+    def sentences(self) -> list[str]:
+        """Say what the figures tell, for a reader who has to decide on them."""
+        if self.within <= 0:
+            return [
+                f"on {self.prompts:,} prompts every sample of an answer scored the same: one sample of each is enough"
+            ]
+        luck = 1 - self.reliability()
+        told = [
+            f"{luck:.0%} of the variance of single scores is the luck of the sample (on {self.prompts:,} prompts with two samples or more "
+            f"of every candidate); {1 - self.reliability(self.samples):.0%} of that of means of {self.samples}"
+        ]
+        if self.oracle_gap > 0:
+            kept = max(0.0, self.oracle_gap_kept) / self.oracle_gap
+            told.append(
+                f"picking each prompt's best answer gains {self.oracle_gap:.3f} over the best single candidate; "
+                f"{kept:.0%} of it is kept where other samples pick, the rest may be luck that no router can have"
+            )
+        return told
 
 
 def label_noise(scores: Array) -> LabelNoise:

@@ -34,7 +34,7 @@ class OffPolicyValue:
 
     Attributes:
         value: as the weights give it; by chance it may lie beyond [0, 1] and beyond its interval.
-        low, high: ends of the interval, within [0, 1], where every mean score lies.
+        low, high: ends of the interval, within [0, 1], where every mean score lies; of a difference within [-1, 1].
     """
 
     value: float
@@ -44,6 +44,20 @@ class OffPolicyValue:
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as plain JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyDifference:
+    """An `OffPolicyDifference` holds how much more one policy's mean score is than another's, on the same rows: within [-1, 1].
+
+    Attributes:
+        differing: rows in which their chances differ; of the others nothing has to be known.
+        ips, dr: dr where there are predictions.
+    """
+
+    differing: int
+    ips: OffPolicyValue
+    dr: OffPolicyValue | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +120,13 @@ def off_policy(
         parts = np.unique(groups, return_inverse=True)[1]
         sizes = np.bincount(parts).astype(np.float64)
     total, base = weight * scores, np.zeros(rows)
-    ips = _interval(total, base, weight, (0.0, 1.0), most, parts)
+    reach = (0.0, most)
+    ips = _interval(total, base, weight, (0.0, 1.0), reach, parts)
     dr = None
     if predicted is not None:
         own = predicted[every, logged]
         base = (target * predicted).sum(axis=1)
-        # A row that the log might have had: its score 0 where most was predicted, or 1 where least was.
-        dr = _interval(
-            base + weight * (scores - own), base, weight, (-float(own.max()), 1.0 - float(own.min())), most, parts
-        )
+        dr = _interval(base + weight * (scores - own), base, weight, _span(own), reach, parts)
     return OffPolicy(
         rows=rows,
         questions=len(sizes) if groups is not None else rows,
@@ -128,31 +140,95 @@ def off_policy(
     )
 
 
+def off_policy_difference(
+    scores: Array,
+    logged: npt.NDArray[np.int64],
+    propensity: Array,
+    target: Array,
+    other: Array,
+    *,
+    predicted: Array | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> OffPolicyDifference:
+    """Estimate how much more the mean score of one policy is than that of another, paired on the same logged decisions.
+
+    Where both would have chosen alike the difference is 0 whatever was logged, so two policies of few differing choices are told apart by
+    far fewer rows than either mean needs. The arguments are those of `off_policy`; other: (rows, models) as target.
+    Raises:
+        InvalidInputError: as `off_policy`, but for a row that could tell.
+    """
+    _check(scores, logged, propensity, target, predicted)
+    _check(scores, logged, propensity, other, predicted)
+    every = np.arange(len(scores))
+    _check_draws(len(scores), groups)
+    chances = target[every, logged], other[every, logged]
+    weight = (chances[0] - chances[1]) / propensity
+    least = float(propensity.min())
+    reach = -float(chances[1].max()) / least, float(chances[0].max()) / least
+    parts = every if groups is None else np.unique(groups, return_inverse=True)[1]
+    ips = _interval(weight * scores, np.zeros(len(scores)), weight, (0.0, 1.0), reach, parts)
+    dr = None
+    if predicted is not None:
+        own = predicted[every, logged]
+        base = ((target - other) * predicted).sum(axis=1)
+        dr = _interval(base + weight * (scores - own), base, weight, _span(own), reach, parts)
+    return OffPolicyDifference(differing=int((target != other).any(axis=1).sum()), ips=ips, dr=dr)
+
+
+def _span(predicted: Array) -> tuple[float, float]:
+    """Return the residuals of a row that the log might have had: its score 0 where most was predicted, or 1 where least was."""
+    return -float(predicted.max()), 1.0 - float(predicted.min())
+
+
 def _interval(
-    summands: Array, base: Array, weight: Array, span: tuple[float, float], most: float, parts: npt.NDArray[np.int64]
+    summands: Array,
+    base: Array,
+    weight: Array,
+    span: tuple[float, float],
+    reach: tuple[float, float],
+    parts: npt.NDArray[np.int64],
 ) -> OffPolicyValue:
-    """Return the mean of the summands and its interval. span: of score minus predicted; parts: the group of each row."""
-    low = min(_end(summands, base, weight, span[0], w, parts) for w in (0.0, most))
-    high = -min(_end(-summands, -base, weight, -span[1], w, parts) for w in (0.0, most))
+    """Return the mean of the summands and its interval.
+
+    Args:
+        span: of score minus predicted. parts: the group of each row.
+        reach: of the weights. Their mean is 1; 0 of a difference of two policies, which some are below.
+    """
+    mean = 0.0 if reach[0] < 0 else 1.0
+    low = min(_end(summands, base, weight, (w, w * span[0 if w > 0 else 1]), mean, parts) for w in reach)
+    high = -min(_end(-summands, -base, weight, (w, -w * span[1 if w > 0 else 0]), mean, parts) for w in reach)
     return OffPolicyValue(
-        value=float(summands.mean()), low=float(np.clip(low, 0.0, 1.0)), high=float(np.clip(high, 0.0, 1.0))
+        value=float(summands.mean()),
+        low=float(np.clip(low, mean - 1.0, 1.0)),
+        high=float(np.clip(high, mean - 1.0, 1.0)),
     )
 
 
-def _end(summands: Array, base: Array, weight: Array, worst: float, w: float, parts: npt.NDArray[np.int64]) -> float:
-    """Return the lower end of a mean, with one group more: of weight w, and of the worst residual there can be."""
+def _end(
+    summands: Array,
+    base: Array,
+    weight: Array,
+    more: tuple[float, float],
+    mean: float,
+    parts: npt.NDArray[np.int64],
+) -> float:
+    """Return the lower end of a mean, with one group more: of this weight, and of the worst residual there can be.
+
+    mean: of the weights, as it must be.
+    """
     groups = int(parts.max()) + 1
     y, x = np.bincount(parts, summands), np.bincount(parts, weight)
     rows = np.bincount(parts).astype(np.float64)
     size = float(rows.mean())
-    y, x, rows = np.append(y, size * (base.mean() + w * worst)), np.append(x, size * w), np.append(rows, size)
+    w, residue = more
+    y, x, rows = np.append(y, size * (base.mean() + residue)), np.append(x, size * w), np.append(rows, size)
     # Means of rows, though drawn by groups: deviations of a group's sums from what its rows should bring.
     mean_y, mean_x = y.sum() / rows.sum(), x.sum() / rows.sum()
     dy, dx = y - rows * mean_y, x - rows * mean_x
     spread = float(dx @ dx)
     slope = float(dx @ dy) / spread if spread > 0 else 0.0
     residual = dy - slope * dx
-    centre = mean_y + slope * (1.0 - mean_x)
+    centre = mean_y + slope * (mean - mean_x)
     error = np.sqrt(float(residual @ residual) * (groups + 1) / groups) / rows.sum()
     return float(centre - np.sqrt(CHI_SQUARE_95) * error)
 

@@ -15,6 +15,7 @@ from ipr_engine.errors import InvalidInputError
 
 MODELS = YamlKind("file of models", "collect", "candidates, providers and prices_date")
 OWN_KEYS = ("prompts", "budget_usd", "out")
+LIKE = "like"  # of a candidate: whose public scores it starts from without outcomes (offline_models.py); outcomes need none
 WRITTEN = "# Written by ipr init from {models}; edit that file, or take this line away and edit this one.\n"
 _FIRST = WRITTEN.partition("{")[0]
 UPSTREAMS_WRITTEN = "# Written by ipr init; once edited it stays as it is. {digest}\n"
@@ -27,7 +28,7 @@ def first_plan(
     """Write the plan of a project, and return it; one that somebody has edited stays as it is.
 
     Args:
-        models: YAML: what a plan holds (docs/collecting.md) but `prompts`, `budget_usd` and `out`.
+        models: YAML: what a plan holds (docs/collecting.md) but `prompts`, `budget_usd` and `out`. A candidate's `like` is left out.
     Raises:
         InvalidInputError: a file cannot be read, or something in it is wrong; the file, the line and the key are named.
     """
@@ -42,6 +43,10 @@ def first_plan(
     for provider in (document.get("providers") or {}).values() if isinstance(document.get("providers"), dict) else ():
         if isinstance(provider, dict) and isinstance(provider.get("api_key_file"), str):
             provider["api_key_file"] = os.path.join(given.absolute().parent, provider["api_key_file"])
+    if isinstance(document.get("candidates"), list):
+        for entry in document["candidates"]:
+            if isinstance(entry, dict):
+                entry.pop(LIKE, None)
     whole = {"prompts": str(asked.absolute()), "budget_usd": budget_usd, **document}
     yaml = need("yaml", "a plan", PLAN.extra)
     text = WRITTEN.format(models=given.name) + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)

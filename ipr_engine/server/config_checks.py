@@ -68,6 +68,16 @@ def check_options(where: str, options: Mapping[str, Any]) -> None:
         raise InvalidInputError(f"{where}.{aims[1]}: is given beside {where}.{aims[0]}; give one of them")
 
 
+def check_exploration(share: float, recorded: bool) -> None:
+    """Raise unless a share of requests may be asked of a candidate that chance draws. recorded: whether decisions are."""
+    if not 0 <= share < 1:
+        raise InvalidInputError(f"exploration: expected a share in [0, 1), got {told(str(share))}")
+    if share and not recorded:
+        raise InvalidInputError(
+            "exploration: needs records: without them nobody would know with what chance a candidate was asked; give records.path"
+        )
+
+
 def check_form(kind: Any, value: object, place: str) -> None:
     """Raise unless a value that stands at a place has the form of a type, as `mistake_of` tells."""
     mistake = mistake_of(kind, value, place)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ipr_engine.audit.exploration import Exploration
 from ipr_engine.decision.decision import Decision
 from ipr_engine.request.controls import Controls
 from ipr_engine.server.asked_policy import AskedPolicy
 from ipr_engine.server.request_formats import RequestFormat
 from ipr_engine.server.server_config import Tenant
+
+EXPLORED = "explored"
+"""The cause of a candidate that chance drew in place of the policy's choice."""
 
 
 class AskedRequest(NamedTuple):
@@ -37,8 +41,10 @@ class Decided(NamedTuple):
 
     Attributes:
         id: of the decision, in replies, records and logs.
-        saved: what the chosen candidate saves: `saved_usd` of it.
+        decision: the policy's. exploration: who is asked where chance may choose another; None where it may not.
+        saved: what the candidate that is asked saves: `saved_usd` of it.
         assumed: tokens billed by assumption, of parts that cannot be counted.
+        position, model: of the candidate that is asked. cause: why that one. ranked: it, and who is asked after it.
     """
 
     id: str
@@ -47,11 +53,43 @@ class Decided(NamedTuple):
     decision: Decision
     saved: float | None
     assumed: int = 0
+    exploration: Exploration | None = None
 
     @classmethod
-    def of(cls, id: str, question: AskedRequest, asked: AskedPolicy, decision: Decision, assumed: int) -> Decided:
+    def of(
+        cls,
+        id: str,
+        question: AskedRequest,
+        asked: AskedPolicy,
+        decision: Decision,
+        assumed: int,
+        exploration: Exploration | None = None,
+    ) -> Decided:
         """Make the answer to a question."""
-        return cls(id, question, asked, decision, decision.saved_usd(asked.best, decision.index), assumed)
+        index = decision.index if exploration is None else exploration.index
+        return cls(id, question, asked, decision, decision.saved_usd(asked.best, index), assumed, exploration)
+
+    @property
+    def position(self) -> int:
+        return self.decision.index if self.exploration is None else self.exploration.index
+
+    @property
+    def model(self) -> str:
+        return self.decision.model if self.exploration is None else self.exploration.model
+
+    @property
+    def explored(self) -> bool:
+        """Return whether chance drew another candidate than the policy's choice."""
+        return self.exploration is not None and self.exploration.index != self.decision.index
+
+    @property
+    def cause(self) -> str:
+        return EXPLORED if self.explored else self.decision.cause
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        ranked = self.decision.ranked
+        return (self.model, *(name for name in ranked if name != self.model)) if self.explored else ranked
 
     def saved_usd(self, index: int) -> float | None:
         """Return what a candidate saves on this request; None where that is not known."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from ipr_engine.audit.exploration import ExplorationDraw, Explorer
 from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError, IprError, RecordError, RowError
 from ipr_engine.prompts import ParsedRequest, parse_request
@@ -47,6 +48,7 @@ class Decider:
     Attributes:
         prefix, numbers: of the ids of decisions; see `id_of`.
         engine, book, metrics: its own. afterwards: what is done once a reply has left. recent: the last decisions, for the page.
+        explorer: draws who is asked in the policy's place; None where nobody explores.
         compares: whether somebody is told of decisions beside.
         record_problem: why the last decision could not be recorded, without the file's path; None where it could.
     """
@@ -80,6 +82,7 @@ class Decider:
         self._budget_us = config.server.service.get("budget_us")
         self._keeps_prompts = config.records is not None and config.records.keep_prompts
         self._recorder = recorder
+        self.explorer = Explorer(config.exploration) if config.exploration else None
         self.record_problem: str | None = None
 
     async def close(self) -> None:
@@ -107,15 +110,16 @@ class Decider:
             plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
             id = self.new_id()
+            draw = None if self.explorer is None else self._draw(self.explorer, question, counts)
             decided_on = question.prompt if self._keeps_prompts else prompt
             try:
-                decision = await self._routed(decided_on, asked, given, id)
+                decision = await self._routed(decided_on, asked, given, id, draw)
             except InvalidInputError:
                 if asked.policy.bundle_hash == self.engine.bundle.hash:
                     raise
                 # swapped meanwhile: the policy may name candidates of the bundle before
                 asked = await self.book.of(question)
-                decision = await self._routed(decided_on, asked, given, id)
+                decision = await self._routed(decided_on, asked, given, id, draw)
         except RowError as error:
             why = await self._why(error, decided_on, asked, given)
             raise refused_prompt(why, question, said_in(question)) from None
@@ -136,7 +140,8 @@ class Decider:
             asked = await self.book.of(question)
             if decision.bundle_hash != asked.policy.bundle_hash:
                 asked = replace(asked, best=None)
-        decided = Decided.of(id, question, asked, decision, assumed)
+        exploration = None if draw is None else draw.of(decision)
+        decided = Decided.of(id, question, asked, decision, assumed, exploration)
         if counts:
             self.afterwards(self.count, decided, prompt, given, answers)
         return decided
@@ -170,20 +175,35 @@ class Decider:
         support = decided.decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
+        if decided.explored:
+            self.metrics.explored(decided.model).inc()
         if self._beside is not None:
             self._beside(decided, prompt, given)
         if answers:
-            self._counted(decided, decided.decision.model, decided.decision.cause)
+            self._counted(decided, decided.model, decided.cause)
 
     def _counted(self, decided: Decided, candidate: str, cause: str) -> None:
         count_cost(self.metrics, decided, candidate)
         self.recent.add(decided, candidate, cause)
 
-    def _routed(self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str) -> Awaitable[Decision]:
+    @staticmethod
+    def _draw(explorer: Explorer, question: AskedRequest, counts: bool) -> ExplorationDraw | None:
+        """Return what chance says of a request; None where it has no say.
+
+        A trial asks nobody. A question among candidates is answered by a decision, as its format has it. A request that tells of
+        cached tokens is the next turn of a conversation, which stays where its cache is.
+        """
+        if not counts or question.among or "cached_tokens" in question.controls.given:
+            return None
+        return explorer.draw()
+
+    def _routed(
+        self, prompt: Any, asked: AskedPolicy, given: RequestOptions, id: str, draw: ExplorationDraw | None
+    ) -> Awaitable[Decision]:
         """Decide, by the recorder where there is one."""
         policy, budget = asked.policy, self._budget_us
         if self._recorder is not None:
-            return self._recorder.route(prompt, policy, id=id, budget_us=budget, **given)
+            return self._recorder.route(prompt, policy, id=id, budget_us=budget, draw=draw, **given)
         return self.engine.route(prompt, policy, budget_us=budget, **given)
 
     async def _why(self, error: RowError, prompt: Any, asked: AskedPolicy, given: RequestOptions) -> InvalidInputError:

@@ -109,7 +109,7 @@ class Gateway:
                 AskedRequest(body, controls, tenant, model, form, long=exchange.is_long)
             )
             told.decided = decided
-            order: Sequence[str] = decided.decision.ranked
+            order: Sequence[str] = decided.ranked
         else:
             order = (await self._named(tenant, model, form, controls),)
         request = await PassedRequest.of(exchange, tenant, form, body)
@@ -161,8 +161,8 @@ class Gateway:
     ) -> list[tuple[bytes, bytes]]:
         """Count who answered, where it is an answer, and return the headers that tell it."""
         told.served = target.candidate
-        cause = NAMED if decided is None else decided.decision.cause
-        if decided is not None and target.candidate != decided.decision.model:
+        cause = NAMED if decided is None else decided.cause
+        if decided is not None and target.candidate != decided.model:
             cause = FALLBACK
         told.cause = cause
         headers = [*target.told, *decision_headers(decided, target.candidate, cause)]

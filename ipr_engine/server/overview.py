@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.bundle import BundleSpec
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.promise import point_at, usd_at
 from ipr_engine.policy.unsupported import mean_qualities
@@ -183,8 +184,9 @@ def _candidates_and_curve(asked: AskedPolicy, whole: AskedPolicy, engine: Server
     pathed = _pathed(policy, engine)
     alone = {**_alone(_pathed(whole.policy, engine), bundle), **_alone(pathed, bundle)}
     candidates = [
-        {"name": name, "out": asked.exclusions.get(name), **alone.get(name, {})} for name in bundle.names
-    ]  # fmt: skip
+        {"name": name, "out": asked.exclusions.get(name), "prior": prior_of(bundle, name), **alone.get(name, {})}
+        for name in bundle.names
+    ]
     best = None if asked.best is None else bundle.names[asked.best]
     path = pathed.path
     if path is None:

@@ -277,7 +277,7 @@ class ServerConfig:
         endpoints: name -> provider. upstreams: candidate -> endpoint, or an `Upstream`. Without them no request is passed on.
         policy: options of `Engine.policy` for every request. models: name asked for -> options over these.
         tenants: who may ask; with none everybody may.
-        records, shadow: None for none.
+        records, shadow: None for none. exploration: share of requests, in [0, 1), whose candidate is drawn by chance, and recorded so.
         server: how it runs.
     """
 
@@ -287,12 +287,14 @@ class ServerConfig:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"auto": {}})
     tenants: tuple[Tenant, ...] = ()
     records: Records | None = None
+    exploration: float = 0.0
     shadow: ShadowBundle | None = None
     server: ServerOptions = field(default_factory=ServerOptions)
 
     def __post_init__(self) -> None:
         take_plain(self)
         checks.check_options("policy", self.policy)
+        checks.check_exploration(self.exploration, self.records is not None)
         if not self.models:
             raise InvalidInputError("models: expected at least one name that is routed, such as auto")
         for name, options in self.models.items():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol, Unpack
 
+from ipr_engine.audit.exploration import ExplorationDraw
 from ipr_engine.bundle import Bundle
 from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.base import Encoder
@@ -45,6 +46,7 @@ class DecisionRecorder(Protocol):
         *,
         id: str | int | None = None,
         budget_us: float | None = None,
+        draw: ExplorationDraw | None = None,
         **options: Unpack[RouteOptions],
     ) -> Decision: ...
 

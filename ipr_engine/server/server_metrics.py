@@ -75,6 +75,10 @@ class ServerMetrics:
             "ipr_served_total", "Answers of upstreams, by who answered and cause; fallback: not the one chosen.",
             "candidate", "cause",
         )  # fmt: skip
+        self.explored = counter(
+            "ipr_explored_total", "Requests that chance sent to another candidate than the policy's choice, by who was asked.",
+            "candidate",
+        )  # fmt: skip
         self.cost = counter(
             "ipr_cost_usd_total", "Predicted cost in USD of the candidates that answered, or were chosen where none is asked.",
             "candidate", "tenant",

@@ -16,6 +16,7 @@ import orjson
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server.config_checks import placed
@@ -289,6 +290,9 @@ class ServerState:
         """Return what is told at the start: the bundle, and who speaks which format."""
         bundle = self.engine.bundle
         lines = [f"bundle {bundle.hash[:16]}, {len(bundle.names)} candidates"]
+        priors = [name for name in bundle.names if prior_of(bundle, name) is not None]
+        if priors:
+            lines.append(f"priors, no outcomes of their own: {', '.join(priors)}")
         records = self.config.records
         if records is not None and records.keep_prompts and records.key is None:
             lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")

@@ -6,7 +6,7 @@ import math
 from time import time
 from typing import Any
 
-from ipr_engine.decision.reply_headers import reply_headers
+from ipr_engine.decision.reply_headers import header_value, reply_headers
 from ipr_engine.server.decided import Decided
 from ipr_engine.server.server_metrics import ServerMetrics
 
@@ -51,11 +51,11 @@ class Told:
         decided = self.decided
         if decided is not None:
             decision = decided.decision
-            index = decision.index if self.served is None else decision.bundle.names.index(self.served)
+            index = decided.position if self.served is None else decision.bundle.names.index(self.served)
             found |= {
                 "id": decided.id,
                 "chosen": decision.model,
-                "cause": self.cause or decision.cause,
+                "cause": self.cause or decided.cause,
                 "tau": decision.policy.tau,
                 "quality": _finite(float(decision.qualities[index])),
                 "cost_usd": _finite(decision.usd_of(index)),
@@ -64,6 +64,8 @@ class Told:
                 "calibration": decision.calibration,
                 "bundle": decision.bundle_hash,
             }
+            if decided.exploration is not None:
+                found["propensity"] = decided.exploration.propensity
         elif self.cause is not None:
             found["cause"] = self.cause
         return found
@@ -74,14 +76,23 @@ def decision_headers(decided: Decided | None, candidate: str, cause: str) -> lis
     told = {"x-ipr-cause": cause}
     if decided is not None:
         decision = decided.decision
-        if candidate == decision.model:
-            index, saved = decision.index, decided.saved
+        if candidate == decided.model:
+            index, saved = decided.position, decided.saved
+            told |= _exploration_headers(decided)
         else:
             index = decision.bundle.names.index(candidate)
             saved = decided.saved_usd(index)
         told |= reply_headers(decision, index, saved, decided.assumed)
         told["x-ipr-decision-id"] = decided.id
     return [(name.encode(), text.encode()) for name, text in told.items()]
+
+
+def _exploration_headers(decided: Decided) -> dict[str, str]:
+    """Return the headers that tell with what chance this candidate was asked, and whom the policy chose where it is another."""
+    if decided.exploration is None:
+        return {}
+    chosen = {"x-ipr-explored": header_value(decided.decision.model)} if decided.explored else {}
+    return {"x-ipr-propensity": f"{decided.exploration.propensity:.6g}", **chosen}
 
 
 def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None:
@@ -93,8 +104,8 @@ def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None
     if "extra_usd" in decided.question.controls.given:
         return
     decision, tenant = decided.decision, decided.question.tenant.name
-    if candidate == decision.model:
-        cost, saved = decision.cost_usd, decided.saved
+    if candidate == decided.model:
+        cost, saved = decision.usd_of(decided.position), decided.saved
     else:
         index = decision.bundle.names.index(candidate)
         cost, saved = decision.usd_of(index), decided.saved_usd(index)

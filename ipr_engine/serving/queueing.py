@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ipr_engine._validate import number
+from ipr_engine.audit.exploration import ExplorationDraw
 from ipr_engine.decision.decision import Row
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
@@ -100,11 +101,12 @@ class RecordTaker(Protocol):
 
 @dataclass(slots=True, eq=False)
 class RecordWish:
-    """A `RecordWish` says who writes a request's record, what it is called, and the prompt where that is kept."""
+    """A `RecordWish` says who writes a request's record, what it is called, the prompt where that is kept, and what chance drew."""
 
     log: RecordTaker
     id: str | int | None = None
     prompt: Any = None
+    draw: ExplorationDraw | None = None
 
 
 Answer: TypeAlias = Row | Exception  # an exception is what the caller gets raised

@@ -11,6 +11,7 @@ from threading import Condition, Thread, current_thread
 from typing import Any, Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
+from ipr_engine.decision.decision import Row
 from ipr_engine.errors import OverloadError, RecordError
 from ipr_engine.serving.counter_board import CounterBoard
 from ipr_engine.serving.decision_cache import DecisionCache
@@ -34,7 +35,7 @@ class RecordMaking(Protocol):
 
     def record(self, request: QueuedRequest, answer: Recordable) -> Any: ...
 
-    def line(self, record: Any, wish: RecordWish) -> bytes: ...
+    def line(self, record: Any, wish: RecordWish, row: Row) -> bytes: ...
 
     def can_be_replayed(self, record: Any) -> bool: ...
 
@@ -166,7 +167,7 @@ class RecordLog:
             if self._cache is not None and answer.degraded is None and answer.row.status == "ok":
                 self._cache.put(request.key, answer.row, (self, record))
             request.key = None
-        return record, self.maker.line(record, request.record)
+        return record, self.maker.line(record, request.record, answer.row)
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every answer that came has its record, at most timeout_s; return whether that is so."""

@@ -9,6 +9,7 @@ from typing import Any
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_writer import RecordWriter, prompt_copy, record_ids
 from ipr_engine.audit.row_record import row_records, unpredicted_record
+from ipr_engine.decision.decision import Row
 from ipr_engine.serving.queueing import QueuedRequest, Recordable, RecordWish
 
 
@@ -45,9 +46,10 @@ class RecordMaker:
         # What is not asked for never gets into the record.
         return record_of(answer.at, x=made_on.x[answer.at] if writer.keep_x else None, degraded=answer.degraded)
 
-    def line(self, record: Record, wish: RecordWish) -> bytes:
-        """Return the line of a record with its id and prompt."""
-        return self._writer.line(replace(record, id=wish.id, prompt=wish.prompt))
+    def line(self, record: Record, wish: RecordWish, row: Row) -> bytes:
+        """Return the line of a record with its id and prompt, and with who is asked by chance. row: the answer."""
+        exploration = None if wish.draw is None else wish.draw.of(row)
+        return self._writer.line(replace(record, id=wish.id, prompt=wish.prompt, exploration=exploration))
 
     def can_be_replayed(self, record: Record) -> bool:
         return self._writer.can_be_replayed(record)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Protocol, Unpack
 
+from ipr_engine.audit.exploration import ExplorationDraw
 from ipr_engine.audit.record import RecordId
 from ipr_engine.audit.record_writer import RecordKeywords, RecordSink, RecordWriter, record_ids
 from ipr_engine.decision.decision import Decision, Row
@@ -15,7 +16,7 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Prompt
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.serving.prompt_list import AnsweringService, Begin, ListedEngine, PromptList
-from ipr_engine.serving.queueing import QueuedRequest
+from ipr_engine.serving.queueing import QueuedRequest, RecordWish
 from ipr_engine.serving.record_log import RecordLog, RecordMaking
 from ipr_engine.serving.record_maker import RecordMaker
 
@@ -34,7 +35,7 @@ class RecordingService(AnsweringService, Protocol):
     def begin_recorded(
         self,
         log: RecordLog,
-        id: RecordId,
+        wish: RecordWish,
         prompt: Prompt,
         policy: Policy | None,
         budget_us: float | None,
@@ -55,13 +56,13 @@ class RecorderFace:
         self.log = log
 
     def _begin(
-        self, id: RecordId, prompt: Prompt, policy: Policy | None, budget_us: float | None, options: RouteOptions
+        self, wish: RecordWish, prompt: Prompt, policy: Policy | None, budget_us: float | None, options: RouteOptions
     ) -> QueuedRequest:
         if "on_error" in options:
             raise InvalidInputError(
                 "on_error: route raises; write route_many([prompt], on_error=...) for a row with its status"
             )
-        return self.service.begin_recorded(self.log, id, prompt, policy, budget_us, options)
+        return self.service.begin_recorded(self.log, wish, prompt, policy, budget_us, options)
 
     def _listed(
         self,
@@ -73,7 +74,7 @@ class RecorderFace:
         """Return the prompts, and what begins each of them, with its record's id."""
         listed = PromptList(self.service.engine, prompts, policy, options)
         names = record_ids(ids, len(listed))
-        return listed, [partial(self.service.begin_recorded, self.log, name) for name in names]
+        return listed, [partial(self.service.begin_recorded, self.log, RecordWish(self.log, name)) for name in names]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.service.summary}, {self.log.waiting} records to write)"
@@ -95,19 +96,21 @@ class BatchingRecorder(RecorderFace):
         *,
         id: RecordId = None,
         budget_us: float | None = None,
+        draw: ExplorationDraw | None = None,
         **options: Unpack[RouteOptions],
     ) -> Decision:
         """Decide as `BatchingEngine.route` does, and record it.
 
         Args:
             id: what the record is called, a string or a whole number.
+            draw: of an `Explorer`, whose `of(decision)` says who is to be asked; the record says so too.
             budget_us: for the decision; the write of its record is waited for whatever it takes.
         Raises:
             As `BatchingEngine.route`; RowError once the record is written. What is not decided has no record.
             RecordError: the record could not be written, or the recorder is closed.
             OverloadError: too many decisions wait for their records, or the queue is full.
         """
-        begun = self._begin(id, prompt, policy, budget_us, options)
+        begun = self._begin(RecordWish(self.log, id, draw=draw), prompt, policy, budget_us, options)
         self.service.submit_in_thread(begun)
         return self.service.await_in_thread(begun)
 
@@ -162,10 +165,12 @@ class AsyncRecorder(RecorderFace):
         *,
         id: RecordId = None,
         budget_us: float | None = None,
+        draw: ExplorationDraw | None = None,
         **options: Unpack[RouteOptions],
     ) -> Decision:
         """Decide as `AsyncEngine.route` does, and record it; the arguments and errors are those of `BatchingRecorder.route`."""
-        return await self.service.answered(self._begin(id, prompt, policy, budget_us, options))
+        wish = RecordWish(self.log, id, draw=draw)
+        return await self.service.answered(self._begin(wish, prompt, policy, budget_us, options))
 
     async def route_many(
         self,

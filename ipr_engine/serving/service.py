@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ipr_engine._C import clock_ns
 from ipr_engine._validate import number
-from ipr_engine.audit.record import RecordId
 from ipr_engine.decision.decision import Decision, Row
 from ipr_engine.errors import InvalidInputError, IprError, NotServingError, OverloadError, RecordError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
@@ -149,7 +148,7 @@ class Service:
     def begin_recorded(
         self,
         log: RecordLog,
-        id: RecordId,
+        wish: RecordWish,
         prompt: Prompt,
         policy: Policy | None,
         budget_us: float | None,
@@ -158,6 +157,8 @@ class Service:
     ) -> QueuedRequest:
         """Do as `begin` does, for a request that is recorded: one that can be decided here and now comes back with its answer.
 
+        log: of the wish.
+
         Raises:
             as `begin`, but for RowError. RecordError: the recorder is closed.
             OverloadError: too many decisions wait for their records.
@@ -165,7 +166,6 @@ class Service:
         begun = clock_ns()
         if not self.serving:
             self._refuse()
-        wish = RecordWish(log, id)
         try:
             log.admit(wish)
             if budget_us is not None:

@@ -136,3 +136,22 @@ def test_answers_are_written_to_be_read_and_labelled(collect, tmp_path):
     code, _, err = collect("--answers", str(tmp_path / "answers.txt"))
     assert code == 1
     assert "--answers: expected a name that ends in" in err
+
+
+def test_of_several_samples_the_luck_is_told(collect, tmp_path, capsys):
+    more = """samples: 2
+graders:
+  right: {kind: numeric}"""
+    second = "  - {name: small, family: f, provider: paid, model: lucky-30, input_usd_per_1m: 1, output_usd_per_1m: 2, max_tokens: 32}\n"
+    code, out, err = collect("--json", more=second + more, model="lucky-70", count=30)
+    assert code == 0
+    noise = json.loads(out)["label_noise"]
+    assert (noise["prompts"], noise["models"], noise["samples"]) == (30, 2, 2)
+    assert "ipr collect: label noise: " in err
+    folder = json.loads(out)["folder"]
+    assert main(["data", "noise", folder, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {name: told[name] for name in noise} == pytest.approx(noise)
+    assert set(told["means"]) == {"big", "small"}
+    assert main(["data", "noise", folder]) == 0
+    assert "is the luck of the sample" in capsys.readouterr().out

@@ -128,7 +128,7 @@ def test_embed_names_a_folder_without_encoder_or_data(folder, tmp_path, capsys):
     assert "split" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("action", ["check", "import", "split", "embed"])
+@pytest.mark.parametrize("action", ["check", "import", "split", "embed", "noise"])
 def test_help_says_what_each_action_does(action, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["data", action, "--help"])

@@ -105,3 +105,30 @@ def test_other_sources_stand_beside_in_error_against_support(paths, capsys, tmp_
     assert "--also elsewhere --map beta/mid=b --map beta/mid=b2" in out
     assert "| **made**, 3 candidates | " in out
     assert "| **elsewhere**, 2 candidates | " in out
+
+
+def test_samples_tell_how_much_of_the_outcomes_is_luck(paths, capsys, tmp_path):
+    from ipr_engine.data import load_outcomes
+    from ipr_engine.data.repeated_scores import SAMPLE_COLUMNS
+    from ipr_engine.data.table_stream import table_stream
+
+    rows = load_outcomes(paths[1], models=["alpha/large", "b"])
+    drawn = np.random.default_rng(5).random((len(rows.prompt_ids), 2, 2)) < 0.5
+    cells = [
+        (prompt, name, sample, float(drawn[r, m, sample]))
+        for r, prompt in enumerate(rows.prompt_ids)
+        for m, name in enumerate(rows.models)
+        for sample in range(2)
+    ]
+    with table_stream(tmp_path / "samples.csv", SAMPLE_COLUMNS) as table:
+        table.write(dict(zip(SAMPLE_COLUMNS, map(list, zip(*cells, strict=True)), strict=True)))
+    allowed = ["--allow", "alpha/large", "--allow", "beta/mid", "--map", "beta/mid=b"]
+    assert run(paths, *allowed, "--samples", str(tmp_path), "--json") == 0
+    noise = json.loads(capsys.readouterr().out)["label_noise"]
+    assert noise["prompts"] == len(rows.of_split("test"))
+    assert noise["brier_floor"] == pytest.approx(noise["within"] / 2, rel=1e-5)
+    assert noise["within"] == pytest.approx(0.25, abs=0.05)
+    assert run(paths, *allowed, "--samples", str(tmp_path)) == 0
+    assert "## Luck in the outcomes" in capsys.readouterr().out
+    assert run(paths, "--map", "beta/mid=b", "--samples", str(tmp_path)) == 1
+    assert "expected samples of 'gamma/small'" in capsys.readouterr().err

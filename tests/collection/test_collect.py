@@ -252,6 +252,23 @@ def test_parts_that_cannot_be_counted_need_their_most_tokens(tmp_path, server):
     assert collect(plan_for(tmp_path, server.base_url, seeing, part_tokens=2000), asked).done.answered == 1
 
 
+def test_a_price_of_an_image_is_paid_for_images_alone(tmp_path, server):
+    said = {"type": "text", "text": "What?"}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    asked = [
+        Question(prompt_id=name, prompt="What?", body={"messages": [{"role": "user", "content": parts}]})
+        for name, parts in (("both", [said, image, sound]), ("sound", [said, sound]))
+    ]
+    other = {"messages": [{"role": "user", "content": [{"type": "text", "text": "And this?"}, image, sound]}]}
+    answer = LoggedAnswer(text="x", input_tokens=1, output_tokens=1)
+    asked.append(Question(prompt_id="logged", prompt="And this?", body=other, answers={"plain": answer}))
+    able = candidate("plain", features=["vision", "audio"], input_usd_per_1m=0, output_usd_per_1m=0, per_image_usd=0.01)
+    plan = plan_for(tmp_path, server.base_url, able, part_tokens=2000)
+    assert collect(plan, asked).spent_usd == pytest.approx(0.01)
+    assert load_outcomes(plan.out_folder).cost_usd[:, 0].tolist() == pytest.approx([0.01, 0.01, 0.0])
+
+
 @pytest.mark.parametrize("field", ["n", "stream", "max_tokens", "model"])
 def test_a_prompt_that_sets_what_each_call_sets_is_refused(tmp_path, server, field):
     asked = [replace(one, body={**one.body, field: 50}) for one in questions(1)]

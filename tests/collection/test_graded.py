@@ -7,13 +7,16 @@ import random
 import sqlite3
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ipr_engine.collection.collect import CollectOptions, collect
 from ipr_engine.collection.ledger import LEDGER
 from ipr_engine.collection.question import Question
 from ipr_engine.data import load_outcomes
+from ipr_engine.data.repeated_scores import read_repeated_scores
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.grading.label_noise import label_noise
 from tests.support.collections import candidate, plan_for
 from tests.support.skips import GRADE
 
@@ -157,3 +160,34 @@ def test_raw_scores_become_qualities_by_labels(tmp_path, server):
 def test_a_wrong_grader_is_told_by_its_key(tmp_path, server, graders, told):
     with pytest.raises(InvalidInputError, match=told):
         plan_for(tmp_path, server.base_url, graders=graders)
+
+
+def test_repeated_samples_are_kept_and_their_luck_is_told(tmp_path, server):
+    asked = sums(60, "Luck {} + {}?")
+    plan = plan_for(
+        tmp_path,
+        server.base_url,
+        candidate("lucky-70"),
+        candidate("lucky-40"),
+        graders={"right": {"kind": "numeric"}},
+        samples=3,
+    )
+    made = collect(plan, asked)
+    repeated = read_repeated_scores(plan.out_folder)
+    assert repeated.scores.shape == (60, 2, 3)
+    assert not np.isnan(repeated.scores).any()
+    np.testing.assert_allclose(repeated.scores.mean(axis=2), load_outcomes(plan.out_folder).quality)
+    found = label_noise(repeated.scores)
+    assert made.noise is not None
+    assert made.noise.to_json() == pytest.approx(found.to_json())
+    assert found.within == pytest.approx((0.7 * 0.3 + 0.4 * 0.6) / 2, abs=0.06)  # of a coin
+    assert collect(replace(plan, samples=1), asked).noise is None
+    assert not (plan.out_folder / "samples.jsonl").exists()
+
+
+def test_a_label_is_no_sample(tmp_path, server):
+    asked = [replace(one, labels={"lucky-50": 1.0}) for one in sums(4, "Said {} + {}?")]
+    graders = {"right": {"kind": "numeric"}}
+    plan = plan_for(tmp_path, server.base_url, candidate("lucky-50"), graders=graders, samples=2)
+    assert collect(plan, asked).noise is None
+    assert (plan.out_folder / "samples.jsonl").read_text() == ""

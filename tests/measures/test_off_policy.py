@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.off_policy import FEWEST_DRAWS, off_policy
+from ipr_engine.measures.off_policy import FEWEST_DRAWS, off_policy, off_policy_difference
 
 GRID = np.linspace(0, 1, 4001)
 
@@ -26,12 +26,23 @@ class World:
         chosen = np.where(x < 0.7, 2 % self.models, 1) if self.far else np.where(x < 0.3, 0, 1)
         return np.eye(self.models)[chosen]
 
+    def own(self, x):
+        """What the log's policy chooses, without its draws."""
+        return np.eye(self.models)[np.where(x < 0.5, 0, 1)]
+
     @property
     def truth(self):
         return float((self.target(GRID) * self.quality(GRID)).sum(axis=1).mean())
 
+    @property
+    def true_difference(self):
+        return float(((self.target(GRID) - self.own(GRID)) * self.quality(GRID)).sum(axis=1).mean())
+
     def log(self, rows):
-        x, every = self.rng.random(rows), np.arange(rows)
+        return self.log_of(self.rng.random(rows))
+
+    def log_of(self, x):
+        rows, every = len(x), np.arange(len(x))
         chance = np.full((rows, self.models), self.explored / self.models)
         chance[every, np.where(x < 0.5, 0, 1)] += 1 - self.explored
         logged = (chance.cumsum(axis=1) > self.rng.random(rows)[:, None]).argmax(axis=1)
@@ -58,6 +69,48 @@ def test_95_percent_intervals_hold_the_truth_in_at_least_93_percent_of_1000_logs
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "models", "explored", "far"),
+    [(500, 5, 0.05, True), (2000, 5, 0.1, False), (500, 3, 0.2, False), (2000, 11, 0.1, True), (2000, 5, 0.3, True)],
+)
+def test_95_percent_intervals_of_a_difference_hold_it_in_at_least_93_percent_of_1000_logs(
+    rng, rows, models, explored, far
+):
+    held = {"ips": 0, "dr": 0}
+    for _ in range(1000):
+        world, x = World(rng, models, explored, far), rng.random(rows)
+        *log, predicted = world.log_of(x)
+        made = off_policy_difference(*log, world.own(x), predicted=predicted)
+        for name in held:
+            one = getattr(made, name)
+            held[name] += one.low <= world.true_difference <= one.high
+    assert min(held.values()) >= 930, held
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("explored", "far"), [(0.05, False), (0.1, True), (0.3, True)])
+def test_95_percent_intervals_of_billed_costs_hold_their_mean_in_at_least_93_percent_of_1000_logs(rng, explored, far):
+    held = {"ips": 0, "dr": 0}
+    for _ in range(1000):
+        world, x = World(rng, 5, explored, far), rng.random(2000)
+        _, logged, propensity, target, _ = world.log_of(x)
+        size, spread = rng.uniform(-9, -5, 5), rng.uniform(0.5, 1.0)
+
+        def mean(of, size=size):
+            return np.exp(size[None] + (of[:, None] - 0.5))
+
+        noise = np.exp(spread * rng.standard_normal(2000) - spread**2 / 2)  # of mean 1
+        usd = mean(x)[np.arange(2000), logged] * noise
+        expected = mean(x) * np.exp(0.2 * rng.normal(size=5))
+        most, truth = usd.max(), (world.target(GRID) * mean(GRID)).sum(axis=1).mean()
+        made = off_policy(usd / most, logged, propensity, target, predicted=np.clip(expected / most, 0, 1))
+        for name in held:
+            one = getattr(made, name)
+            held[name] += one.low * most <= truth <= one.high * most
+    assert min(held.values()) >= 930, held
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("models", "explored", "far"), [(3, 0.3, False), (5, 0.5, True)])
 def test_intervals_of_the_fewest_groups_hold_the_truth_in_at_least_93_percent_of_1000_logs(rng, models, explored, far):
     held = told = 0
@@ -78,6 +131,45 @@ def test_a_log_of_the_policy_itself_gives_its_mean(rng):
     assert made.ips.value == made.snips == pytest.approx(scores.mean())
     assert made.effective == pytest.approx(200)
     assert made.ips.low < scores.mean() < made.ips.high
+
+
+def test_a_difference_from_itself_is_nothing_and_two_turn_around(rng):
+    world, x = World(rng, 4, 0.2, far=True), rng.random(400)
+    *log, predicted = world.log_of(x)
+    target, own = log[3], world.own(x)
+    nothing = off_policy_difference(*log, target, predicted=predicted)
+    assert nothing.differing == 0
+    assert nothing.ips.value == nothing.dr.value == 0.0
+    assert nothing.ips.low <= 0.0 <= nothing.ips.high
+    one, other = (
+        off_policy_difference(*log[:3], *pair, predicted=predicted) for pair in ((target, own), (own, target))
+    )
+    for name in ("ips", "dr"):
+        here, there = getattr(one, name), getattr(other, name)
+        assert (here.value, here.low, here.high) == pytest.approx((-there.value, -there.high, -there.low))
+    apart = off_policy(*log).ips.value - off_policy(*log[:3], own).ips.value
+    assert one.ips.value == pytest.approx(apart)
+
+
+def test_two_policies_of_few_differing_choices_are_told_apart_by_fewer_rows_than_their_means(rng):
+    world, x = World(rng, 3, 0.3, far=False), rng.random(2000)
+    log = world.log_of(x)[:4]
+    made, alone = off_policy_difference(*log, world.own(x)), off_policy(*log)
+    assert 0.1 < made.differing / 2000 < 0.3
+    assert made.ips.high - made.ips.low < 1.5 * (alone.ips.high - alone.ips.low)
+    assert made.ips.low >= -1.0
+    assert made.ips.high <= 1.0
+
+
+def test_rows_of_one_group_are_one_draw_of_a_difference(rng):
+    world, x = World(rng, 3, 0.3, far=False), rng.random(300)
+    log = [*world.log_of(x)[:4], world.own(x)]
+    apart = off_policy_difference(*log).ips
+    together = off_policy_difference(
+        *(np.concatenate([part, part]) for part in log), groups=np.tile(np.arange(300), 2)
+    ).ips
+    assert together.value == pytest.approx(apart.value)
+    assert together.high - together.low == pytest.approx(apart.high - apart.low, rel=0.05)
 
 
 def test_perfect_predictions_leave_the_mean_of_predictions(rng):

@@ -66,6 +66,7 @@ def test_the_figures_of_the_page_are_those_recorded():
 
 
 def test_every_field_of_a_decision_is_on_the_page(default_engine):
+    from ipr_engine.audit.exploration import ExplorationDraw
     from ipr_engine.policy.best_position import best_position
     from ipr_engine.request.controls import NO_CONTROLS
     from ipr_engine.server.asked_policy import AskedPolicy
@@ -76,7 +77,9 @@ def test_every_field_of_a_decision_is_on_the_page(default_engine):
     policy = default_engine.policy(tau=0.2)
     asked = AskedPolicy(policy, policy.exclusions, best_position(policy, default_engine.bundle))
     question = AskedRequest("why", NO_CONTROLS, ANYBODY, "auto")
-    told = decision_dict(Decided.of("0a", question, asked, default_engine.route("why", policy), 0))
+    decision = default_engine.route("why", policy)
+    drawn = ExplorationDraw(0.1, explores=True, place=0.9).of(decision)
+    told = decision_dict(Decided.of("0a", question, asked, decision, 0, drawn))
     table = TEXT[TEXT.index("| field of the reply |") :].partition("\n\n")[0]
     named = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(told)

@@ -23,6 +23,7 @@ BEHAVIOURS = {
     "plain": "answers at once",
     "slow": "answers after so many seconds",
     "adding": "adds two numbers of at most so many digits, and is wrong of longer ones",
+    "lucky": "as adding-9, but right in so many of a hundred answers, whichever these are: a prompt asked again may be answered otherwise",
     "judging": "a judge: gives the highest points to an answer that holds the reference, and the lowest to others",
     "limited": "429 with Retry-After for the first so many calls, then answers",
     "flaky": "503 to the first attempt of every second prompt",
@@ -130,6 +131,9 @@ def _serve(taken: str) -> None:
         choice, message = whole["choices"][0], whole["choices"][0]["message"]
         if kind == "adding":
             message["content"] = _sum(str(body["messages"][-1]["content"]), int(amount))
+        elif kind == "lucky":
+            drawn = int(hashlib.sha256(json.dumps([body, times]).encode()).hexdigest()[:8], 16) % 100
+            message["content"] = _sum(str(body["messages"][-1]["content"]), 9 if drawn < int(amount) else 0)
         elif kind == "judging":
             message["content"] = _judgement(str(body["messages"][-1]["content"]))
         elif kind == "slow":

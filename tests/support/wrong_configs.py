@@ -64,7 +64,7 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "polcy",
         {},
-        "polcy: is no key here; known: endpoints, upstreams, policy, models, tenants, records, shadow, server",
+        "polcy: is no key here; known: endpoints, upstreams, policy, models, tenants, records, exploration, shadow, server",
     ),
     (f"{OPENAI}/api_key", SECRET, "endpoints.openai.api_key: is no key here; known: base_url, formats, api_key_env"),
     (
@@ -110,6 +110,10 @@ WRONG: list[tuple[str, object, str]] = [
     ("records", "decisions.jsonl", "records: expected an object of path, key, keep_prompts"),
     ("records", {"key": "k"}, "records.path: is missing; expected text"),
     ("records", {"path": ""}, "records.path: is empty"),
+    ("exploration", 1, "exploration: expected a share in [0, 1), got"),
+    ("exploration", -0.1, "exploration: expected a share in [0, 1), got"),
+    ("exploration", "some", "exploration: expected"),
+    ("exploration", 0.1, "exploration: needs records: without them nobody would know with what chance"),
     (
         "records",
         {"path": "p", "keep_x": True},

@@ -90,7 +90,9 @@ def add_model(
     if evidence.encoder_options is not None:
         refuse_unheeded(base, evidence.encoder_options)
     entry = asked_entry(Path(candidates), base, name)
-    similar = None if prior.stated else most_similar(base, entry.candidate, entry.price)
+    # Beside outcomes a similar one lends its output tokens alone.
+    priors = evidence.outcomes is not None
+    similar = None if prior.stated else most_similar(base, entry.candidate, entry.price, priors=priors)
     if evidence.outcomes is None:
         members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
         return add_prior(base, entry, members, out, created, progress)

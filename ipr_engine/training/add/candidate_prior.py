@@ -123,10 +123,12 @@ class Bound:
     reason: str
 
 
-def most_similar(bundle: Bundle, candidate: Candidate, price: Price) -> str:
+def most_similar(bundle: Bundle, candidate: Candidate, price: Price, *, priors: bool = False) -> str:
     """Return the candidate with outcomes of its own that is nearest in the ratio of prices, of the newcomer's family where it has one
     there. Ties go by name.
 
+    Args:
+        priors: whether one without outcomes will do, where nobody has some.
     Raises:
         InvalidInputError: nobody has outcomes of its own.
     """
@@ -136,6 +138,8 @@ def most_similar(bundle: Bundle, candidate: Candidate, price: Price) -> str:
         return other.family.casefold() != candidate.family.casefold(), _distance(price, listed), other.name
 
     judged = [other for other in bundle.candidates if prior_of(bundle, other.name) is None]
+    if not judged and priors:
+        judged = list(bundle.candidates)
     if not judged:
         raise InvalidInputError("bundle: no candidate of it has outcomes of its own; add one with outcomes first")
     return min(judged, key=distance).name
