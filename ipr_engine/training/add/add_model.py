@@ -31,6 +31,7 @@ from ipr_engine.training.add.candidate_prior import (
     prior_row,
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
+from ipr_engine.training.add.imputed_quality import fit_on_table
 from ipr_engine.training.add.interface import (
     Added,
     AskedEntry,
@@ -45,7 +46,6 @@ from ipr_engine.training.add.interface import (
 )
 from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
-from ipr_engine.training.add.table_fit import fit_on_table
 from ipr_engine.training.fitted_parts import with_tokenizers
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 

@@ -25,8 +25,6 @@ import numpy.typing as npt
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.add.imputed_quality import ImputedQuality
-from ipr_engine.training.add.most_probable import most_probable, platt_targets
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
@@ -36,6 +34,7 @@ Tensors = Mapping[str, npt.NDArray[np.float32]]
 LAYER = ("identity", "up", "down")  # what makes a candidate's hidden layer its own
 SHARE_WIDTH = 0.1  # prior standard deviation of c and of each d
 DEVIATION_WIDTH = 0.5  # of w . features over the prompts, in logits (or log tokens)
+STEPS, ENOUGH = 50, 1e-6  # Newton's: the most, and the greatest change of a weight that ends them
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,21 @@ class CandidateRow:
     out_of_fold_quality: Array
     host: int | None
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImputedQuality:
+    """An `ImputedQuality` holds a candidate's quality on every prompt of a table.
+
+    Attributes:
+        judged: (rows,) whether the quality is its own outcome.
+        quality: (rows,) in [0, 1], elsewhere imputed.
+        unseen: (folds, rows) the same without the outcomes of one fold: there it is imputed by answers of the other folds alone.
+    """
+
+    judged: npt.NDArray[np.bool_]
+    quality: Array
+    unseen: Array
 
 
 @dataclass(frozen=True)
@@ -171,6 +185,47 @@ def combine(
     around = weights[1 : 1 + models]
     shares = weights[0] / models + around - around.mean()
     return Combined(shares, weights[1 + models :], bias, held_out)
+
+
+def platt_targets(y: Array) -> Array:
+    """Return y (rows,) in [0, 1] as Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit."""
+    successes = y.sum()
+    high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
+    return np.asarray(y * high + (1 - y) * low)
+
+
+def most_probable(
+    columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
+) -> tuple[Array, float]:
+    """Find the most probable weights (columns,) and a free bias by Newton's method with step halving. `noise` is the variance of y; None
+    takes a logistic loss."""
+
+    def loss(w: Array, b: float) -> float:
+        line = columns @ w + b
+        fit = np.logaddexp(0.0, line) - y * line if noise is None else np.square(y - line) / (2 * noise)
+        return float(fit.sum() + (precision * np.square(w - prior)).sum() / 2)
+
+    w, before = start, loss(start, bias)
+    for _ in range(STEPS):
+        line = columns @ w + bias
+        p = line if noise is not None else sigmoid(line)
+        curve = np.full(len(y), 1 / noise) if noise is not None else np.maximum(p * (1 - p), 1e-9)
+        residual = (y - p) / (noise or 1.0)
+        # The bias has no prior and is eliminated: columns are centred by the curvature's weights.
+        centre = curve @ columns / curve.sum()
+        weighted = columns * curve[:, None]
+        hessian = columns.T @ weighted - curve.sum() * np.outer(centre, centre) + np.diag(precision)
+        gradient = columns.T @ residual - centre * residual.sum() - precision * (w - prior)
+        step = np.linalg.solve(hessian, gradient)
+        shift, share = float(residual.sum() / curve.sum() - centre @ step), 1.0
+        while (now := loss(w + share * step, bias + share * shift)) > before and share > 1e-6:
+            share /= 2
+        if now > before:
+            break
+        w, bias, before = w + share * step, bias + share * shift, now
+        if noise is not None or max(np.abs(share * step).max(), abs(share * shift)) < ENOUGH:  # squared loss: one step
+            break
+    return w, bias
 
 
 def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:

@@ -6,41 +6,33 @@ Candidates fail on much the same prompts. Some answers locate the newcomer among
 
 where z are the leading directions of the embeddings, and the prior is Gaussian: s ~ N(4, 1), d ~ N(0, 0.5^2), w ~ N(0, 0.15^2), b
 free. The others' outcomes on the rest of the table then say what the newcomer would have scored there, and its row is fitted on the
-whole table in place of a few prompts (docs/studies/chosen_prompts.md).
+whole table in place of a few prompts (`fit_on_table`; docs/studies/chosen_prompts.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle import Bundle
+from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.add.most_probable import most_probable, platt_targets
-from ipr_engine.training.fitted_heads import sigmoid
+from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.add.candidate_row import CandidateRow, ImputedQuality, fit_row, most_probable, platt_targets
+from ipr_engine.training.add.interface import old_quality
+from ipr_engine.training.fitted_heads import predict, sigmoid
 
 Array = npt.NDArray[np.float64]
 
 LEVEL_SHARE, LEVEL_WIDTH = 4.0, 1.0  # prior mean and standard deviation of s
 OTHERS_WIDTH = 0.5  # of each d
 MOST_PROMPTS = 1000  # of a table, those judged first: more tell little more of a newcomer, and a fit takes longer
+FOLDS = 5
+COVERED = 0.5  # of the prompts that are not judged: an old candidate with fewer outcomes there says little of them
 DIRECTIONS, DIRECTION_WIDTH = 16, 0.15  # of z, each scaled to a standard deviation of about 1
-
-
-@dataclass(frozen=True)
-class ImputedQuality:
-    """An `ImputedQuality` holds a candidate's quality on every prompt of a table.
-
-    Attributes:
-        judged: (rows,) whether the quality is its own outcome.
-        quality: (rows,) in [0, 1], elsewhere imputed.
-        unseen: (folds, rows) the same without the outcomes of one fold: there it is imputed by answers of the other folds alone.
-    """
-
-    judged: npt.NDArray[np.bool_]
-    quality: Array
-    unseen: Array
 
 
 def impute_quality(x: Array, quality: Array, others: Array, folds: npt.NDArray[np.int64]) -> ImputedQuality:
@@ -92,3 +84,67 @@ def _directions(x: Array) -> Array:
     vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :DIRECTIONS]  # eigh sorts by rising eigenvalue
     along = centred @ vectors
     return np.asarray(along / max(float(along.std()), 1e-12))
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """A `TableFit` is a row fitted on a table.
+
+    Attributes:
+        row: its out_of_fold_quality is of the judged prompts alone, each by answers of other folds.
+        rows: the prompts that it was fitted on, judged ones and others.
+        imputed: how many of them are not judged.
+    """
+
+    row: CandidateRow
+    rows: Outcomes
+    imputed: int
+
+
+def fit_on_table(
+    base: Bundle,
+    part: Outcomes,
+    called: str,
+    embed: Callable[[Sequence[str]], Array],
+    *,
+    with_tokens: bool,
+    seed: int,
+) -> TableFit | None:
+    """Fit the row of the candidate that `part` calls `called`, with its quality imputed where old candidates are judged and it is not.
+
+    Args:
+        part: every prompt of the split. embed: prompts -> x (rows, dim). with_tokens: whether output tokens are fitted.
+    Returns:
+        None where the table has fewer such prompts than those on which the candidate is judged: then these say more.
+    """
+    column = part.models.index(called)
+    judged = ~np.isnan(part.quality[:, column])
+    outcome = old_quality(part, base)
+    told = ~np.isnan(outcome)
+    # (models,): who has outcomes where the newcomer has none
+    columns = np.flatnonzero(told[~judged].mean(axis=0) >= COVERED) if not judged.all() else np.zeros(0, np.int64)
+    usable = judged | (told[:, columns].mean(axis=1) >= COVERED if len(columns) else False)
+    if int(usable.sum()) < 2 * int(judged.sum()):
+        return None
+    at = np.flatnonzero(usable)
+    rows = part.take(at[rows_to_impute(part.quality[at, column], seed=seed)])
+    x, heads = embed(rows.prompts), base.quality_heads
+    others = old_quality(rows, base)[:, columns]
+    # An outcome that is missing is as likely as its head says.
+    others = np.where(np.isnan(others), predict(heads.tensors, x, heads.activation)[0][:, columns], others)
+    quality, tokens = rows.quality[:, column], rows.output_tokens[:, column]
+    known = ~np.isnan(quality)
+    imputed = impute_quality(x, quality, others, grouped_folds(rows.question_keys, FOLDS, seed))
+    row = fit_row(
+        heads.tensors,
+        heads.activation,
+        x,
+        imputed,
+        np.where(known, tokens, np.nan) if with_tokens else None,
+        rows.question_keys,
+        folds=FOLDS,
+        seed=seed,
+    )
+    return TableFit(
+        replace(row, out_of_fold_quality=row.out_of_fold_quality[known]), rows, int(len(rows) - known.sum())
+    )
