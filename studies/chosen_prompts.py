@@ -28,6 +28,8 @@ from studies.study import Study
 from studies.trials import NANO, area
 
 Array = npt.NDArray[np.float64]
+Task = tuple[Case, Array, Array, int | None]
+"""A source with the embeddings of its train and test prompts, and the candidate to leave out."""
 
 SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro")
 SETTINGS_FROM = ("zeroeval", "routerbench_sub")  # the sources that settings were picked on
@@ -92,11 +94,11 @@ def run(study: Study) -> list[Path]:
         The area of cascade9 was seen in three draws of earlier settings, that of mmlu_pro never. Of a source at most {MOST_TRAINED}
         train prompts are taken, drawn once, for the refit, too."""
     )
-    tasks = [(case, *views, m) for case, *views in _seen(study) for m in (None, *mattering(case))]
+    tasks: list[Task] = [(*seen, m) for seen in _seen(study) for m in (None, *mattering(seen[0]))]
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = []
         for task, part in zip(tasks, pool.map(_measured, tasks), strict=True):
-            study.progress(f"{task[0].name}: {'all' if task[3] is None else task[0].models[task[3]]} ...")
+            study.progress(f"{task[0].name}: {'all' if task[3] is None else task[0].models[task[3]]} is done")
             parts.append(part)
     found = [
         _joined(case, [part for task, part in zip(tasks, parts, strict=True) if task[0] is case])
@@ -126,7 +128,7 @@ def mattering(case: Case) -> list[int]:
     return sorted(int(m) for m in hull_mix(case.train.outcomes).argmax(axis=1))
 
 
-def _measured(task: tuple[Case, Array, Array, int | None]) -> Any:
+def _measured(task: Task) -> Any:
     """Fit heads of all candidates, or leave one out: a part of a source, for a process of its own."""
     case, train_x, test_x, m = task
     with one_thread():

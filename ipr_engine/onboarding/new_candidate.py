@@ -1,13 +1,13 @@
 """`new_candidate` adds a candidate to a bundle from chosen prompts: draw, calls, grades, row, certificate (`ipr add-model --plan`).
 
-The row is fitted on prompts of the fitting split, chosen where the other candidates disagree. The certificate is of prompts of another
-split, drawn at random: no head has seen them, and chosen ones would be no fair sample.
+The row is fitted on prompts of the fitting split, drawn at random or where the other candidates disagree. The certificate is of prompts
+of another split, always drawn at random: no head has seen them, and contested ones would be no fair sample.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.collection.question import Question
 from ipr_engine.collection.sources import read_prompts
-from ipr_engine.data import Outcomes, key_of_hashes, load_outcomes, name_in_source, write_outcomes
+from ipr_engine.data import MEASURES, Outcomes, key_of_hashes, load_outcomes, name_in_source, write_outcomes
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
@@ -37,6 +37,8 @@ from ipr_engine.training.training_inputs import FEWEST_JUDGED
 Say = Callable[[str], None]
 Indices = npt.NDArray[np.int64]
 
+RANDOM, CONTESTED = "random", "contested"
+DRAWS = (RANDOM, CONTESTED)
 MERGED = "with-new"  # the folder, in the plan's `out`, of the table with the new candidate's column
 
 
@@ -45,11 +47,13 @@ class ChosenOptions:
     """`ChosenOptions` say how many prompts the new candidate is asked.
 
     Attributes:
-        choose: prompts that its row is fitted on, at least 20. certify: prompts that the promise is tested on, 0 for none.
+        choose: prompts that its row is fitted on, at least 20. draw: one of DRAWS, how they are drawn: at random, or more often
+            where the other candidates disagree (`choose_prompts`). certify: prompts that the promise is tested on, 0 for none.
         certify_split: of the outcome table. tau: what is certified.
     """
 
     choose: int = 200
+    draw: str = RANDOM
     certify: int = 200
     certify_split: str = "calibration"
     tau: float = 0.2
@@ -57,6 +61,8 @@ class ChosenOptions:
     def __post_init__(self) -> None:
         if type(self.choose) is not int or self.choose < FEWEST_JUDGED:
             raise InvalidInputError(f"choose: expected an int >= {FEWEST_JUDGED}, got {self.choose!r}")
+        if self.draw not in DRAWS:
+            raise InvalidInputError(f"draw: expected one of {', '.join(DRAWS)}, got {self.draw!r}")
         if type(self.certify) is not int or self.certify < 0:
             raise InvalidInputError(f"certify: expected an int >= 0, got {self.certify!r}")
         if not 0 < self.tau < 1:
@@ -150,7 +156,10 @@ def choose_questions(
             f"prompts: expected at least {FEWEST_JUDGED} of the plan's, with a reference or a label, that are prompts of {table.source}, "
             f"split {shown(split)}, and have outcomes of the bundle's candidates; got {len(fit)}"
         )
-    chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
+    if options.draw == CONTESTED:
+        chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
+    else:
+        chosen = np.sort(np.random.default_rng([seed, 0]).permutation(fit)[: options.choose])
     test, why = np.zeros(0, np.int64), None
     if not options.certify:
         why = "no prompts were to be asked for it"
@@ -165,7 +174,7 @@ def choose_questions(
     )
 
 
-def _in_split(table: Outcomes, split: str) -> npt.NDArray[np.bool_]:
+def _in_split(table: Outcomes, split: str | None) -> npt.NDArray[np.bool_]:
     return np.array([one == split for one in table.splits])
 
 
@@ -238,9 +247,7 @@ def merge(table: Outcomes, collected: Outcomes, name: str, rows: Sequence[int]) 
     """Return a table with a candidate's column more, of what was collected on these rows; prompts are known by their text."""
     at = {prompt: row for row, prompt in enumerate(collected.prompts)}
     column = collected.models.index(name) if name in collected.models else None
-    measures: Mapping[str, npt.NDArray[np.float64]] = {
-        measure: np.full(len(table), np.nan) for measure in ("quality", "input_tokens", "output_tokens", "cost_usd")
-    }
+    measures = {measure: np.full(len(table), np.nan) for measure in MEASURES}
     for row in rows:
         found = at.get(table.prompts[row])
         if found is not None and column is not None:
@@ -248,10 +255,14 @@ def merge(table: Outcomes, collected: Outcomes, name: str, rows: Sequence[int]) 
                 values[row] = getattr(collected, measure)[found, column]
     kept = [model for model in table.models if model != name]
     left = table.select(kept)
+    whole = {measure: np.column_stack([getattr(left, measure), values]) for measure, values in measures.items()}
     return replace(
         left,
         models=(*left.models, name),
-        **{measure: np.column_stack([getattr(left, measure), values]) for measure, values in measures.items()},
+        quality=whole["quality"],
+        input_tokens=whole["input_tokens"],
+        output_tokens=whole["output_tokens"],
+        cost_usd=whole["cost_usd"],
     )
 
 

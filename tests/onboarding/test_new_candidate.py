@@ -126,7 +126,21 @@ def test_one_command_goes_from_a_name_to_a_bundle_with_it(work, paid, tmp_path, 
 def test_the_promise_is_tested_on_prompts_that_no_row_was_fitted_on(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="tested")
     assert (
-        command(work, file, "--choose", "40", "--certify", "30", "--yes", "--json", "--out", str(tmp_path / "out")) == 0
+        command(
+            work,
+            file,
+            "--choose",
+            "40",
+            "--draw",
+            "contested",
+            "--certify",
+            "30",
+            "--yes",
+            "--json",
+            "--out",
+            str(tmp_path / "out"),
+        )
+        == 0
     )
     made = json.loads(capsys.readouterr().out)
     assert made["certified_on"] == 30
@@ -157,6 +171,7 @@ def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
     ("more", "message"),
     [
         (("--choose", "19"), "choose: expected an int >= 20"),
+        (("--draw", "best"), "draw: expected one of random, contested"),
         (("--certify", "-1"), "certify: expected an int >= 0"),
         (("--tau", "1"), "tau: expected a number between 0 and 1"),
         (("--certify-split", "train"), "a split to fit on that is not 'train'"),
