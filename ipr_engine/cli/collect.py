@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from ipr_engine._files import writable_file
 from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.ray_options import add_ray_options, ray_cluster
 from ipr_engine.errors import InvalidInputError
 
 
@@ -40,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
         help="write the answers, too, beside their grades: .jsonl, .csv or .parquet, to read or to label",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    add_ray_options(parser, "grades answers")
     parser.set_defaults(run=run)
 
 
@@ -53,11 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
     answers = None if arguments.answers is None else writable_file(arguments.answers, "--answers")
     if answers is not None and answers.suffix not in (".jsonl", ".csv", ".parquet"):
         raise InvalidInputError("--answers: expected a name that ends in .jsonl, .csv or .parquet")
+    cluster = ray_cluster(arguments)
+    if cluster is not None and arguments.dry_run:
+        raise InvalidInputError("--ray: stands beside --dry-run, which grades nothing; leave it out")
     plan = read_plan(arguments.plan)
     if answers is not None and plan.is_own(answers):
         raise InvalidInputError("--answers: would replace the plan, its prompts or its tables; name another file")
     options = CollectOptions(
-        dry_run=arguments.dry_run, retry_failed=arguments.retry_failed, ask=not (arguments.dry_run or arguments.no_ask)
+        dry_run=arguments.dry_run,
+        retry_failed=arguments.retry_failed,
+        ask=not (arguments.dry_run or arguments.no_ask),
+        **({} if cluster is None else {"grade": partial(_grade_on, cluster, plan)}),
     )
     report = SourceReport()
     line = SpendingLine("ipr collect")
@@ -81,3 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"ipr collect: {notice}", file=sys.stderr)
     done = made.done
     return 3 if done is not None and (done.failed or done.stopped or done.stops_all or done.interrupted) else 0
+
+
+def _grade_on(cluster: Any, plan: Any, graders: Any, ledger: Any, run: int) -> Any:
+    from ipr_engine.on_ray.grade_on_ray import grade_on_ray
+
+    return grade_on_ray(graders, plan, ledger, run, cluster, _say)
+
+
+def _say(message: str) -> None:
+    print(f"ipr collect: {message}", file=sys.stderr, flush=True)

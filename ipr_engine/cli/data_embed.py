@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.cli.options import add_encoder_options
+from ipr_engine.cli.ray_options import add_ray_options, ray_cluster
 
 
 def add_parser(actions: Any) -> None:
@@ -29,6 +30,7 @@ def add_parser(actions: Any) -> None:
     parser.add_argument("--pooling", help="mean, cls or last: for a transformers folder that does not tell it")
     add_encoder_options(parser, folders=False)
     parser.add_argument("--json", action="store_true", help="one JSON object a source on stdout")
+    add_ray_options(parser, "embeds prompts")
     parser.set_defaults(run=run)
 
 
@@ -38,18 +40,24 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.data.outcome_files import find_sources, load_outcomes
     from ipr_engine.encoders.registry import open_encoder
 
+    cluster = ray_cluster(arguments)
     cache = EmbeddingCache(arguments.cache)
-    encoder = open_encoder(
-        arguments.encoder,
-        max_tokens=arguments.max_tokens,
-        pooling=arguments.pooling,
-        tier=arguments.tier,
-        device=arguments.device,
-        threads=arguments.threads,
-    )
+    opened_by = {
+        "folder": str(Path(arguments.encoder).resolve()),
+        "max_tokens": arguments.max_tokens,
+        "pooling": arguments.pooling,
+        "tier": arguments.tier,
+        "device": arguments.device,
+        "threads": arguments.threads,
+    }
+    encoder = open_encoder(**opened_by)
     for folder in find_sources(arguments.source) or [Path(arguments.source)]:
         outcomes = load_outcomes(folder, split=arguments.split)
         begin = time.perf_counter()
+        if cluster is not None:
+            from ipr_engine.on_ray.embed_on_ray import embed_on_ray
+
+            embed_on_ray(cache, encoder, opened_by, outcomes.prompts, cluster, _say)
         encoded = cache.embed(reporting(encoder, _say), outcomes.prompts)
         facts = {
             "source": outcomes.source,

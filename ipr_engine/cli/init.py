@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "--models",
         required=True,
         metavar="FILE",
-        help="YAML: candidates, providers, prices_date, graders (docs/collecting.md)",
+        help="YAML: candidates, providers, prices_date, graders (docs/collecting.md); with --offline names are enough",
     )
     parser.add_argument("--prompts", metavar="FILE", help="a table or a log (docs/prompt-sources.md)")
     parser.add_argument("--budget", type=float, metavar="USD", help="the most that all calls may cost")
@@ -117,6 +117,7 @@ def _print_prior(made: Any) -> None:
     title = f"a prior: public scores and list prices, nothing measured; cost and share of {of}"
     headings = ["candidate", "scores of", "quality [95 %]", "USD per 1,000", "share", "not told apart from"]
     table = TextTable(title, headings, left=(0, 1, 5))
+    table.caption = "lengths are those of public answers, without hidden reasoning: a model that reasons costs more"
     for one in made.candidates:
         named = f"{one.from_model}{' (like)' if one.like else ''}{', lowered: cheaper' if one.lowered else ''}"
         quality = f"{one.quality:.3f} [{one.low:.3f}, {one.high:.3f}]"

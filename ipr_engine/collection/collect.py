@@ -37,6 +37,7 @@ from ipr_engine.grading.grader_calibration import GraderCalibration
 from ipr_engine.grading.label_noise import LabelNoise
 
 Tell = Callable[[Progressed, Budget], None]
+GradingStep = Callable[[PlanGraders, Ledger, int], dict[str, GradedCounts]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,13 @@ class CollectOptions:
         dry_run: say what it would cost, and send nothing.
         retry_failed: send again what failed for a reason of the request itself; what failed otherwise always is.
         ask: send calls; else the tables are made of what the ledger has.
+        grade: how answers are graded: here, or by `on_ray.grade_on_ray`.
     """
 
     dry_run: bool = False
     retry_failed: bool = False
     ask: bool = True
+    grade: GradingStep = PlanGraders.grade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +227,7 @@ def _judge(run: _Run, graders: PlanGraders, made: _Made, only: Collection[int] |
 def _grade(run: _Run, graders: PlanGraders, folder: Path, made: _Made) -> None:
     """Grade, calibrate, and write the tables of what the ledger has."""
     ledger, plan = run.ledger, run.plan
-    counts = graders.grade(ledger, run.id)
+    counts = run.options.grade(graders, ledger, run.id)
     calibrations, lacking = calibrate_graders(ledger, plan, run.id, plan.made_graders, graders.filed, folder)
     made.graders = {
         name: GraderReport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipr_engine.collection.asked_candidate import AskedCandidate, how_asked
@@ -15,8 +15,8 @@ from ipr_engine.collection.graded_pages import note_grades, pages_of_gradable, u
 from ipr_engine.collection.judging import Judging, judged
 from ipr_engine.collection.ledger import Ledger
 from ipr_engine.collection.plan_graders import PlanGrader
-from ipr_engine.grading.grade import Grader
-from ipr_engine.grading.grader_specs import JudgeSpec
+from ipr_engine.grading.grade import Grade, Grader
+from ipr_engine.grading.grader_specs import GraderSpec, JudgeSpec
 from ipr_engine.grading.judge import judge_identity
 from ipr_engine.grading.make_grader import make_grader
 
@@ -29,6 +29,14 @@ class GradedCounts:
 
     graded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    def count(self, grades: Sequence[Grade]) -> None:
+        """Count grades."""
+        for grade in grades:
+            if grade.score is None and grade.raw is None:
+                self.reasons[grade.reason or "no grade"] += 1
+            else:
+                self.graded += 1
 
     def __add__(self, other: GradedCounts) -> GradedCounts:
         """Return what was graded in both, and the reasons of the first, which came later."""
@@ -49,7 +57,7 @@ class PlanGraders:
 
     Attributes:
         filed: name -> what its grades are filed under (`grade_key`).
-        judgings: those that a judge model is asked for.
+        judgings: those that a judge model is asked for. specs: of the others, which grade here or on workers.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class PlanGraders:
         self._plan, self._say = plan, say
         self._made: dict[str, Grader] = {}
         self.judgings: dict[str, Judging] = {}
+        self.specs: dict[str, GraderSpec] = {}
         identities: dict[str, str] = {}
         for name, one in graders.items():
             if isinstance(one.spec, JudgeSpec):
@@ -75,15 +84,16 @@ class PlanGraders:
                     )
                 )
             else:
-                self._made[name] = make_grader(one.spec)
+                self.specs[name], self._made[name] = one.spec, make_grader(one.spec)
                 identities[name] = self._made[name].identity
         self.filed = {name: hashlib.sha256(identity.encode()).digest() for name, identity in identities.items()}
 
     def grade(self, ledger: Ledger, run: int) -> dict[str, GradedCounts]:
         """Grade what has no grade yet; return name -> what was done."""
-        return {name: self._grade(name, ledger, run) for name in self.filed}
+        return {name: self.grade_one(name, ledger, run) for name in self.filed}
 
-    def _grade(self, name: str, ledger: Ledger, run: int) -> GradedCounts:
+    def grade_one(self, name: str, ledger: Ledger, run: int) -> GradedCounts:
+        """Grade what one grader has not graded yet."""
         counts, filed = GradedCounts(), self.filed[name]
         for page in pages_of_gradable(ledger, self._plan, run, name):
             todo = ungraded(ledger, page, filed)
@@ -98,11 +108,7 @@ class PlanGraders:
                 }
                 grades = [by_key[one.key] for one in todo]
             note_grades(ledger, todo, grades, filed)
-            for grade in grades:
-                if grade.score is None and grade.raw is None:
-                    counts.reasons[grade.reason or "no grade"] += 1
-                else:
-                    counts.graded += 1
+            counts.count(grades)
             self._say(f"grader {name}: {counts.graded:,} answers graded")
         return counts
 

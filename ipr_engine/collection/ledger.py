@@ -14,7 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,9 @@ class Ledger:
             InvalidInputError: it is no ledger, of another format, or another process writes it.
         """
         self.path = Path(path)
+        self._open()
+
+    def _open(self) -> None:
         self._work: queue.SimpleQueue[tuple[Work, Future[Any]] | None] = queue.SimpleQueue()
         self._lock = _locked(self.path)
         try:
@@ -113,6 +116,19 @@ class Ledger:
     def do(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Do work now, after what waits, and return its result."""
         return self.submit(work).result()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Path]:
+        """Close the file so that another process may write it, and open it again afterwards.
+
+        Raises:
+            InvalidInputError: the other process writes it still.
+        """
+        self.close()
+        try:
+            yield self.path
+        finally:
+            self._open()
 
     def close(self) -> None:
         """Do what waits, and close the file."""

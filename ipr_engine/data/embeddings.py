@@ -61,10 +61,7 @@ class EmbeddingCache:
             raise InvalidInputError("prompts: expected a sequence of str, got one str; pass [prompt]")
         if isinstance(encoder, ConcatenatedEncoder):
             return encoder.join([self.embed(part, prompts, verbose=verbose) for part in encoder.encoders])
-        # Each distinct prompt is looked up and encoded once, whatever number of rows has it.
-        rows_of: dict[bytes, list[int]] = {}
-        for row, prompt in enumerate(prompts):
-            rows_of.setdefault(_key(prompt, row), []).append(row)
+        rows_of = _rows_of(prompts)
         result = Encoded(
             np.empty((len(prompts), encoder.dim), dtype=np.float32),
             np.empty(len(prompts), dtype=np.int64),
@@ -85,6 +82,21 @@ class EmbeddingCache:
                 self._write(place, encoder, tensors)
                 _fill(result, rows_of, tensors)
         return result
+
+    def absent(self, encoder: Encoder, prompts: Sequence[str]) -> list[str]:
+        """Return the prompts that are not kept yet, each once, in order."""
+        rows_of = _rows_of(prompts)
+        for shard in sorted((self.folder / _folder_name(encoder.identity)).glob("*.safetensors")):
+            tensors = self._read(shard, encoder)
+            for key in () if tensors is None else tensors["keys"]:
+                rows_of.pop(key.tobytes(), None)
+        return [prompts[rows[0]] for rows in rows_of.values()]
+
+    def add(self, encoder: Encoder, prompts: Sequence[str]) -> None:
+        """Encode prompts, whether they are kept or not, and keep them as one shard; for at most 8192 of them, which are absent."""
+        part = [(_key(prompt, row), prompt) for row, prompt in enumerate(prompts)]
+        with Progress("embedding", len(part)) as progress:
+            self._write(self.folder / _folder_name(encoder.identity), encoder, _encode(encoder, part, progress))
 
     def _read(self, shard: Path, encoder: Encoder) -> dict[str, npt.NDArray[Any]] | None:
         """Return the shard's tensors; None, after a warning, if it is not what its name and place say."""
@@ -186,6 +198,14 @@ class _Reporting:
 
     def count_tokens(self, text: str) -> int:
         return self._encoder.count_tokens(text)
+
+
+def _rows_of(prompts: Sequence[str]) -> dict[bytes, list[int]]:
+    """Return the rows of each distinct prompt, which is looked up and encoded once, whatever number of rows has it."""
+    rows_of: dict[bytes, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows_of.setdefault(_key(prompt, row), []).append(row)
+    return rows_of
 
 
 def _key(prompt: str, row: int) -> bytes:

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey, key_of
-from ipr_engine.bundle import FittedOn
+from ipr_engine.bundle import BundleSpec, FittedOn
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes, normalised
-from ipr_engine.errors import BundleFormatError
+from ipr_engine.errors import BundleFormatError, KeyMismatchError
 
 Hashes = npt.NDArray[np.uint64]
 PARTS = ("texts", "questions")
@@ -62,6 +62,26 @@ def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | No
     seen = [set(hashes[part].tolist()) for part in PARTS]
     rows = zip(_texts(outcomes.prompts, key), _questions(outcomes.question_keys, key), strict=True)
     return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
+
+
+class FittedPrompts:
+    """A `FittedPrompts` knows which prompts a bundle's heads were fitted on, as far as their hashes and keys are at hand."""
+
+    def __init__(self, bundle: BundleSpec, keys: Sequence[OwnerKey]) -> None:
+        """Read the hashes of every head; one without hashes, or under a key that is not among these, is not known."""
+        self._known: list[tuple[frozenset[int], OwnerKey | None]] = []
+        for heads in (bundle.quality_heads, bundle.escalation_heads):
+            if heads is None or heads.fitted_on.prompt_hashes is None:
+                continue
+            try:
+                key = key_of_hashes(heads.fitted_on, keys)
+            except KeyMismatchError:
+                continue
+            texts = read_prompt_hashes(heads.fitted_on.prompt_hashes)[PARTS[0]]
+            self._known.append((frozenset(texts.tolist()), key))
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(_texts([text], key)[0] in texts for texts, key in self._known)
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:

@@ -114,3 +114,16 @@ def test_a_ledger_that_is_removed_or_replaced_is_told(tmp_path, replaced):
         for _ in range(2):
             with pytest.raises(LedgerError, match="was moved or removed"):
                 ledger.do(lambda of: add_spent(of, "a", 1))
+
+
+def test_a_lent_ledger_is_another_s_until_it_is_given_back(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        with ledger.lent() as path:
+            with pytest.raises(LedgerError, match="is closed"):
+                ledger.do(spent_so_far)
+            with Ledger(path) as other:
+                other.do(lambda of: add_spent(of, "a", 7))
+        assert ledger.do(spent_so_far) == {"a": 7}
+        with pytest.raises(InvalidInputError, match="another process writes this ledger"), ledger.lent() as path:
+            kept = Ledger(path)
+    kept.close()

@@ -175,3 +175,16 @@ def test_the_example_runs(tmp_path, encoder):
     results = doctest.testmod(embeddings, extraglobs={"folder": tmp_path / "cache", "encoder": encoder})
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def test_what_is_absent_is_told_and_added_as_one_shard(tmp_path, encoder, prompts):
+    cache = EmbeddingCache(tmp_path / "cache")
+    distinct = list(dict.fromkeys(prompts))
+    assert cache.absent(encoder, prompts) == distinct
+    cache.add(encoder, distinct[:10])
+    assert cache.absent(encoder, prompts) == distinct[10:]
+    cache.add(encoder, distinct[10:])
+    assert len(shards(tmp_path / "cache")) == 2
+    seen = list(encoder.seen)
+    assert_equal(cache.embed(encoder, prompts), encoder.inner.encode(prompts))
+    assert encoder.seen == seen
