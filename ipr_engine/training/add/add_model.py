@@ -31,7 +31,7 @@ from ipr_engine.training.add.candidate_prior import (
     prior_row,
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
-from ipr_engine.training.add.imputed_quality import fit_on_table
+from ipr_engine.training.add.imputed_quality import fit_on_table, own_tells_more
 from ipr_engine.training.add.interface import (
     Added,
     AskedEntry,
@@ -142,10 +142,14 @@ def _from_outcomes(
         table = None
         if consistency is None:  # a refresh is judged on prompts held out, which no imputed outcome may know of
             table = fit_on_table(base, part, called, lambda prompts: embed(prompts)[0], with_tokens=enough, seed=seed)
-        if table is None:
-            known = tokens if enough else None
-            fit = fit_row(heads.tensors, heads.activation, x, quality, known, rows.question_keys, seed=seed)
-        else:
+        known = tokens if enough else None
+        fit = fit_row(heads.tensors, heads.activation, x, quality, known, rows.question_keys, seed=seed)
+        if table is not None and own_tells_more(fit.out_of_fold_quality, table.row.out_of_fold_quality, quality):
+            progress(
+                f"its own outcomes are predicted better without the {table.imputed} imputed ones, which are left out"
+            )
+            table = None
+        if table is not None:
             fit = table.row
             progress(f"{candidate.name} is imputed on {table.imputed} prompts more, from the others' outcomes there")
         newcomer = Newcomer(
@@ -155,7 +159,7 @@ def _from_outcomes(
             rows=rows,
             x=x,
             billed=billed,
-            tokens=tokens if enough else None,
+            tokens=known,
             like=base.names.index(similar),
             keys=keys,
         )

@@ -32,6 +32,7 @@ OTHERS_WIDTH = 0.5  # of each d
 MOST_PROMPTS = 1000  # of a table, those judged first: more tell little more of a newcomer, and a fit takes longer
 FOLDS = 5
 COVERED = 0.5  # of the prompts that are not judged: an old candidate with fewer outcomes there says little of them
+TOLD_APART = 2.0  # standard errors of a mean difference
 DIRECTIONS, DIRECTION_WIDTH = 16, 0.15  # of z, each scaled to a standard deviation of about 1
 
 
@@ -84,6 +85,18 @@ def _directions(x: Array) -> Array:
     vectors = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :DIRECTIONS]  # eigh sorts by rising eigenvalue
     along = centred @ vectors
     return np.asarray(along / max(float(along.std()), 1e-12))
+
+
+def own_tells_more(own: Array, imputed: Array, quality: Array) -> bool:
+    """Return whether a row of the candidate's own outcomes predicts them better than one of imputed outcomes, told apart from chance.
+
+    Others' outcomes may say little of a newcomer that x says much of.
+
+    Args:
+        own, imputed: (rows,) each row's predictions out of fold. quality: (rows,) the outcomes, in [0, 1].
+    """
+    worse = np.square(imputed - quality) - np.square(own - quality)
+    return bool(worse.mean() > TOLD_APART * worse.std(ddof=1) / np.sqrt(len(worse)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.add.chosen_prompts import choose_prompts
-from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, rows_to_impute
+from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, own_tells_more, rows_to_impute
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, sigmoid
 from tests.support.seeds import seeded
 
@@ -86,6 +86,31 @@ def test_a_row_of_imputed_quality_is_a_row_and_each_prediction_out_of_fold(reque
     assert np.abs(rows[0].out_of_fold_quality - rows[1].out_of_fold_quality)[folds != 1].max() > 1e-3
     constant = np.square(chance[:, -1].mean() - chance[:, -1]).mean()
     assert np.square(rows[0].out_of_fold_quality - chance[:, -1]).mean() < constant
+
+
+def test_where_x_says_much_and_the_others_little_own_outcomes_tell_more(request):
+    rng = seeded(request.node.name)
+    x = rng.standard_normal((1000, 12))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    chance = sigmoid(8 * x @ rng.standard_normal((12, 6)))  # each has skills of its own
+    quality, keys = (rng.random(chance.shape) < chance).astype(float), [str(n) for n in range(len(x))]
+    heads = fit_heads(HeadRows(x, quality[:, :-1], np.full((len(x), 5), 50.0), keys), estimator="plain")
+    asked = np.arange(0, len(x), 5)
+    imputed = impute_quality(x, judged_on(quality[:, -1], asked), quality[:, :-1], grouped_folds(keys, 5, 0))
+    of_all = fit_row(heads.tensors, "relu", x, imputed, None, keys)
+    own = fit_row(heads.tensors, "relu", x[asked], quality[asked, -1], None, [keys[n] for n in asked])
+    assert own_tells_more(own.out_of_fold_quality, of_all.out_of_fold_quality[asked], quality[asked, -1])
+    error = [np.square(sigmoid(x @ row.tensors["skip"] + row.tensors["bias"]) - chance[:, -1]) for row in (own, of_all)]
+    assert error[0].mean() < error[1].mean()
+
+
+def test_own_outcomes_tell_more_only_where_that_is_no_chance():
+    rng = seeded("told apart")
+    quality, own = (rng.random(200) < 0.5).astype(float), np.full(200, 0.5)
+    assert not own_tells_more(own, own, quality)
+    assert sum(own_tells_more(own, own + rng.normal(0, 0.05, 200), quality) for _ in range(100)) < 10
+    assert own_tells_more(own, 0.9 - 0.8 * quality, quality)
+    assert not own_tells_more(0.9 - 0.8 * quality, own, quality)
 
 
 def test_rows_to_impute_are_all_judged_ones_and_some_others():
