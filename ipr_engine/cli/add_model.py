@@ -244,6 +244,8 @@ def _run_plan(arguments: argparse.Namespace) -> int:
             f"{len(chosen.fit)} prompts are drawn for the row, {len(chosen.certify)} drawn to certify; {calls:,} calls, {paced}"
         ]
     )
+    if chosen.seen:
+        _tell([f"{chosen.seen} prompts of the split to certify are left out: heads have seen them, or their questions"])
     if calls and not arguments.yes:
         if arguments.json:
             print(json.dumps({"sent": False, "estimate": facts}))
@@ -260,7 +262,11 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         print_outcomes(facts)
     _tell(facts["notices"])
     done = collected.done
-    if done is not None and (done.interrupted or done.stops_all):
+    if done is not None and (done.interrupted or done.stops_all or done.stopped):
+        # A part of the prompts in the order of calls may be no fair sample of those drawn.
+        _tell(["nothing is added to the bundle; the same command goes on from here"])
+        if arguments.json:
+            print(json.dumps({"sent": True, "bundle": None, "collected": facts}))
         return 3
     made = new_candidate(
         chosen,
@@ -301,6 +307,7 @@ def _way_facts(made: Any, collected: dict[str, Any]) -> dict[str, Any]:
         "added": added,
         "fitted_on": made.fitted_on,
         "certified_on": made.certified_on,
+        "unanswered": made.unanswered,
         "certified": made.certified,
         "why_not": made.why_not,
         "needed": [asdict(one) for one in made.needed],

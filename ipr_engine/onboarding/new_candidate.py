@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import shown
-from ipr_engine.audit.owner_key import keys_beside
+from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, CalibrationMap, with_calibrations
 from ipr_engine.bundle.edit import require_one_tier
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
@@ -24,14 +24,23 @@ from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.collection.question import Question
 from ipr_engine.collection.sources import read_prompts
-from ipr_engine.data import MEASURES, Outcomes, key_of_hashes, load_outcomes, name_in_source, write_outcomes
+from ipr_engine.data import (
+    MEASURES,
+    Outcomes,
+    key_of_hashes,
+    load_outcomes,
+    name_in_source,
+    overlap,
+    prompt_hashes,
+    write_outcomes,
+)
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.add.add_model import add_model
 from ipr_engine.training.add.chosen_prompts import choose_prompts
-from ipr_engine.training.add.interface import Added, Evidence, old_quality
+from ipr_engine.training.add.interface import Added, Evidence, old_quality, unseen
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Say = Callable[[str], None]
@@ -76,6 +85,7 @@ class ChosenQuestions:
     Attributes:
         table: the outcome table that they are of. name: the candidate's. evidence: how its row is fitted; its outcomes are the table.
         fit, certify: rows of the table. not_asked: why nothing is certified, None where something may be.
+        seen: prompts of the split to certify that are left out, since a head was fitted on them or their questions.
     """
 
     plan: CollectionPlan
@@ -86,6 +96,7 @@ class ChosenQuestions:
     fit: Indices
     certify: Indices
     not_asked: str | None
+    seen: int = 0
 
     def questions(self) -> Iterator[Question]:
         """Return the plan's questions among them, in the plan's order."""
@@ -99,6 +110,7 @@ class CollectedCandidate:
 
     Attributes:
         bundle: its folder. added: what `add_model` says. fitted_on, certified_on: prompts with an outcome of the candidate.
+        unanswered: prompts to certify whose answer has no outcome (it failed, or was cut): the promise is not about such.
         certified: whether rule `calibrated` is at tau; why_not: where it is not. needed: what promises would need.
         seconds: from the outcomes to the bundle.
     """
@@ -107,6 +119,7 @@ class CollectedCandidate:
     added: Added
     fitted_on: int
     certified_on: int
+    unanswered: int
     certified: bool
     why_not: str | None
     needed: list[NeededPrompts]
@@ -143,7 +156,13 @@ def choose_questions(
     name = plan.asked[0].name
     if name in base.names:
         raise InvalidInputError(
-            f"candidates[0].name: {shown(name)} is in the bundle already; `ipr remove-model` takes it out"
+            f"candidates[0].name: {shown(name)} is in the bundle already; `ipr remove-model` takes it out, and then this command "
+            "goes on from the answers that are paid for"
+        )
+    if name in table.models and not np.isnan(table.quality[:, table.models.index(name)]).all():
+        raise InvalidInputError(
+            f"candidates[0].name: {shown(name)} has outcomes in {table.source} already, and new answers would replace them; add it "
+            "from these (--candidates, without --plan), or give the new one another name"
         )
     if plan.acquisition is not None:
         raise InvalidInputError("acquisition: is for tables of several candidates; leave it out")
@@ -154,24 +173,45 @@ def choose_questions(
     if len(fit) < FEWEST_JUDGED:
         raise InvalidInputError(
             f"prompts: expected at least {FEWEST_JUDGED} of the plan's, with a reference or a label, that are prompts of {table.source}, "
-            f"split {shown(split)}, and have outcomes of the bundle's candidates; got {len(fit)}"
+            f"split {shown(split)}, and have outcomes of the bundle's candidates; got {len(fit)} (its splits: "
+            f"{', '.join(shown(one) for one in sorted(set(table.splits)))})"
         )
     if options.draw == CONTESTED:
         chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
     else:
         chosen = np.sort(np.random.default_rng([seed, 0]).permutation(fit)[: options.choose])
-    test, why = np.zeros(0, np.int64), None
+    test, why, seen = np.zeros(0, np.int64), None, 0
     if not options.certify:
         why = "no prompts were to be asked for it"
+    elif base.quality_heads.fitted_on.prompt_hashes is None:
+        why = "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify"
     else:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
         test = np.flatnonzero(asked & _in_split(table, options.certify_split) & whole)
+        fresh = _fresh(base, table.take(test), table.of_split(split), keys)
+        test, seen = test[fresh], int((~fresh).sum())
         test = np.sort(np.random.default_rng([seed, 1]).permutation(test)[: options.certify])
         if not len(test):
-            why = f"no prompt of split {shown(options.certify_split)} is the plan's and has outcomes of every candidate"
+            why = (
+                f"no prompt of split {shown(options.certify_split)} that no head has seen is the plan's and has outcomes of every "
+                "candidate"
+            )
     return ChosenQuestions(
-        plan=plan, evidence=evidence, options=options, table=table, name=name, fit=chosen, certify=test, not_asked=why
+        plan=plan,
+        evidence=evidence,
+        options=options,
+        table=table,
+        name=name,
+        fit=chosen,
+        certify=test,
+        not_asked=why,
+        seen=seen,
     )
+
+
+def _fresh(base: Bundle, rows: Outcomes, fitting: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
+    """Tell for each row whether neither it nor its question was fitted on, or may be: (rows,)."""
+    return unseen(base, rows, keys) & ~overlap(rows, prompt_hashes(fitting.prompts, fitting.question_keys))
 
 
 def _in_split(table: Outcomes, split: str | None) -> npt.NDArray[np.bool_]:
@@ -218,24 +258,25 @@ def new_candidate(
         evidence=replace(chosen.evidence, outcomes=folder),
         progress=say,
     )
-    root = added.folder.parent
+    written = added.folder  # not what the root's CURRENT names by now
     sample = merged.take(chosen.certify[judged[chosen.certify]])
     made, why = None, chosen.not_asked
     if why is None:
         say(f"certifying on {len(sample)} prompts ...")
-        made, why = _certified(root, chosen, sample, merged)
+        made, why, written = _certified(written, chosen, sample, merged)
     knot = None if made is None else next(one for one in made.knots if one.level == options.tau)
     certified = knot is not None and not knot.insufficient
-    names = Bundle.load(root).names
     needed: list[NeededPrompts] = []
     if made is not None:
-        ends = (names.index(made.best), names.index(made.cheapest))
-        needed = needed_prompts(old_quality(sample, Bundle.load(root)), *ends, taus=[options.tau])
+        grown = Bundle.load(written)
+        ends = (grown.names.index(made.best), grown.names.index(made.cheapest))
+        needed = needed_prompts(old_quality(sample, grown), *ends, taus=[options.tau])
     return CollectedCandidate(
-        bundle=Bundle.load(root).path,
+        bundle=written,
         added=added,
         fitted_on=int(judged[chosen.fit].sum()),
         certified_on=0 if made is None else made.sample.prompts,
+        unanswered=len(chosen.certify) - len(sample),
         certified=certified,
         why_not=None if certified else why or "the prompts do not tell",
         needed=needed,
@@ -267,12 +308,12 @@ def merge(table: Outcomes, collected: Outcomes, name: str, rows: Sequence[int]) 
 
 
 def _certified(
-    root: Path, chosen: ChosenQuestions, sample: Outcomes, merged: Outcomes
-) -> tuple[CalibrationMap | None, str | None]:
-    """Certify, and write the bundle; return the map, or why there is none."""
+    folder: Path, chosen: ChosenQuestions, sample: Outcomes, merged: Outcomes
+) -> tuple[CalibrationMap | None, str | None, Path]:
+    """Certify, and write the bundle; return the map, or why there is none, and the bundle's folder."""
     evidence = chosen.evidence
     loading = {} if evidence.encoder_options is None else vars(evidence.encoder_options)
-    engine = Engine.load(root, **loading)
+    engine = Engine.load(folder, **loading)
     trained = engine.bundle.provenance.get("sources", {})
     sources = {name: name_in_source(trained, name, sample.source) for name in engine.bundle.names}
     try:
@@ -286,15 +327,20 @@ def _certified(
             cache=evidence.cache,
         )
     except InvalidInputError as error:
-        return None, str(error)
-    with_calibrations(engine.bundle, [made], root=root)
-    return made, None
+        return None, str(error), folder
+    return made, None, with_calibrations(engine.bundle, [made], root=folder.parent)
 
 
 def told(made: CollectedCandidate, name: str, tau: float) -> str:
     """Return what came of it, in sentences."""
     added = made.added
     first = f"{name} is added, fitted on {made.fitted_on} answers of its own and {added.imputed:,} imputed outcomes."
+    if made.unanswered:
+        first += (
+            f" {made.unanswered} answers to certify on have no outcome; the promise is not about prompts like these."
+        )
+    if added.constant:
+        first += f" Its scores count as constant: {added.constant}."
     if made.certified:
         return f"{first} tau {tau:g} is certified on {made.certified_on} prompts that no head has seen (risk 10 %)."
     need = next((one.calibration for one in made.needed if one.tau == tau), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -162,8 +163,15 @@ def test_without_prompts_to_test_it_on_nothing_is_certified(work, paid, tmp_path
 def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="capped", budget=0.0003)
     before = sum(paid.calls().values())
-    command(work, file, "--choose", "60", "--certify", "40", "--yes", "--json", "--out", str(tmp_path / "out"))
-    assert "the budget of USD 0.0003 is spent" in capsys.readouterr().err
+    given = ("--choose", "60", "--certify", "40", "--yes", "--json", "--out", str(tmp_path / "out"))
+    assert command(work, file, *given) == 3
+    told = capsys.readouterr()
+    assert "the budget of USD 0.0003 is spent" in told.err
+    assert "nothing is added to the bundle" in told.err
+    facts = json.loads(told.out)
+    assert (facts["sent"], facts["bundle"]) == (True, None)
+    assert facts["collected"]["spent_usd"] <= 0.0003
+    assert not (tmp_path / "out").exists()
     assert sum(paid.calls().values()) - before < 100
 
 
@@ -175,7 +183,7 @@ def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
         (("--certify", "-1"), "certify: expected an int >= 0"),
         (("--tau", "1"), "tau: expected a number between 0 and 1"),
         (("--certify-split", "train"), "a split to fit on that is not 'train'"),
-        (("--split", "nowhere"), "expected at least 20 of the plan's"),
+        (("--split", "nowhere"), "got 0 (its splits: 'calibration', 'test', 'train')"),
         (("--candidates", "x.json"), "--candidates: has no effect beside --plan"),
         (("--like", "big"), "--like: has no effect beside --plan"),
     ],
@@ -190,6 +198,63 @@ def test_what_is_wrong_is_told_before_anything_is_sent(work, paid, capsys, more,
 def test_a_candidate_that_the_bundle_has_is_not_asked(work, paid, capsys):
     assert command(work, plan(work, paid.base_url, name="big"), "--yes") == 1
     assert "candidates[0].name: 'big' is in the bundle already" in capsys.readouterr().err
+
+
+def test_a_candidate_that_is_asked_no_more_is_not_added_from_a_part_of_the_draw(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="failed")
+    file.write_text(file.read_text().replace("adding-5", "failing"))
+    assert command(work, file, "--choose", "60", "--yes", "--json", "--out", str(tmp_path / "out")) == 3
+    told = capsys.readouterr()
+    assert "failed was asked no more" in told.err
+    assert json.loads(told.out)["bundle"] is None
+    assert not (tmp_path / "out").exists()
+
+
+def table_of(work, folder, prompts=lambda line: line, more=()):
+    """A table like that of `work`, its prompts changed, with outcomes more."""
+    folder.mkdir()
+    lines = [json.loads(line) for line in (work / "table/prompts.jsonl").read_text().splitlines()]
+    (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(prompts(line))}\n" for line in lines))
+    added = "".join(f"{json.dumps(line)}\n" for line in more)
+    (folder / "outcomes.jsonl").write_text((work / "table/outcomes.jsonl").read_text() + added)
+    return "--outcomes", str(folder)
+
+
+def test_outcomes_that_the_table_has_are_not_replaced(work, paid, tmp_path, capsys):
+    had = {"prompt_id": "q000", "model": "had", "quality": 1.0, "input_tokens": 20, "output_tokens": 6}
+    table, before = table_of(work, tmp_path / "table", more=[had]), paid.calls()
+    assert command(work, plan(work, paid.base_url, name="had"), *table, "--yes") == 1
+    assert "candidates[0].name: 'had' has outcomes in table already" in capsys.readouterr().err
+    assert paid.calls() == before
+
+
+def test_prompts_that_heads_have_seen_are_not_paid_for_to_certify(work, paid, tmp_path, capsys):
+    def moved(line):
+        return line | ({"split": "calibration"} if line["prompt_id"] < "q040" else {})
+
+    table = table_of(work, tmp_path / "table", moved)
+    given = (*table, "--choose", "40", "--certify", "200", "--yes", "--json", "--out", str(tmp_path / "out"))
+    assert command(work, plan(work, paid.base_url, name="unseen"), *given) == 0
+    told = capsys.readouterr()
+    assert "40 prompts of the split to certify are left out: heads have seen them" in told.err
+    made = json.loads(told.out)
+    assert (made["certified_on"], made["unanswered"]) == (100, 0)
+    assert made["why_not"] is None or "are among those" not in made["why_not"]
+
+
+def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, paid, tmp_path, capsys):
+    file, root = plan(work, paid.base_url, name="again"), tmp_path / "root"
+    shutil.copytree(work / "root", root, symlinks=True)
+    given = ("--bundle", str(root), "--choose", "40", "--yes", "--json")
+    assert command(work, file, *given, "--certify", "30") == 0
+    before = sum(paid.calls().values())
+    assert command(work, file, *given, "--certify", "50") == 1
+    assert "`ipr remove-model` takes it out" in capsys.readouterr().err
+    assert main(["remove-model", "again", "--bundle", str(root)]) == 0
+    capsys.readouterr()
+    assert command(work, file, *given, "--certify", "50") == 0
+    assert json.loads(capsys.readouterr().out)["certified_on"] == 50
+    assert sum(paid.calls().values()) - before == 20
 
 
 @pytest.mark.parametrize("flag", [("--choose", "50"), ("--yes",), ("--tau", "0.3")])
