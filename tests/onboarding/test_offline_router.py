@@ -123,6 +123,13 @@ def test_every_candidate_is_marked_as_a_prior(project, capsys):
     assert all("public scores" in one["prior"] and one["constant"] for one in facts["candidates"])
 
 
+def test_info_tells_what_all_candidates_share_once(project, capsys):
+    assert main(["info", "--bundle", str(project / "bundles")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("public scores tell one quality for every prompt") == 1
+    assert re.search(r"^fitted on: source nothing; a prior from public scores \([^)]*\)$", told, re.MULTILINE)
+
+
 def test_a_server_tells_the_priors_where_it_decides(project, tmp_path):
     pytest.importorskip("uvicorn", reason=SERVE)
     arguments = ("--bundle", str(project / "bundles"), "--tau", "1", "--rule", "minmax")
