@@ -26,6 +26,7 @@ class LoggedDecisions:
         target, recorded: columns of the choice now, and of the recorded policy's.
         predicted, expected_usd: (rows, models) qualities and costs as they are predicted now, 0 of a candidate that is not known now.
         cost_usd: as it was billed, NaN where scores do not tell.
+        texts: what the encoder reads of each prompt, None where it is not kept.
         groups: rows of one conversation have one number.
         left_out: reason -> records. refused: why records were not decided again -> records. records: lines in all.
         by_figures: rows decided from recorded figures, without the heads.
@@ -40,6 +41,7 @@ class LoggedDecisions:
     predicted: Floats
     expected_usd: Floats
     cost_usd: Floats
+    texts: tuple[str | None, ...]
     groups: npt.NDArray[np.int64]
     left_out: Counter[str]
     refused: Counter[str]

@@ -147,6 +147,13 @@ def test_outcomes_of_one_part_train_a_bundle_that_the_other_part_judges(log, tmp
     assert made["by_recorded_figures"] == 0
     for name in ("ips", "dr"):
         assert holds(made["quality"]["target"][name], now[0])
+    assert not any("fitted on" in one for one in made["warnings"])
+    asked_of_own = asked(log, "--bundle", str(tmp_path / "root"), "--tau", "0.3", records="first.jsonl")
+    assert any(
+        "of 400 prompts are among those that these heads were fitted on" in one for one in asked_of_own["warnings"]
+    )
+    without = asked(log, "--bundle", str(tmp_path / "root"), "--tau", "0.3", "--no-predictions", records="first.jsonl")
+    assert not any("fitted on" in one for one in without["warnings"])
 
 
 def test_records_without_chance_are_refused_alone_and_counted_among_others(log, default_engine, alone, tmp_path):
