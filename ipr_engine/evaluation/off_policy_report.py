@@ -105,7 +105,8 @@ class OffPolicyReport:
         lines += [f"  not decided again, {n:,}: {why}" for why, n in made.refused.most_common()]
         lines += [
             f"{self.quality.difference.differing:,} choices changed",
-            f"the choice was what was asked in {target.matched:,} rows, worth {target.effective:,.0f}; mean weight {target.mean_weight:.3f}",
+            f"the choice was what was asked in {target.matched:,} rows, worth {target.effective:,.0f}; "
+            f"mean weight {target.mean_weight:.3f}",
         ]
         lines += ["", *_heading("quality", self.quality)]
         lines += _lines(self.quality, 4)
