@@ -120,8 +120,10 @@ def label_noise(scores: Array) -> LabelNoise:
         InvalidInputError: another shape or range; fewer than two models, or than two such prompts.
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 3 or scores.shape[1] < 2:
-        raise InvalidInputError(f"scores: expected (prompts, models >= 2, samples), got {scores.shape}")
+    if scores.ndim != 3:
+        raise InvalidInputError(f"scores: expected (prompts, models, samples), got {scores.shape}")
+    if scores.shape[1] < 2:
+        raise InvalidInputError(f"scores: expected samples of two models or more, got those of {scores.shape[1]}")
     known = ~np.isnan(scores)
     if not ((scores[known] >= 0) & (scores[known] <= 1)).all():
         raise InvalidInputError("scores: expected values in [0, 1]; calibrate rewards first")

@@ -71,8 +71,8 @@ def test_prompts_with_a_single_sample_of_a_model_are_left_out():
 @pytest.mark.parametrize(
     ("scores", "told"),
     [
-        (np.zeros((5, 3)), "expected \\(prompts, models >= 2, samples\\)"),
-        (np.zeros((5, 1, 3)), "expected \\(prompts, models >= 2, samples\\)"),
+        (np.zeros((5, 3)), "expected \\(prompts, models, samples\\)"),
+        (np.zeros((5, 1, 3)), "expected samples of two models or more, got those of 1"),
         (np.full((5, 2, 3), 1.5), "expected values in \\[0, 1\\]"),
         (np.zeros((5, 2, 1)), "every model has two samples, got 0"),
     ],
