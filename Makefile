@@ -22,7 +22,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
 WORKERS ?= -n auto --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
-.PHONY: demo serve test test-all test-examples test-gateways openai-js wheel bench lint format clean
+.PHONY: demo serve test test-all test-examples test-gateways installed-beside openai-js wheel bench lint format clean
 
 demo: $(VENV)/.core
 	@$(BIN)/ipr demo
@@ -54,6 +54,8 @@ test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 
 test-gateways: $(GATEWAYS)/.installed
 	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py $(PYTEST_ARGS)
+
+installed-beside: $(EXAMPLES)/.installed $(GATEWAYS)/.installed
 
 # The last major version that Node 20 runs. XDG_CACHE_HOME as tests/support/places.py reads it.
 OPENAI_JS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ipr-engine/openai-js

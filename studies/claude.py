@@ -144,7 +144,7 @@ def _write_case(page: Any, study: Study, case: Case, lines: list[Contender]) -> 
     page.figures[case.name] = figures
 
 
-def _choices(line: Contender) -> npt.NDArray[np.int64]:
+def _choices(line: Contender) -> npt.NDArray[np.integer]:
     assert isinstance(line.test, Choices)
     return line.test.choices
 

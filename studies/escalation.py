@@ -30,7 +30,7 @@ from studies.study import Study
 from studies.trials import Prediction, fit_and_predict, shown, shown_difference
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 SOURCES = ("routerbench_sub", "cascade9", "zeroeval", "mmlu_pro")
 ESTIMATOR = "caps"

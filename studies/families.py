@@ -28,7 +28,7 @@ from studies.trials import (
 )
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 ESTIMATORS = ("caps", "advantage_shared", "paper")
 NETWORK_PROMPTS = (

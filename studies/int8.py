@@ -19,7 +19,7 @@ from studies.study import Study
 from studies.trials import Prediction, area, fit_and_predict, shown, shown_difference, sweep
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 SOURCES = ("zeroeval", "cascade9", "routerbench_sub")
 ESTIMATOR = "caps"  # the default bundle's

@@ -20,7 +20,7 @@ from studies.cases import Case
 from studies.trials import Prediction
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 LEAST_GAP, LEAST_RATIO = 0.03, 2.0  # what a set must have to trade, on the fitting rows
 TRIPLES = 150  # at most, of a source

@@ -18,7 +18,7 @@ from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from studies.cases import FOLDS, Case, Rows
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 NANO = 1e9  # the tokens head predicts cost in billionths of a dollar: the same form as output tokens at a price each
 

@@ -31,9 +31,12 @@ from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, rea
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
+from ipr_engine.measures.resampling import drawn_questions
 from ipr_engine.policy.paths import Paths
 
 RISK = 0.1
+MOST_LAID_OUT = 1 << 16  # prompts that a path is laid out on: they say where its points are, and certify nothing
+DRAWN = 4000  # seed of their draw
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
@@ -125,7 +128,8 @@ def calibrate(
     Args:
         engine: with the bundle to calibrate; points are decided by it.
         sample: scored prompts like the traffic to come, none of them among the heads' fitting prompts.
-        path_data: other scored prompts, where the path is laid out; the heads' training split may serve.
+        path_data: other scored prompts, where the path is laid out; the heads' training split may serve. Of more than
+            `MOST_LAID_OUT` as many are drawn, whole questions by chance.
         cache: folder that keeps a transformer's embeddings.
     Raises:
         KeyMismatchError: the hashes are of another key than what is at hand.
@@ -145,6 +149,10 @@ def calibrate(
     def observed(rows: Outcomes) -> Observed:
         return observe(bundle, embed, rows, names, of.sources, label=_label(rows))
 
+    if len(path_data) > MOST_LAID_OUT:
+        drawn = drawn_questions(path_data.question_keys, MOST_LAID_OUT, seed=DRAWN)
+        progress(f"of {len(path_data)} prompts {int(drawn.sum())} are drawn to lay the path out on")
+        path_data = path_data.take(drawn)
     path_rows = observed(path_data)
     path = fit_path(path_rows, points=options.points)
     rows = observed(sample)
@@ -168,7 +176,7 @@ def calibrate(
     tested = len(promises) - 2  # tau 1 is certain, tau 0 and share 1 are one promise
     # The path's own rows steer the bets alone: a bad guess of the moments costs power, never validity.
     draws = ExcessDraws(promises, routed, best, cheapest, order[:, None])
-    moment = (promises.excess(path.routed, path.best_quality, path.cheapest_quality) ** 2).mean(axis=0)
+    moment = promises.second_moment(path.routed, path.best_quality, path.cheapest_quality)
     certain = promises.certain(len(path))
     level_risk = risk / tested if simultaneous else risk
     last = certified_points(draws, test, second_moment=moment, risk=level_risk)[0]

@@ -75,14 +75,14 @@ class Observed:
         position[self.columns] = np.arange(len(self.names))
         return position[decisions.index], decisions.cost_usd.astype(np.float64)
 
-    def swept(self, worths: Array) -> Indices:
-        """Choose the candidate of least cost - worth * quality at every worth: positions in `names`, (worths, rows).
+    def swept(self, worth: float) -> Indices:
+        """Choose the candidate of least cost - worth * quality: positions in `names`, (rows,).
 
         Of one tier by argmax in float64: it lays out a path, and `choices` decides its points. Of two tiers by the engine.
         """
         if self.embedded.second is None:
-            return np.stack([(worth * self.predicted - self.cost_usd).argmax(axis=1) for worth in worths])
-        return np.stack([self.choices(float(worth))[0] for worth in worths])
+            return np.asarray((worth * self.predicted - self.cost_usd).argmax(axis=1))
+        return self.choices(worth)[0]
 
     def support_quantiles(self) -> tuple[float, ...] | None:
         """Return `SUPPORT_QUANTILES` quantiles of the prompts' support at equal steps; None where the bundle measures none."""
@@ -190,12 +190,16 @@ def fit_path(rows: Observed, *, points: int = POINTS) -> OperatingPath:
         )
     # From where cost hardly counts to where quality does not, in units of the dearest candidate's mean cost.
     worths = np.geomspace(1e-4, 1e4, WORTHS)[::-1] * cost.max()
-    chosen = rows.swept(worths)  # (worths, rows)
     row = np.arange(len(rows))
-    routed, paid = rows.quality[row, chosen], rows.cost_usd[row, chosen].mean(axis=1)
-    kept = _select(routed.mean(axis=1), paid, quality, cost, best, cheapest, points)
-    columns = [rows.quality[:, best], *routed[kept], rows.quality[:, cheapest]]
+    # Means of every setting, then the rows of the few that are kept: all settings on all rows would not fit into memory.
+    means = np.empty((2, len(worths)))
+    for i, worth in enumerate(worths.tolist()):
+        chosen = rows.swept(worth)
+        means[:, i] = rows.quality[row, chosen].mean(), rows.cost_usd[row, chosen].mean()
+    kept = _select(means[0], means[1], quality, cost, best, cheapest, points)
     inner = worths[kept]
+    routed = [rows.quality[row, rows.swept(worth)] for worth in inner.tolist()]
+    columns = [rows.quality[:, best], *routed, rows.quality[:, cheapest]]
     top = inner[0] if len(inner) else 0.0
     # The ends allow one candidate each, so their worth decides nothing.
     return OperatingPath(

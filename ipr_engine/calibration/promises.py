@@ -33,6 +33,7 @@ Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
 
 NONE = -1  # no point is certified
+BLOCK = 256  # rows whose excess over every promise is held at once
 
 TAUS = (
     *(n / 100 for n in range(11)),
@@ -62,6 +63,14 @@ class Promises:
         """Return x of routed (..., points), best (...) and cheapest (...): (..., promises, points)."""
         owed = best[..., None] * self.best + cheapest[..., None] * self.cheapest
         return routed[..., None, :] - owed[..., None]
+
+    def second_moment(self, routed: Array, best: Array, cheapest: Array) -> Array:
+        """Return the mean of the squared excess over rows: routed (rows, points), best, cheapest (rows,) -> (promises, points)."""
+        total = np.zeros((len(self), routed.shape[1]))
+        for begin in range(0, len(routed), BLOCK):
+            some = slice(begin, begin + BLOCK)
+            total += (self.excess(routed[some], best[some], cheapest[some]) ** 2).sum(axis=0)
+        return total / len(routed)
 
     def certain(self, points: int) -> Flags:
         """Mark the points that keep a promise on any data: (promises, points)."""

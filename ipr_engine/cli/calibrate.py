@@ -98,11 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         writable_file(arguments.plot, "--plot", suffix=".png")
     engine = load_engine(arguments, Engine)
-    sample = load_outcomes(arguments.outcomes, split=None if arguments.split == "all" else arguments.split)
-    path_data = load_outcomes(
-        arguments.path_outcomes or arguments.outcomes,
-        split=None if arguments.path_split == "all" else arguments.path_split,
-    )
+    loaded = load_outcomes(arguments.outcomes)
+    sample = loaded if arguments.split == "all" else loaded.of_split(arguments.split)
+    if arguments.path_outcomes is not None:
+        loaded = load_outcomes(arguments.path_outcomes)
+    path_data = loaded if arguments.path_split == "all" else loaded.of_split(arguments.path_split)
+    del loaded
     sources = source_names(engine.bundle, arguments.map)
     called = {name_in_source(sources, name, sample.source) for name in sources}
     unseen = [name for name in sample.models if name not in called]

@@ -15,7 +15,9 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from ipr_engine.audit.owner_key import OwnerKey
     from ipr_engine.audit.replay import Replayed
+    from ipr_engine.bundle import Bundle
     from ipr_engine.data.progress import Progress
 
 
@@ -48,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.audit.replay import replay
     from ipr_engine.data.importers.outcome_builder import HINT
+    from ipr_engine.data.overlap import FittedPrompts
     from ipr_engine.data.progress import Progress
     from ipr_engine.data.score_table import ScoreTable
     from ipr_engine.data.tables import BadRows
@@ -69,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"ipr off-policy: left out: {bad.summary}", file=sys.stderr)
     if table.strangers:
         print(f"ipr off-policy: {table.strangers:,} scores of no record", file=sys.stderr)
-    report = off_policy_report(decisions, predictions=not arguments.no_predictions)
+    fitted = FittedPrompts(engine.bundle, _keys(engine.bundle, arguments.key))
+    report = off_policy_report(decisions, predictions=not arguments.no_predictions, fitted=fitted)
     if arguments.json:
         about = {"bundle": engine.bundle.hash, "policy": options_to_json(options), "skipped_rows": len(bad)}
         print(json.dumps({**about, **report.to_dict()}, allow_nan=False))
@@ -80,6 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(report)
     return 0
+
+
+def _keys(bundle: Bundle, given: str | None) -> tuple[OwnerKey, ...]:
+    """Return the keys at hand: the one beside the bundle, which `ipr train` made, and the records' own."""
+    from ipr_engine.audit.owner_key import OwnerKey, keys_beside
+
+    own = () if given is None else (OwnerKey.load(given),)
+    return (*own, *keys_beside(bundle.path.parent, None))
 
 
 def _counted(replays: Iterator[Replayed], progress: Progress) -> Iterator[Replayed]:

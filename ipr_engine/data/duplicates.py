@@ -12,8 +12,10 @@ chains of pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,7 @@ SHINGLE, STRETCH = 5, 40  # characters
 COUNT_BITS = 22
 MOST_BITS = 26  # of the table that counts stretches: 128 MB
 CELLS_PER_STRETCH = 4
+BATCH = 1 << 14  # characters coded at once: their codes stay in the L2 cache
 
 UInt64 = npt.NDArray[np.uint64]
 
@@ -81,23 +84,47 @@ def duplicate_groups(
 def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold: float, verbose: bool) -> None:
     """Join rows whose texts are similar; a text here is normalised and distinct, `rows` says whose it is."""
     signatures = np.empty((len(texts), BANDS * ROWS), dtype=np.uint32)
-    factors, offsets = _hash_functions()
     with Progress("comparing prompts", 2 * len(texts), verbose=verbose) as progress:
         shingles = Shingler(texts, progress.advance)
-        for i, text in enumerate(texts):
-            # multiply-add modulo 2^64; its high half is the well mixed one
-            signatures[i] = _minima(shingles(text), factors, offsets) >> np.uint64(32)
-            progress.advance()
+        for begin, some in _batches(texts):
+            signatures[begin : begin + len(some)] = _minima(*shingles.of(some))
+            progress.advance(len(some))
     joiner = _Joiner(texts, rows, signatures, forest, threshold, shingles)
     for band in range(BANDS):
-        part = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
-        buckets: dict[bytes, list[int]] = {}
-        for i in range(len(texts)):
+        representatives: dict[int, list[int]] = {}
+        for i, bucket in _shared_buckets(signatures[:, band * ROWS : (band + 1) * ROWS]):
             # Texts whose hashes agree in the whole band; those that joined a representative need not stand for themselves.
-            representatives = buckets.setdefault(part[i].tobytes(), [])
-            if not joiner.joins_one(i, representatives) and len(representatives) < REPRESENTATIVES:
-                representatives.append(i)
+            mine = representatives.setdefault(bucket, [])
+            if not joiner.joins_one(i, mine) and len(mine) < REPRESENTATIVES:
+                mine.append(i)
         joiner.end_band()
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield the place of the first of some texts, and these: together at most BATCH characters, or one text."""
+    begin, held = 0, 0
+    for i, text in enumerate(texts):
+        if held and held + len(text) > BATCH:
+            yield begin, texts[begin:i]
+            begin, held = i, 0
+        held += max(SHINGLE, len(text))
+    if begin < len(texts):
+        yield begin, texts[begin:]
+
+
+def _shared_buckets(band: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
+    """Yield text and bucket number of the texts that share all hashes of a band (texts, ROWS) with another, by rising text."""
+    key = np.zeros(len(band), dtype=np.uint64)
+    for place in range(ROWS):
+        key = _mix(key ^ band[:, place])
+    order = np.argsort(key, kind="stable")
+    follows = np.append(False, key[order][1:] == key[order][:-1])  # whether it is of the bucket of the one before
+    bucket = np.cumsum(~follows)
+    shared = order[follows | np.append(follows[1:], False)]
+    of_text = np.empty(len(band), dtype=np.int64)
+    of_text[order] = bucket
+    shared.sort()
+    yield from zip(shared.tolist(), of_text[shared].tolist(), strict=True)
 
 
 @dataclass(eq=False)
@@ -138,6 +165,7 @@ class _Joiner:
             self.kept.clear()
 
 
+@cache
 def _hash_functions() -> tuple[UInt64, UInt64]:
     """Return odd factors and offsets of multiply-add hashes modulo 2^64, each (BANDS * ROWS,)."""
     random = np.random.default_rng(SEED)
@@ -145,14 +173,17 @@ def _hash_functions() -> tuple[UInt64, UInt64]:
     return factors, random.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
 
 
-def _minima(shingles: UInt64, factors: UInt64, offsets: UInt64) -> UInt64:
-    """Return the least value of each hash function over the shingles, (BANDS * ROWS,)."""
-    low = np.full(len(factors), np.iinfo(np.uint64).max, dtype=np.uint64)
-    for begin in range(0, len(shingles), 512):  # 500 KiB at a time: stays in the L2 cache
-        part = shingles[begin : begin + 512]
-        hashed = part[None, :] * factors[:, None] + offsets[:, None]  # (hashes, shingles)
-        low = np.minimum(low, hashed.min(axis=1))
-    return low
+def _minima(codes: UInt64, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Return the least value of each hash function over the codes of each text, (texts, BANDS * ROWS); codes begin at `begins`."""
+    factors, offsets = _hash_functions()
+    low = np.empty((BANDS * ROWS, len(begins)), dtype=np.uint64)
+    hashed = np.empty_like(codes)
+    for least, factor, offset in zip(low, factors, offsets, strict=True):
+        # multiply-add modulo 2^64; its high half is the well mixed one
+        np.multiply(codes, factor, out=hashed)
+        np.add(hashed, offset, out=hashed)
+        np.minimum.reduceat(hashed, begins, out=least)
+    return (low >> np.uint64(32)).astype(np.uint32).T
 
 
 def _jaccard(a: UInt64, b: UInt64) -> float:
@@ -189,62 +220,98 @@ class Shingler:
     prompts have it, a template or a preamble of theirs, its inside is left out however rare each shingle is in a large source.
     """
 
-    def __init__(self, texts: Sequence[str], advance: Callable[[], None] = lambda: None) -> None:
-        """Count the shingles and stretches of `texts`, distinct and normalised; call `advance` after each text."""
-        stretches = sum(max(0, len(text) - STRETCH + 1) for text in texts)
-        self._bits = min(MOST_BITS, max(16, (CELLS_PER_STRETCH * stretches).bit_length()))
+    def __init__(self, texts: Sequence[str], advance: Callable[[int], None] = lambda texts: None) -> None:
+        """Count the shingles and stretches of `texts`, distinct and normalised; call `advance` with how many are done."""
+        wanted = CELLS_PER_STRETCH * sum(max(0, len(text) - STRETCH + 1) for text in texts)  # cells
+        self._bits = min(MOST_BITS, max(16, wanted.bit_length()))
         # Every so many stretches are counted where the table could not hold all; picked by hash, so alike in every text.
-        self._every = np.uint64(max(1, -(-CELLS_PER_STRETCH * stretches >> MOST_BITS)))
+        self._every = np.uint64(max(1, -(-wanted >> MOST_BITS)))
         common = np.zeros(1 << COUNT_BITS, dtype=np.int32)  # a cell per hash; a shared cell can only hide a shingle
         long = np.zeros(1 << self._bits, dtype=np.uint16)
-        for text in texts:
-            codes = _codes(text)
-            common[_cell(codes, COUNT_BITS)] += 1  # once a text, however often it has the shingle
-            cells = _cell(self._counted(_stretches(codes)), self._bits)
-            long[cells] += long[cells] < np.iinfo(np.uint16).max
-            advance()
+        for _, some in _batches(texts):
+            codes, begins = _codes(some)
+            _count(common, _cell(codes, COUNT_BITS), begins)
+            stretches, at = _stretches(codes, begins)
+            counted = self._counted(stretches)
+            of_text = np.searchsorted(begins, at[counted], side="right")
+            _count(long, _cell(stretches[counted], self._bits), np.searchsorted(of_text, np.arange(1, len(some) + 1)))
+            advance(len(some))
         self._common = common >= max(FEWEST_SHARING, SHARE_SHARING * len(texts))
         self._long = long >= boilerplate_prompts(len(texts))
 
     def __call__(self, text: str) -> UInt64:
         """Return the sorted codes of one text, whether or not it was counted."""
-        codes = _codes(text)
+        return np.unique(self.of([text])[0])
+
+    def _counted(self, stretches: UInt64) -> npt.NDArray[np.bool_]:
+        """Return whether each stretch is one of those that are counted."""
+        return np.ones(len(stretches), np.bool_) if self._every == 1 else stretches % self._every == 0
+
+    def of(self, texts: Sequence[str]) -> tuple[UInt64, npt.NDArray[np.int64]]:
+        """Return the codes of some texts one after the other, not sorted, and where each text's begin."""
+        codes, begins = _codes(texts)
         kept = ~self._common[_cell(codes, COUNT_BITS)]
-        stretches = _stretches(codes)
-        shared = self._long[_cell(stretches, self._bits)] & (stretches % self._every == 0)
-        if shared.any():
-            # +1 where a shared stretch begins, -1 after its last shingle
+        stretches, at = _stretches(codes, begins)
+        shared = at[self._long[_cell(stretches, self._bits)] & self._counted(stretches)]
+        if len(shared):
+            # +1 where a shared stretch begins, -1 after its last shingle; all of a text end where it does
             edges = np.zeros(len(codes) + 1, dtype=np.int32)
-            edges[: len(shared)] += shared
-            edges[np.flatnonzero(shared) + STRETCH - SHINGLE + 1] -= 1
+            edges[shared] += 1
+            edges[shared + STRETCH - SHINGLE + 1] -= 1
             # A shingle lies inside a shared stretch where more of them have begun than ended.
             kept &= np.cumsum(edges)[:-1] == 0
-        return np.unique(codes[kept] if kept.any() else codes)
+        left = np.add.reduceat(kept, begins, dtype=np.int64)
+        sizes = np.diff(np.append(begins, len(codes)))
+        kept |= np.repeat(left == 0, sizes)
+        left = np.where(left == 0, sizes, left)
+        return codes[kept], np.cumsum(left) - left
 
-    def _counted(self, stretches: UInt64) -> UInt64:
-        return stretches if self._every == 1 else stretches[stretches % self._every == 0]
+
+def _count(table: npt.NDArray[Any], cells: npt.NDArray[np.intp], begins: npt.NDArray[np.intp]) -> None:
+    """Count cells of texts, which begin at `begins`, in a table: once a text, however often it has one; a full cell stays full."""
+    of_text = np.zeros(len(cells), dtype=np.int64)
+    np.add.at(of_text, begins[begins < len(cells)], 1)
+    if not len(cells):
+        return
+    pairs = np.sort(np.cumsum(of_text) * len(table) + cells)
+    once = np.sort(pairs[np.append(True, pairs[1:] != pairs[:-1])] & (len(table) - 1))  # a table has 2^bits cells
+    first = np.flatnonzero(np.append(True, once[1:] != once[:-1]))
+    found, times = once[first], np.diff(np.append(first, len(once)))
+    table[found] = np.minimum(table[found] + times, np.iinfo(table.dtype).max)
 
 
-def _codes(text: str) -> UInt64:
-    """Return a 64-bit code of the 5-character window at every position; a shorter text is one shingle."""
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
-    if len(points) < SHINGLE:
-        points = np.concatenate([points, np.zeros(SHINGLE - len(points), dtype=np.uint64)])
-    windows = np.lib.stride_tricks.sliding_window_view(points, SHINGLE)
-    codes = np.zeros(len(windows), dtype=np.uint64)
+def _codes(texts: Sequence[str]) -> tuple[UInt64, npt.NDArray[np.int64]]:
+    """Return a 64-bit code of the 5-character window at every position of each text, one text after the other, and where each begins.
+
+    A shorter text is one shingle, filled up with zeros.
+    """
+    joined = "".join(text if len(text) >= SHINGLE else text.ljust(SHINGLE, "\0") for text in texts)
+    points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    codes = np.zeros(len(points) - SHINGLE + 1, dtype=np.uint64)
     for place in range(SHINGLE):
-        codes = _mix(codes ^ windows[:, place])
-    return codes
+        codes = _mix(codes ^ points[place : place + len(codes)])
+    sizes = np.array([max(SHINGLE, len(text)) for text in texts], dtype=np.int64)
+    inside = np.ones(len(points), dtype=np.bool_)  # windows that do not reach into the next text
+    for place in range(1, SHINGLE):
+        inside[np.cumsum(sizes) - place] = False
+    windows = sizes - SHINGLE + 1
+    return codes[inside[: len(codes)]], np.cumsum(windows) - windows
 
 
-def _stretches(codes: UInt64) -> UInt64:
-    """Return a code of the 40 characters from every position on, mixed from the sum of their shingles' codes; none for a shorter text."""
-    inside = STRETCH - SHINGLE + 1
-    if len(codes) < inside:
-        return np.zeros(0, dtype=np.uint64)
+def _stretches(codes: UInt64, begins: npt.NDArray[np.int64]) -> tuple[UInt64, npt.NDArray[np.intp]]:
+    """Return a code of the 40 characters from every position on, mixed from the sum of their shingles' codes, and the place of each.
+
+    The codes are those of texts that begin at `begins`; a text shorter than 40 characters has no stretch.
+    """
+    width = STRETCH - SHINGLE + 1
+    if len(codes) < width:
+        return np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.intp)
     # Prefix sums give the sum of any window in one subtraction; uint64 wraps around, alike in every text.
     total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(codes)])
-    return _mix(total[inside:] - total[:-inside])
+    ends = np.append(begins[1:], len(codes))
+    left = np.repeat(ends, ends - begins) - np.arange(len(codes))  # codes from each on, to the end of its text
+    at = np.flatnonzero(left >= width)
+    return _mix(total[at + width] - total[at]), at
 
 
 def _cell(codes: UInt64, bits: int) -> npt.NDArray[np.intp]:

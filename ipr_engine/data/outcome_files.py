@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ import numpy.typing as npt
 
 from ipr_engine._files import writable_folder
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_keys, source_name
-from ipr_engine.data.table_files import FORMATS, read_table, write_table
+from ipr_engine.data.table_files import FORMATS, read_table
+from ipr_engine.data.table_stream import Kind, table_stream
 from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
 
 PROMPTS, OUTCOMES = "prompts", "outcomes"
+WRITTEN = 16_384  # prompts whose outcomes are written at once: bounds the memory of their cells
+_PROMPT_COLUMNS = {
+    "prompt_id": "prompt_ids",
+    "prompt": "prompts",
+    "split": "splits",
+    "dataset": "datasets",
+    "question_key": "question_keys",
+}  # column -> attribute of `Outcomes`
 
 PathLike = str | os.PathLike[str]
 
@@ -69,7 +79,8 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
     if not ids:
         raise InvalidInputError(f"{prompts.name}: expected prompts, the table is empty")
     # Rows are sorted by id, so that the file's order changes nothing; equal ids come to lie side by side.
-    order = sorted(range(len(ids)), key=ids.__getitem__)
+    in_order = all(a < b for a, b in pairwise(ids))
+    order: Sequence[int] = range(len(ids)) if in_order else sorted(range(len(ids)), key=ids.__getitem__)
     row_of: dict[str, int] = {}
     for place, i in enumerate(order):
         if ids[i] in row_of:
@@ -111,29 +122,30 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
         raise InvalidInputError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     target = free_for_outcomes(folder)
     target.mkdir(parents=True, exist_ok=True)
-    write_table(
-        target / f"{PROMPTS}.{format}",
-        {
-            "prompt_id": outcomes.prompt_ids,
-            "prompt": outcomes.prompts,
-            "split": outcomes.splits,
-            "dataset": outcomes.datasets,
-            "question_key": outcomes.question_keys,
-        },
-    )
-    # (rows, models): an outcome is written where any measure is known
-    known = np.zeros(outcomes.quality.shape, dtype=np.bool_)
-    for measure in MEASURES:
-        known |= ~np.isnan(getattr(outcomes, measure))
-    row, column = np.nonzero(known)
-    columns: dict[str, list[Any]] = {
-        "prompt_id": [outcomes.prompt_ids[i] for i in row],
-        "model": [outcomes.models[j] for j in column],
-    }
-    for measure in MEASURES:
-        columns[measure] = _cells(getattr(outcomes, measure)[row, column])
-    write_table(target / f"{OUTCOMES}.{format}", columns)
+    texts: dict[str, Kind] = dict.fromkeys(_PROMPT_COLUMNS, "text")
+    with table_stream(target / f"{PROMPTS}.{format}", texts) as table:
+        for begin in range(0, len(outcomes), WRITTEN):
+            some = slice(begin, begin + WRITTEN)
+            table.write({name: getattr(outcomes, of_all)[some] for name, of_all in _PROMPT_COLUMNS.items()})
+    kinds: dict[str, Kind] = {"prompt_id": "text", "model": "text"}
+    kinds |= {measure: _kind(getattr(outcomes, measure)) for measure in MEASURES}
+    with table_stream(target / f"{OUTCOMES}.{format}", kinds) as table:
+        for part in _outcome_parts(outcomes, kinds):
+            table.write(part)
     return target
+
+
+def _outcome_parts(outcomes: Outcomes, kinds: Mapping[str, Kind]) -> Iterator[dict[str, Sequence[Any]]]:
+    """Yield the columns of the outcomes' table, some prompts at a time; an outcome is written where any measure is known."""
+    for begin in range(0, len(outcomes), WRITTEN):
+        some = slice(begin, begin + WRITTEN)
+        tables = {measure: getattr(outcomes, measure)[some] for measure in MEASURES}
+        row, column = np.nonzero(~np.logical_and.reduce([np.isnan(table) for table in tables.values()]))
+        part: dict[str, Sequence[Any]] = {
+            "prompt_id": [outcomes.prompt_ids[begin + i] for i in row.tolist()],
+            "model": [outcomes.models[j] for j in column.tolist()],
+        }
+        yield part | {measure: _cells(table[row, column], kinds[measure]) for measure, table in tables.items()}
 
 
 def free_for_outcomes(folder: PathLike) -> Path:
@@ -202,8 +214,11 @@ def _prompt_texts(prompts: Table) -> list[str]:
 
 
 def _optional(table: Table, column: str) -> list[str]:
-    """Return a column of texts, "" where a cell or the column is missing."""
-    return [cell or "" for cell in table.text(column)] if column in table.columns else [""] * table.rows
+    """Return a column of texts, "" where a cell or the column is missing; one text is one object, in however many rows."""
+    if column not in table.columns:
+        return [""] * table.rows
+    codes, texts = table.coded(column)
+    return [texts[code] or "" for code in codes.tolist()]
 
 
 def _pairs(
@@ -225,8 +240,13 @@ def _pairs(
         outcomes.complain(i, "prompt_id", f"expected an id of {prompts.name}, got {ids[id_codes[i]]!r}")
     models = sorted(str(name) for name in names)
     column = np.array([models.index(str(name)) for name in names], dtype=np.int64)[model_codes]
-    # One number a (prompt, model) pair: equal neighbours in sorted order are the same pair twice.
+    # One number a (prompt, model) pair.
     pair = row * len(models) + column
+    there = np.zeros((len(row_of) + 1) * len(models), np.bool_)
+    there[pair[row >= 0]] = True
+    if there.sum() == (row >= 0).sum():
+        return row, column, models
+    # Equal neighbours in sorted order are the same pair twice.
     order = np.argsort(pair, kind="stable")
     for at in np.flatnonzero((np.diff(pair[order]) == 0) & (row[order][1:] >= 0)).tolist():
         first, second = (int(i) for i in order[at : at + 2])
@@ -262,10 +282,16 @@ def _checked(outcomes: Table, measure: str) -> npt.NDArray[np.float64]:
     return values
 
 
-def _cells(values: npt.NDArray[np.float64]) -> list[Any]:
-    """Return Python numbers, None where NaN; whole numbers as int when the column has no other (1 and 1.0 load alike)."""
-    missing = np.isnan(values)
+def _kind(values: npt.NDArray[np.float64]) -> Kind:
+    """Return what the cells of a measure are: whole numbers where it has no other (1 and 1.0 load alike)."""
     # Counts stay counts in CSV and JSONL.
-    whole = (values[~missing] == np.floor(values[~missing])).all()
-    kind = int if whole else float
-    return [None if gone else kind(value) for value, gone in zip(values.tolist(), missing, strict=True)]
+    parts = [part[~np.isnan(part)] for part in np.array_split(values, max(1, len(values) // WRITTEN))]
+    if not any(len(part) for part in parts):
+        return "missing"
+    return "whole" if all((part == np.floor(part)).all() for part in parts) else "number"
+
+
+def _cells(values: npt.NDArray[np.float64], kind: Kind) -> list[Any]:
+    """Return Python numbers of this kind, None where NaN."""
+    number = float if kind == "number" else int
+    return [None if value != value else number(value) for value in values.tolist()]

@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
 KEY_CHARACTERS = 120
+_LOWER = bytes(range(256)).lower()
+_NO_ALNUM = bytes(code for code in range(128) if not chr(code).isalnum())
 MIN_KEY = 30  # a shorter key names too little of a question to say that two are the same
 # Different prompts that make what they share boilerplate: a twentieth of the source, but at least so many and at most so many.
 # Fewer may be one document under several instructions, or one question reworded: those belong together.
@@ -31,8 +33,15 @@ FEWEST_SHARING, MOST_SHARING, SHARE_SHARING = 20, 40, 0.05
 def normalised(prompt: str) -> str:
     """Return letters and digits, case folded; a letter and its accent are one character, however they are written."""
     # NFC before case folding: a letter and a combining accent become the one letter.
-    text = prompt if prompt.isascii() else unicodedata.normalize("NFC", prompt)
+    if prompt.isascii():
+        return _ascii_letters(prompt)
+    text = unicodedata.normalize("NFC", prompt)
     return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _ascii_letters(text: str) -> str:
+    """Return the letters and digits of an ASCII text, lower-cased, by one table."""
+    return text.encode().translate(_LOWER, _NO_ALNUM).decode()
 
 
 def question_key(question: str) -> str:
@@ -42,6 +51,12 @@ def question_key(question: str) -> str:
         >>> question_key("What is 2 + 2, Anna?")
         'whatis22anna'
     """
+    # The keys of most prompts end within so many characters; a prompt may have a million.
+    opening = question[: 2 * KEY_CHARACTERS]
+    if opening.isascii():
+        key = _letters(opening)[:KEY_CHARACTERS]
+        if len(key) == KEY_CHARACTERS or len(opening) == len(question):
+            return key
     kept: list[str] = []
     for character in question:
         if character.isalnum():
@@ -72,25 +87,41 @@ def question_keys(prompts: Sequence[str]) -> tuple[str, ...]:
     enough = boilerplate_prompts(len(prompts))
     # Rows of one key whose openings may be boilerplate; each round skips what all of them share, and parts them anew.
     waiting = [rows for rows in _by_key(keys, range(len(keys))) if len(rows) >= enough]
-    letters: dict[int, str] = {}
     skipped = dict.fromkeys((row for rows in waiting for row in rows), 0)
     while waiting:
         rows = waiting.pop()
-        for row in rows:
-            letters.setdefault(row, _letters(prompts[row]))
-        rest = {letters[row][skipped[row] :] for row in rows}
+        shared = _shared_opening(prompts, rows, skipped, enough)
         # Few different texts under one key: one question reworded, not a template.
-        if len(rest) < enough:
+        if shared is None:
             continue
-        least, greatest = min(rest), max(rest)  # what these two begin with, all do
-        ends = (i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
-        shared = next(ends, len(least))
-        going = [row for row in rows if len(letters[row]) > skipped[row] + shared]
-        for row in going:
-            skipped[row] += shared
-            keys[row] = letters[row][skipped[row] : skipped[row] + KEY_CHARACTERS]
+        going = []
+        for row in rows:
+            letters = _letters(prompts[row])
+            if len(letters) > skipped[row] + shared:
+                going.append(row)
+                skipped[row] += shared
+                keys[row] = letters[skipped[row] : skipped[row] + KEY_CHARACTERS]
         waiting += [part for part in _by_key(keys, going) if enough <= len(part) and shared > 0]
     return tuple(keys)
+
+
+def _shared_opening(
+    prompts: Sequence[str], rows: Sequence[int], skipped: Mapping[int, int], enough: float
+) -> int | None:
+    """Return how many letters and digits all of these rows begin with, after what is skipped; None of fewer than `enough` texts."""
+    # One text at a time: the letters of a whole source would take as much memory as its prompts.
+    few: set[str] = set()
+    least = greatest = _letters(prompts[rows[0]])[skipped[rows[0]] :]
+    for row in rows:
+        rest = _letters(prompts[row])[skipped[row] :]
+        if len(few) < enough:
+            few.add(rest)
+        least, greatest = min(least, rest), max(greatest, rest)
+    if len(few) < enough:
+        return None
+    # What the least and the greatest begin with, all do.
+    ends = (i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b)
+    return next(ends, len(least))
 
 
 def _by_key(keys: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
@@ -104,6 +135,8 @@ def _by_key(keys: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
 
 def _letters(prompt: str) -> str:
     """Return the letters and digits of a prompt, lower-cased."""
+    if prompt.isascii():
+        return _ascii_letters(prompt)
     return "".join(character.lower() for character in prompt if character.isalnum())
 
 

@@ -9,16 +9,16 @@ of a million prompts share a hash by chance with probability 3e-8.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.audit.owner_key import OwnerKey, key_of
-from ipr_engine.bundle import FittedOn
+from ipr_engine.bundle import BundleSpec, FittedOn
 from ipr_engine.data.outcomes import MIN_KEY, Outcomes, normalised
-from ipr_engine.errors import BundleFormatError
+from ipr_engine.errors import BundleFormatError, KeyMismatchError
 
 Hashes = npt.NDArray[np.uint64]
 PARTS = ("texts", "questions")
@@ -32,19 +32,24 @@ def _hash(kind: str, text: str, key: OwnerKey | None) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _texts(prompts: Sequence[str], key: OwnerKey | None) -> list[int]:
-    """Return the hash of each prompt's letters and digits; of the prompt itself where it has none."""
-    return [_hash("text", normalised(prompt) or prompt, key) for prompt in prompts]
+def _text(prompt: str, key: OwnerKey | None) -> int:
+    """Return the hash of a prompt's letters and digits; of the prompt itself where it has none."""
+    return _hash("text", normalised(prompt) or prompt, key)
 
 
-def _questions(keys: Sequence[str], key: OwnerKey | None) -> list[int | None]:
-    """Return the hash of each question key; None where a key is too short to say that two questions are the same."""
-    return [_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys]
+def _texts(prompts: Sequence[str], key: OwnerKey | None) -> Iterator[int]:
+    """Yield the hash of each prompt."""
+    return (_text(prompt, key) for prompt in prompts)
+
+
+def _questions(keys: Sequence[str], key: OwnerKey | None) -> Iterator[int | None]:
+    """Yield the hash of each question key; None where a key is too short to say that two questions are the same."""
+    return (_hash("question", question, key) if len(question) >= MIN_KEY else None for question in keys)
 
 
 def _sorted(values: Iterable[int | None]) -> Hashes:
     """Return the distinct hashes, sorted, without None."""
-    return np.array(sorted({value for value in values if value is not None}), dtype=np.uint64)
+    return np.unique(np.fromiter((value for value in values if value is not None), np.uint64))
 
 
 def prompt_hashes(
@@ -59,9 +64,32 @@ def prompt_hashes(
 
 def overlap(outcomes: Outcomes, hashes: Mapping[str, Hashes], key: OwnerKey | None = None) -> npt.NDArray[np.bool_]:
     """Return (rows,) booleans: whether the prompt, or its question, is among those hashed under this key."""
-    seen = [set(hashes[part].tolist()) for part in PARTS]
-    rows = zip(_texts(outcomes.prompts, key), _questions(outcomes.question_keys, key), strict=True)
-    return np.array([text in seen[0] or question in seen[1] for text, question in rows], dtype=np.bool_)
+    texts = np.fromiter(_texts(outcomes.prompts, key), np.uint64, len(outcomes))
+    # A key that is too short to say anything is found nowhere.
+    asked = [0 if question is None else question for question in _questions(outcomes.question_keys, key)]
+    long = np.array([len(question) >= MIN_KEY for question in outcomes.question_keys], np.bool_)
+    questions = np.array(asked, np.uint64)
+    return np.isin(texts, hashes["texts"]) | (long & np.isin(questions, hashes["questions"]))
+
+
+class FittedPrompts:
+    """A `FittedPrompts` knows which prompts a bundle's heads were fitted on, as far as their hashes and keys are at hand."""
+
+    def __init__(self, bundle: BundleSpec, keys: Sequence[OwnerKey]) -> None:
+        """Read the hashes of every head; one without hashes, or under a key that is not among these, is not known."""
+        self._known: list[tuple[frozenset[int], OwnerKey | None]] = []
+        for heads in (bundle.quality_heads, bundle.escalation_heads):
+            if heads is None or heads.fitted_on.prompt_hashes is None:
+                continue
+            try:
+                key = key_of_hashes(heads.fitted_on, keys)
+            except KeyMismatchError:
+                continue
+            texts = read_prompt_hashes(heads.fitted_on.prompt_hashes)[PARTS[0]]
+            self._known.append((frozenset(texts.tolist()), key))
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and any(_text(text, key) in texts for texts, key in self._known)
 
 
 def key_of_hashes(fitted_on: FittedOn, keys: Sequence[OwnerKey]) -> OwnerKey | None:

@@ -66,7 +66,8 @@ def read_repeated_scores(source: str | os.PathLike[str]) -> RepeatedScores:
     bad = BadRows()
     table = read_table(_file(Path(source)), bad)
     table.require(tuple(SAMPLE_COLUMNS))
-    (row, ids), (column, models) = table.coded("prompt_id"), table.coded("model")
+    (row_codes, ids), (column_codes, models) = table.coded("prompt_id"), table.coded("model")
+    row, column = row_codes.astype(np.int64), column_codes.astype(np.int64)  # codes are as narrow as a file has them
     if None in ids or None in models:
         for name in ("prompt_id", "model"):
             for at, cell in enumerate(table.text(name)):

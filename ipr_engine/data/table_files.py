@@ -24,53 +24,80 @@ FORMATS = ("parquet", "csv", "jsonl")
 
 
 class _ParquetTable(Table):
-    """A `_ParquetTable` keeps Arrow's columns, so that a million rows become arrays without a Python object each."""
+    """A `_ParquetTable` reads a column when it is asked for, so that no two columns of Arrow are in memory at once."""
 
-    def __init__(self, name: str, table: Any) -> None:
-        super().__init__(name, {})
-        self._table = table
-        self.rows = table.num_rows
+    def __init__(self, path: Path, names: Mapping[str, str], rows: int) -> None:
+        """Take the file. names: column -> its name there, in the file's order."""
+        super().__init__(path.name, {})
+        self._path, self._names = path, dict(names)
+        self.rows = rows
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(self._table.column_names)
+        return tuple(self._names)
 
     def _with_names(self, names: Sequence[str]) -> Table:
-        return _ParquetTable(self.name, self._table.rename_columns(list(names)))
+        return _ParquetTable(self._path, dict(zip(names, self._names.values(), strict=True)), self.rows)
+
+    def _arrow(self, column: str, *, coded: bool = False) -> Any:
+        """Return a column as Arrow has it; texts that are `coded`, as codes of the distinct ones."""
+        there = self._names[column]
+        # Strings are kept once each where codes are wanted: an outcome table repeats an id for every candidate.
+        repeated = [there] if coded else None
+        with _readable(self._path) as parquet, parquet.ParquetFile(self._path, read_dictionary=repeated) as file:
+            return file.read(columns=[there])[there]
 
     def values(self, column: str) -> Sequence[Any]:
         try:
-            cells: list[Any] = self._table[column].to_pylist()
+            cells: list[Any] = self._arrow(column).to_pylist()
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
         return cells
+
+    def text(self, column: str) -> list[str | None]:
+        types = need("pyarrow", "reading Parquet").types
+        kind = self._kind(column)
+        # What was UTF-8 holds no surrogate: nothing is left to check.
+        if types.is_string(kind) or types.is_large_string(kind):
+            return list(self.values(column))
+        return super().text(column)
+
+    def _kind(self, column: str) -> Any:
+        """Return the type of a column."""
+        with _readable(self._path) as parquet:
+            return parquet.read_schema(self._path).field(self._names[column]).type
 
     def _not_utf8(self, column: str) -> InvalidInputError:
         """Return the error of a column that holds bytes which are not UTF-8."""
         return InvalidInputError(f"{self.name}, column {column!r}: expected UTF-8, it holds other bytes")
 
-    def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+    def coded(self, column: str) -> tuple[npt.NDArray[np.integer], list[str | None]]:
         types = need("pyarrow", "reading Parquet").types
-        kind = self._table[column].type
+        kind = self._kind(column)
         # Other types, and columns with missing cells, take the checked way, which names bad cells.
-        if not (types.is_string(kind) or types.is_large_string(kind)) or self._table[column].null_count:
+        if not (types.is_string(kind) or types.is_large_string(kind)):
             return super().coded(column)
-        whole = self._table[column].combine_chunks().dictionary_encode()
+        whole = self._arrow(column, coded=True)
+        if whole.null_count:
+            return super().coded(column)
+        if not types.is_dictionary(whole.type):  # a large string is read as it is
+            whole = whole.dictionary_encode()
+        whole = whole.unify_dictionaries().combine_chunks()
         if hasattr(whole, "chunks"):  # some versions of pyarrow return a chunked array of one
-            whole = whole.unify_dictionaries().combine_chunks()
+            whole = whole.chunk(0)
         try:
-            return whole.indices.to_numpy().astype(np.int64), whole.dictionary.to_pylist()
+            return whole.indices.to_numpy(), whole.dictionary.to_pylist()
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
 
     def numbers(self, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         types = need("pyarrow", "reading Parquet").types
-        cells = self._table[column]
+        cells = self._arrow(column)
         if types.is_null(cells.type):
             return np.full(self.rows, np.nan), np.ones(self.rows, dtype=np.bool_)
         if not (types.is_floating(cells.type) or types.is_integer(cells.type)):
             return super().numbers(column)
-        return cells.to_numpy().astype(np.float64), cells.is_null().to_numpy().astype(np.bool_)
+        return cells.to_numpy().astype(np.float64, copy=False), cells.is_null().to_numpy().astype(np.bool_, copy=False)
 
 
 def read_table(path: Path, bad: BadRows | None = None) -> Table:
@@ -99,14 +126,21 @@ def read_table(path: Path, bad: BadRows | None = None) -> Table:
 
 
 def _read_parquet(path: Path, bad: BadRows | None) -> Table:
-    """Read a Parquet file; its columns stay in Arrow's memory."""
+    """Open a Parquet file; its columns are read when they are asked for."""
+    with _readable(path) as parquet, parquet.ParquetFile(path) as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+    _require_distinct(path, names)
+    return _ParquetTable(path, {name: name for name in names}, rows)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Any]:
+    """Give `pyarrow.parquet`; InvalidInputError names the file where it cannot be read."""
     parquet = need("pyarrow.parquet", f"reading {path.name}")
     try:
-        table = parquet.read_table(path)
+        yield parquet
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
         raise InvalidInputError(f"{path.name}: not a readable Parquet file: {error}") from error
-    _require_distinct(path, table.column_names)
-    return _ParquetTable(path.name, table)
 
 
 def _read_csv(path: Path, bad: BadRows | None) -> Table:

@@ -13,7 +13,7 @@ from ipr_engine._extras import need
 from ipr_engine._files import replacing
 from ipr_engine.errors import InvalidInputError
 
-Kind = Literal["text", "number"]
+Kind = Literal["text", "number", "whole", "missing"]  # missing: no row has any
 
 
 class TableStream(Protocol):
@@ -88,8 +88,7 @@ class _ParquetStream:
 @contextmanager
 def _parquet(path: Path, kinds: Mapping[str, Kind]) -> Iterator[TableStream]:
     arrow, parquet = need("pyarrow", "writing Parquet"), need("pyarrow.parquet", "writing Parquet")
-    schema = arrow.schema(
-        [(name, arrow.string() if kind == "text" else arrow.float64()) for name, kind in kinds.items()]
-    )
+    types = {"text": arrow.string(), "number": arrow.float64(), "whole": arrow.int64(), "missing": arrow.null()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in kinds.items()])
     with parquet.ParquetWriter(path, schema) as writer:
         yield _ParquetStream(arrow, writer, schema)

@@ -121,7 +121,7 @@ class Table:
             result.append(cell)
         return result
 
-    def coded(self, column: str) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+    def coded(self, column: str) -> tuple[npt.NDArray[np.integer], list[str | None]]:
         """Return (rows,) codes and the distinct texts in order of appearance, which the codes count through."""
         code_of: dict[str | None, int] = {}  # text -> its code
         cells = self.text(column)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,28 +43,28 @@ def knn(
 ) -> Predictions:
     """Predict mean quality and cost of the k nearest training prompts by cosine; k has the greatest out-of-fold area on train."""
     from_sklearn = need("sklearn.neighbors", "the kNN baseline", "eval")
-    unit, test_unit = _unit(x), _unit(test_x)
+    unit = _unit(x)
     values = np.concatenate([train.quality, train.cost], axis=1)
 
-    def averages(fit: Array, of: Array, at: Array, ks: Sequence[int]) -> list[Array]:
-        near = from_sklearn.NearestNeighbors(n_neighbors=min(max(ks), len(fit)), algorithm="brute").fit(fit)
-        running = np.cumsum(of[near.kneighbors(at, return_distance=False)], axis=1)  # (rows, k, 2 models)
-        return [running[:, min(k, len(fit)) - 1] / min(k, len(fit)) for k in ks]
+    def averages(near: Any, of: Array, at: Array, ks: Sequence[int]) -> list[Array]:
+        running = np.cumsum(of[near.kneighbors(_unit(at), return_distance=False)], axis=1)  # (rows, k, 2 models)
+        return [running[:, min(k, len(of)) - 1] / min(k, len(of)) for k in ks]
 
     # Blocks of 512 rows bound the memory of (rows, neighbours, 2 models).
     def in_blocks(fit: Array, of: Array, at: Array, ks: Sequence[int]) -> list[Array]:
-        blocks = [averages(fit, of, part, ks) for part in np.array_split(at, max(1, len(at) // 512))]
+        near = from_sklearn.NearestNeighbors(n_neighbors=min(max(ks), len(fit)), algorithm="brute").fit(fit)
+        blocks = [averages(near, of, part, ks) for part in np.array_split(at, max(1, len(at) // 512))]
         return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
     ks = sorted({k for k in neighbours if k <= len(x) // 2} or {1})
     held = [np.empty_like(values) for _ in ks]
     for fold in np.unique(folds):
         out = folds == fold
-        for table, part in zip(held, in_blocks(unit[~out], values[~out], unit[out], ks), strict=True):
+        for table, part in zip(held, in_blocks(unit[~out], values[~out], x[out], ks), strict=True):
             table[out] = part
     # k is chosen on rows that each table has not seen, then all training rows are neighbours.
     k, table = _best(ks, held, train)
-    final = in_blocks(unit, values, test_unit, [k])[0]
+    final = in_blocks(unit, values, test_x, [k])[0]
     return _split(final, table, train.models, f"k = {k}")
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.resampling import Resamples
+from ipr_engine.measures.resampling import Resamples, numbered
 from ipr_engine.measures.routing import (
     Axis,
     ChosenSetting,
@@ -22,7 +22,7 @@ from ipr_engine.measures.routing import (
 )
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 
 class Sweep(Protocol):
@@ -139,6 +139,6 @@ def curve_of_shares(shares: Array, outcomes: WeightedOutcomes, resamples: Resamp
 
 def halves_of(groups: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
     """Mark one half of the rows: (rows,). Groups (question keys) are never split, sizes about equal."""
-    names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    first = np.random.default_rng(seed).permutation(len(names)) < len(names) / 2
+    group, distinct = numbered(groups)
+    first = np.random.default_rng(seed).permutation(distinct) < distinct / 2
     return np.asarray(first[group])

@@ -25,15 +25,17 @@ from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
-from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.measures.resampling import drawn_questions, grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
-from ipr_engine.measures.sweeps import TAUS, worth_grid
+from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 EVERY_CANDIDATE, DEFAULTS = EvaluatedCandidates(), EvaluationOptions()
 FOLDS = 5
+MOST_TRAIN = 25_000  # training prompts: kNN compares each with every test prompt
+DRAWN = 3000  # seed of their draw
 
 
 def evaluate_engine(
@@ -48,6 +50,8 @@ def evaluate_engine(
     progress: Callable[[str], None] = lambda message: None,
 ) -> Summary:
     """Evaluate on the source's split "test"; baselines and the cost axis come from its split "train". Complete rows only.
+
+    Of a split "train" of more than `MOST_TRAIN` prompts as many are drawn, whole questions by chance.
 
     Realised costs are the recorded tokens at the bundle's prices (costs.py).
 
@@ -92,7 +96,7 @@ def evaluate_engine(
 
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
     _require_expected_tokens(engine, basis, outcomes.source)
-    train = _read(embed, basis, outcomes.of_split("train"))
+    train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
     test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
@@ -206,6 +210,15 @@ def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
     )
 
 
+def _at_most(most: int, split: OutcomeData, progress: Callable[[str], None]) -> OutcomeData:
+    """Return the split, or of more prompts than `most` as many, whole questions drawn by chance."""
+    if len(split) <= most:
+        return split
+    drawn = drawn_questions(split.question_keys, most, seed=DRAWN)
+    progress(f"of {len(split)} training prompts {int(drawn.sum())} are drawn for the baselines and the cost axis")
+    return split.take(drawn)
+
+
 def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
     """Refuse candidates without output tokens where the heads predict none: their cost cannot be expected."""
     lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
@@ -292,7 +305,7 @@ def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> n
     return result
 
 
-def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.int64]]:
+def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.integer]]:
     """Decide every sweep of the router by the engine; choices are positions in `names`."""
     bundle = read.embedded.engine.bundle
     # Rule `fixed` needs its constants of both tiers.
@@ -307,10 +320,10 @@ def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.N
     return {name: _choices(read, names, plan) for name, plan in plans.items()}
 
 
-def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
+def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.integer]:
     """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
     position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
     position[read.columns] = np.arange(len(read.columns))
-    return np.stack(
-        [position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan]
+    return stacked(
+        position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan
     )

@@ -15,7 +15,7 @@ from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ class LoggedDecisions:
         predicted, expected_usd: (rows, models) qualities and costs as they are predicted now; of a candidate that is not known now
             0, and NaN.
         cost_usd: as it was billed, NaN where scores do not tell.
+        texts: what the encoder reads of each prompt, None where it is not kept.
         groups: rows of one conversation have one number.
         left_out: reason -> records. refused: why records were not decided again -> records. records: lines in all.
         by_figures: rows decided from recorded figures, without the heads.
@@ -41,6 +42,7 @@ class LoggedDecisions:
     predicted: Floats
     expected_usd: Floats
     cost_usd: Floats
+    texts: tuple[str | None, ...]
     groups: npt.NDArray[np.int64]
     left_out: Counter[str]
     refused: Counter[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,12 +142,15 @@ def _lines(made: PolicyEstimates, digits: int, times: float = 1.0) -> list[str]:
     return found
 
 
-def off_policy_report(decisions: LoggedDecisions, *, predictions: bool = True) -> OffPolicyReport:
+def off_policy_report(
+    decisions: LoggedDecisions, *, predictions: bool = True, fitted: Container[str] = ()
+) -> OffPolicyReport:
     """Estimate what the policy that decides now would have got.
 
     Args:
         predictions: whether its heads may help. They must not have been fitted on these scores; whatever else they are, the doubly robust
             estimate remains right.
+        fitted: prompts that they were fitted on, as far as that is known; some of them here is a warning.
     Raises:
         InvalidInputError: too few decisions can be used, none has a propensity, or none could tell of the policy.
     """
@@ -166,7 +170,7 @@ def off_policy_report(decisions: LoggedDecisions, *, predictions: bool = True) -
         quality=quality,
         billed_usd=billed,
         expected_usd=(_expected_usd(decisions, decisions.target), _expected_usd(decisions, decisions.recorded)),
-        warnings=tuple(_warnings(decisions, quality)),
+        warnings=(*_warnings(decisions, quality), *(_seen(decisions, fitted) if predictions else ())),
     )
 
 
@@ -216,6 +220,17 @@ def _require_rows(made: LoggedDecisions) -> None:
     raise InvalidInputError(
         f"records: expected at least {FEWEST_DRAWS} that can be used, got {len(made)} of {made.records:,}{why}"
     )
+
+
+def _seen(made: LoggedDecisions, fitted: Container[str]) -> list[str]:
+    kept = [text for text in made.texts if text is not None]
+    seen = sum(text in fitted for text in kept)
+    if not seen:
+        return []
+    return [
+        f"{seen:,} of {len(kept):,} prompts are among those that these heads were fitted on: where that was by these scores, the doubly "
+        "robust estimate is wrong; judge on other records, or leave it out (--no-predictions)"
+    ]
 
 
 def _warnings(made: LoggedDecisions, quality: PolicyEstimates) -> list[str]:

@@ -124,11 +124,10 @@ def pair_curve(score: Array, weak: Array, strong: Array, resamples: Resamples) -
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # the last row of every distinct score
-    # (1 + draws, rows): how often each prompt occurs, by falling score.
-    counts = resamples.counts[:, order].astype(np.float64)
-    start = np.zeros((len(counts), 1))
-    sent = np.cumsum(counts, axis=1)[:, ends] / resamples.rows
-    gained = np.cumsum(counts * (strong - weak)[order], axis=1)[:, ends] / resamples.rows
+    ends, totals = resamples.steps(ends), resamples.totals[:, None]
+    start = np.zeros((len(totals), 1))
+    sent = resamples.running(np.ones(len(score)), order, ends) / totals
+    gained = resamples.running(strong - weak, order, ends) / totals
     base = resamples.means(weak)[:, None]
     return np.concatenate([start, sent], axis=1), base + np.concatenate([start, gained], axis=1)
 

@@ -17,7 +17,7 @@ from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 TAUS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 EVERY_TAU = (0.0, *TAUS, 1.0)

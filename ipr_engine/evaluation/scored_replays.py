@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.replay import Replayed
 from ipr_engine.data.score_table import Score, ScoreTable
 from ipr_engine.data.tables import BadRows
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.logged_decisions import (
     BEYOND,
     FAILED,
@@ -29,6 +31,7 @@ from ipr_engine.evaluation.logged_decisions import (
     Floats,
     LoggedDecisions,
 )
+from ipr_engine.prompts import parse_request
 
 
 @dataclass
@@ -40,6 +43,7 @@ class _Rows:
     predicted: list[npt.NDArray[np.float32]] = field(default_factory=list)
     expected_usd: list[npt.NDArray[np.float32]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
 
 
 def scored_lines(lines: Iterable[bytes], table: ScoreTable, left_out: Counter[str]) -> Iterator[bytes]:
@@ -140,7 +144,18 @@ def _add(rows: _Rows, record: Record, replayed: Replayed, score: Score, id: str)
     rows.cells.append((score.quality, asked.propensity, score.cost_usd, logged, target, recorded))
     rows.predicted.append(now.quality)
     rows.expected_usd.append(now.cost_usd)
+    rows.texts.append(_text(record.prompt))
     rows.groups.append(f"of {id}" if score.conversation is None else f"conversation {score.conversation}")
+
+
+def _text(prompt: Any) -> str | None:
+    """Return what the encoder reads of a prompt that is kept; None where there is none."""
+    if prompt is None:
+        return None
+    try:
+        return parse_request(prompt).encoded
+    except InvalidInputError:  # of an earlier release, say: it was decided, and only its text is not known
+        return None
 
 
 def _columns(
@@ -161,6 +176,7 @@ def _columns(
         predicted=np.clip(np.nan_to_num(_matrix(rows.predicted, kept, len(rows.models))), 0.0, 1.0),
         expected_usd=_matrix(rows.expected_usd, kept, len(rows.models)),
         cost_usd=cells[:, 2],
+        texts=tuple(rows.texts[row] for row in kept),
         groups=groups.astype(np.int64),
         left_out=left_out,
         refused=refused,

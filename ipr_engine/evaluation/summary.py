@@ -48,7 +48,7 @@ from ipr_engine.measures.sweeps import (
 )
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 DEFAULTS = EvaluationOptions()
 SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.measures.resampling import numbered
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 BINS = 10
 LEAST_SPREAD = 0.01  # standard deviation of predicted quality below which a head routes nothing
@@ -194,22 +195,23 @@ def constant_heads(
         source: (rows,) as in `constancy`.
     """
     found = {}
+    question = numbered(keys)[0]
     for m, name in enumerate(names):
-        at = np.flatnonzero(rows[:, m]).tolist()
+        at = np.flatnonzero(rows[:, m])
         sources = None if source is None else source[at]
-        reason = constancy(predicted[at, m], quality[at, m], [keys[i] for i in at], sources).reason
+        reason = constancy(predicted[at, m], quality[at, m], question[at], sources).reason
         if reason is not None:
             found[name] = reason
     return found
 
 
 def constancy(
-    predicted: Array, quality: Array, keys: Sequence[str], source: npt.NDArray[np.int64] | None = None
+    predicted: Array, quality: Array, keys: Sequence[str] | Indices, source: Indices | None = None
 ) -> Constancy:
     """Judge one head by its out-of-fold predictions.
 
     Args:
-        predicted: (rows,) out of fold. quality: (rows,) in [0, 1]. keys: (rows,) the question of each row.
+        predicted: (rows,) out of fold. quality: (rows,) in [0, 1]. keys: (rows,) the question of each row, or its number.
         source: (rows,) where each source has an intercept of its own; None: one mean for all.
     Raises:
         InvalidInputError: there are no rows, or shapes disagree.
@@ -224,7 +226,7 @@ def constancy(
     return Constancy(float(own.mean()), float(of_mean.mean()), _upper_end(own - of_mean, keys), spread)
 
 
-def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
+def _means(values: Array, source: Indices | None) -> Array:
     """Return for each row the mean over the rows of its source: (rows,)."""
     if source is None:
         return np.full(len(values), values.mean())
@@ -233,9 +235,9 @@ def _means(values: Array, source: npt.NDArray[np.int64] | None) -> Array:
     return means[at]
 
 
-def _upper_end(difference: Array, keys: Sequence[str]) -> float:
+def _upper_end(difference: Array, keys: Sequence[str] | Indices) -> float:
     """Return the upper end of the one-sided 95 % t interval of a mean over rows, clustered by question."""
-    question = np.unique(np.asarray(keys, dtype=str), return_inverse=True)[1]
+    question = np.unique(keys if isinstance(keys, np.ndarray) else numbered(keys)[0], return_inverse=True)[1]
     clusters = int(question.max()) + 1
     if clusters < 2:
         return float("inf")

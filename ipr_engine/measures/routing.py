@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import Resamples
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
+MOST_PICKED = 1 << 23  # outcomes that a sweep picks at once
 SHARES = (1.0, 0.99, 0.98, 0.95)
 ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, USD per 1,000 queries
 
@@ -79,6 +81,11 @@ class WeightedOutcomes:
     def rows(self) -> int:
         return len(self.quality)
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether every weight is 1: then a mean needs no sum of weights."""
+        return bool((self.weight == 1).all())
+
     @property
     def models(self) -> int:
         return int(self.quality.shape[1])
@@ -128,16 +135,21 @@ def sweep_curve(choices: Indices, outcomes: WeightedOutcomes, resamples: Resampl
             f"{choices.min()} to {choices.max()}"
         )
     rows = np.arange(outcomes.rows)[:, None]
-    picked = choices.T  # (rows, points)
-    weight = outcomes.weight[rows, picked]  # (rows, points)
-    return Curve(
-        resamples.means(outcomes.cost[rows, picked], weight), resamples.means(outcomes.quality[rows, picked], weight)
-    )
+    costs, qualities = [], []
+    # A few points of many rows at once: the outcomes picked at all points would take as much memory as the sweep's every table.
+    some = max(1, MOST_PICKED // outcomes.rows)
+    for begin in range(0, len(choices), some):
+        picked = choices[begin : begin + some].T  # (rows, points)
+        weight = None if outcomes.whole else outcomes.weight[rows, picked]
+        costs.append(resamples.means(outcomes.cost[rows, picked], weight))
+        qualities.append(resamples.means(outcomes.quality[rows, picked], weight))
+    return Curve(np.concatenate(costs, axis=1), np.concatenate(qualities, axis=1))
 
 
 def single_curve(outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
     """Measure every candidate alone: one point a column, in column order."""
-    return Curve(resamples.means(outcomes.cost, outcomes.weight), resamples.means(outcomes.quality, outcomes.weight))
+    weight = None if outcomes.whole else outcomes.weight
+    return Curve(resamples.means(outcomes.cost, weight), resamples.means(outcomes.quality, weight))
 
 
 def mixture_curve(shares: Array, singles: Curve) -> Curve:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from ipr_engine.measures.routing import Axis, WeightedOutcomes, hull, single_cur
 from ipr_engine.policy.rules import compile_rule
 
 Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 
 TAUS: Array = np.linspace(1.0, 0.0, 41)  # cheap to dear
 # From one hundredth of a cent for a whole right answer up to where cost hardly counts, of prompts that cost about a cent at most.
@@ -73,16 +74,21 @@ def choose(
     return np.asarray(np.where(tied, quality, -np.inf).argmax(axis=1))
 
 
+def stacked(settings: Iterable[Indices]) -> Indices:
+    """Return the choices of each setting (rows,) as a sweep (points, rows), in integers no wider than columns need."""
+    return np.stack([chosen.astype(np.int16) for chosen in settings])
+
+
 def rule_sweep(
     quality: Array, cost: Array, rule: str, taus: Array = TAUS, constants: RuleConstants | None = None
 ) -> Indices:
     """Choose by a rule while tau falls from 1 to 0, at worth 0: (points, rows)."""
-    return np.stack([choose(quality, cost, tau=float(tau), rule=rule, constants=constants) for tau in taus])
+    return stacked(choose(quality, cost, tau=float(tau), rule=rule, constants=constants) for tau in taus)
 
 
 def worth_sweep(quality: Array, cost: Array, worths: Array = WORTHS) -> Indices:
     """Choose at tau 1 while worth grows: (points, rows), each the greatest worth * quality - cost."""
-    return np.stack([choose(quality, cost, tau=1.0, worth=float(worth)) for worth in worths])
+    return stacked(choose(quality, cost, tau=1.0, worth=float(worth)) for worth in worths)
 
 
 def rule_constants(quality: Array) -> RuleConstants:

@@ -175,12 +175,15 @@ class Decider:
         support = decided.decision.support
         if support is not None and support == support:  # NaN, of an embedding without a norm, is no support
             self.metrics.support.observe(support)
-        if decided.explored:
-            self.metrics.explored(decided.model).inc()
         if self._beside is not None:
             self._beside(decided, prompt, given)
-        if answers:
-            self._counted(decided, decided.model, decided.cause)
+        if decided.exploration is not None:
+            if decided.explored:
+                self.metrics.explored(decided.model).inc()
+            if answers:
+                self._counted(decided, decided.model, decided.cause)
+        elif answers:
+            self._counted(decided, decided.decision.model, decided.decision.cause)
 
     def _counted(self, decided: Decided, candidate: str, cause: str) -> None:
         count_cost(self.metrics, decided, candidate)

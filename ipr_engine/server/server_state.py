@@ -296,6 +296,10 @@ class ServerState:
         records = self.config.records
         if records is not None and records.keep_prompts and records.key is None:
             lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")
+        if self.config.exploration:
+            lines.append(
+                f"exploration: {self.config.exploration:.3g} of requests are asked of a candidate that chance draws"
+            )
         if self.upstreams is None:
             return [*lines, "no upstreams: a decision server"]
         spoken = speakers(self.config, bundle.names)

@@ -104,8 +104,8 @@ def count_cost(metrics: ServerMetrics, decided: Decided, candidate: str) -> None
     if "extra_usd" in decided.question.controls.given:
         return
     decision, tenant = decided.decision, decided.question.tenant.name
-    if candidate == decided.model:
-        cost, saved = decision.usd_of(decided.position), decided.saved
+    if decided.exploration is None and candidate == decision.model:
+        cost, saved = decision.cost_usd, decided.saved
     else:
         index = decision.bundle.names.index(candidate)
         cost, saved = decision.usd_of(index), decided.saved_usd(index)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
-from ipr_engine.training.estimators.ridge import fit_ridge
+from ipr_engine.training.estimators.ridge import Grams, fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[np.float32]]
 
+FOLDS = 5  # of the cross-validation that chooses penalties and feeds Platt's map
 # Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
 FEWEST_AT_HOME = 20
 # Prior of `fit_pooled_platt`: a candidate's slope over that of all, and its offset from that of all, in logits
@@ -72,14 +74,14 @@ class HeadRows:
     """`HeadRows` are the rows that heads are fitted on.
 
     Attributes:
-        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        x: (rows, dim) embeddings, of any float type. quality: (rows, models) in [0, 1], NaN where not judged.
         tokens: (rows, models) output tokens >= 0, NaN where unknown.
         keys: (rows,) the question of each row; one question stays in one fold.
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
     """
 
-    x: Array
+    x: npt.NDArray[np.floating]
     quality: Array
     tokens: Array
     keys: Sequence[str]
@@ -97,12 +99,45 @@ class HeadRows:
         return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
 
 
+@dataclass(frozen=True, eq=False)
+class FitRows:
+    """`FitRows` are rows made ready to be fitted: what estimators share is made once.
+
+    Attributes:
+        rows: what is fitted. folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
+    """
+
+    rows: HeadRows
+    folds: int
+    seed: int
+
+    @cached_property
+    def seen(self) -> npt.NDArray[np.floating]:
+        """The embeddings with intercepts, (rows, dim + sources - 1)."""
+        return with_intercepts(self.rows.x, self.rows.source)
+
+    @cached_property
+    def fold_of_row(self) -> npt.NDArray[np.int64]:
+        """The fold number of each row, (rows,)."""
+        return grouped_folds(self.rows.keys, self.folds, self.seed)
+
+    @cached_property
+    def grams(self) -> Grams:
+        """The sums over rows of each fold, from which ridge is fitted."""
+        return Grams(self.seen, self.fold_of_row)
+
+    @cached_property
+    def length(self) -> TokensFit:
+        """The tokens head, which is the same whatever estimates quality."""
+        return fit_tokens(self.seen, self.rows.tokens, self.fold_of_row, self.rows.at_home, self.grams)
+
+
 def fit_heads(
-    rows: HeadRows,
+    rows: HeadRows | FitRows,
     *,
     estimator: str,
     options: Mapping[str, Any] = MappingProxyType({}),
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
     pooled: bool | None = None,
     run: RunState | None = None,
@@ -113,15 +148,15 @@ def fit_heads(
     Args:
         estimator, options, run: see `by_name.fit_scores`.
         pooled: whether calibration is by `fit_pooled_platt`; None: where some candidate is not judged on every row.
-        folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
+        folds, seed: of the cross-validation that chooses penalties and feeds Platt's map; `FitRows` have their own.
     """
-    x, quality, at_home = rows.x, rows.quality, rows.at_home
-    fold_of_row = grouped_folds(rows.keys, folds, seed)
-    dim = x.shape[1]
-    seen = with_intercepts(x, rows.source)  # (rows, dim + sources - 1)
+    ready = rows if isinstance(rows, FitRows) else FitRows(rows, folds, seed)
+    rows, folds, seed = ready.rows, ready.folds, ready.seed
+    quality, at_home, seen, fold_of_row = rows.quality, rows.at_home, ready.seen, ready.fold_of_row
+    dim = rows.x.shape[1]
     scores = fit_scores(
         estimator,
-        FoldedRows(seen, quality, fold_of_row, linear_only=seen.shape[1] - dim),
+        FoldedRows(seen, quality, fold_of_row, linear_only=seen.shape[1] - dim, grams=ready.grams),
         options=options,
         seed=seed,
         run=run,
@@ -130,7 +165,7 @@ def fit_heads(
     # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
     slope, offset = _calibrate(scores.out_of_fold, quality, at_home, pooled)
     calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
-    length = fit_tokens(seen, rows.tokens, fold_of_row, at_home)
+    length = ready.length
     tensors = {
         **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
         "len_skip": length.skip[:, :dim],
@@ -187,12 +222,12 @@ def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str =
     return sigmoid(logit), predict_tokens(heads, x)
 
 
-def with_intercepts(x: Array, source: npt.NDArray[np.int64] | None) -> Array:
+def with_intercepts(x: npt.NDArray[np.floating], source: npt.NDArray[np.int64] | None) -> npt.NDArray[np.floating]:
     """Append to x (rows, dim) an indicator column for every source but number 0: (rows, dim + sources - 1)."""
     if source is None:
         return x
     # Source 0 has no column: it is the level that the heads' own bias stands for.
-    indicator = np.eye(int(source.max()) + 1)[source][:, 1:] * HEIGHT
+    indicator = (np.eye(int(source.max()) + 1, dtype=x.dtype) * HEIGHT)[source][:, 1:]
     return np.concatenate([x, indicator], axis=1)
 
 
@@ -321,12 +356,16 @@ def smearing_factor(residual: Array) -> Array:
 
 
 def fit_tokens(
-    x: Array, tokens: Array, folds: npt.NDArray[np.int64], at_home: npt.NDArray[np.bool_] | None = None
+    x: npt.NDArray[np.floating],
+    tokens: Array,
+    folds: npt.NDArray[np.int64],
+    at_home: npt.NDArray[np.bool_] | None = None,
+    grams: Grams | None = None,
 ) -> TokensFit:
     """Fit the logarithm of (rows, models) token counts >= 0 by ridge; NaN where unknown. An empty answer counts as one token.
 
     Residuals are those out of fold. Smearing factor and cap come from the rows `at_home` (rows,) where a candidate has
-    some there, else from all its rows.
+    some there, else from all its rows. grams: of x and folds, where other fits share them.
     """
     # exp of a fitted logarithm is a median-like value and too low as a mean. Duan (1983): multiply by the mean of exp(residual).
     if np.isinf(tokens).any() or (tokens < 0).any():
@@ -339,7 +378,7 @@ def fit_tokens(
         level = tokens
     # The weights are of every source; smearing factor and cap are of home.
     log_tokens = np.log(np.maximum(tokens, 1.0))
-    fit = fit_ridge(x, log_tokens, folds)
+    fit = fit_ridge(x, log_tokens, folds, grams=grams)
     smearing = smearing_factor(np.where(np.isnan(level), np.nan, log_tokens - fit.out_of_fold))
     bias = fit.bias + np.log(smearing)
     cap = np.nanpercentile(np.maximum(level, 1.0), CAP_PERCENTILE, axis=0)

@@ -31,6 +31,7 @@ from ipr_engine.training.training_inputs import TrainingRows
 Array = npt.NDArray[np.float64]
 FEWEST_COUNTED = 200  # prompts with recorded input tokens, at home
 PROMPTS_PER_CENTROID = 32  # on average: of few prompts a centroid tells the words (docs/privacy.md)
+SUPPORT_ROWS = 1 << 15  # 512 for each of 64 centroids
 FEWEST_NEAR = 10  # different prompts that a centroid is the mean of
 
 
@@ -83,9 +84,10 @@ def fitted_path_rows(
 ) -> PathRows | None:
     """Draw path rows from the prompts that the heads speak of: those at home, or of every part of one traffic."""
     home = np.flatnonzero(at_home)
+    whole = len(home) == len(rows)
     return draw_path_rows(
-        [rows.prompt_ids[row] for row in home],
-        [rows.prompts[row] for row in home],
+        rows.prompt_ids if whole else [rows.prompt_ids[row] for row in home],
+        rows.prompts if whole else [rows.prompts[row] for row in home],
         names,
         predicted=OutOfFold(heads.out_of_fold_quality[home], heads.out_of_fold_tokens[home]),
         outcome=rows.quality[home],
@@ -143,14 +145,22 @@ def in_steps(outcome: Array) -> npt.NDArray[np.uint8]:
 
 def drawn_order(prompt_ids: Sequence[str], prompts: Sequence[str], outcome: Array, seed: int) -> npt.NDArray[np.int64]:
     """Return the rows to keep, in the order of `draw_path_rows`."""
-    judged = np.flatnonzero(~np.isnan(outcome).all(axis=1))
+    judged = np.flatnonzero(~np.isnan(outcome).all(axis=1)).tolist()
     # Sorted first, and seeded by a hash over all of them: neither the order of the rows nor a single prompt decides a place.
-    named = sorted((prompt_ids[row], prompts[row], outcome[row].tobytes(), row) for row in judged.tolist())
-    text = json.dumps([[id, prompt] for id, prompt, _, _ in named])
-    digest = np.frombuffer(sha256(text.encode()).digest(), dtype="<u4")
+    if len(set(prompt_ids)) == len(prompt_ids):
+        named = sorted(judged, key=prompt_ids.__getitem__)
+    else:
+        named = sorted(judged, key=lambda row: (prompt_ids[row], prompts[row], outcome[row].tobytes(), row))
+    hashed = sha256(
+        b"["
+    )  # of the list of all pairs as JSON, a pair at a time: together they are as long as all prompts
+    for place, row in enumerate(named):
+        hashed.update((", " * (place > 0) + json.dumps([prompt_ids[row], prompts[row]])).encode())
+    hashed.update(b"]")
+    digest = np.frombuffer(hashed.digest(), dtype="<u4")
     # The whole digest is the seed: 32 bits of it could be searched.
     chosen = np.random.default_rng([seed, *digest.tolist()]).permutation(len(named))[:MOST_ROWS]
-    return np.array([named[place][3] for place in chosen], dtype=np.int64)
+    return np.array([named[place] for place in chosen], dtype=np.int64)
 
 
 def with_tokenizers(
@@ -265,14 +275,23 @@ def without_few(x: Array, centroids: Array) -> Array:
     return centroids[kept] if kept.any() else x.mean(axis=0, keepdims=True)
 
 
-def fit_support(x: Array, folds: npt.NDArray[np.int64], k: int, seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones."""
+def fit_support(
+    x: npt.NDArray[np.floating], folds: npt.NDArray[np.int64], k: int, seed: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the bundle's support tensors: `centroids` (at most k, dim) of all rows, `distances` (101,) of the held-out ones.
+
+    Of more than `SUPPORT_ROWS` rows as many, drawn by chance, stand for all.
+    """
+    if len(x) > SUPPORT_ROWS:
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:SUPPORT_ROWS])
+        x, folds = x[drawn], folds[drawn]
+    exact = np.asarray(x, np.float64)
     # Distances are taken to centroids that have not seen the prompt: its own centroid would flatter it.
-    held_out = np.empty(len(x))
+    held_out = np.empty(len(exact))
     for fold in np.unique(folds):
         rows = folds == fold
-        held_out[rows] = nearest_distance(x[rows], without_few(x[~rows], kmeans(x[~rows], k, seed)))
+        held_out[rows] = nearest_distance(exact[rows], without_few(exact[~rows], kmeans(exact[~rows], k, seed)))
     return {
-        "centroids": without_few(x, kmeans(x, k, seed)).astype(np.float32),
+        "centroids": without_few(exact, kmeans(exact, k, seed)).astype(np.float32),
         "distances": np.percentile(held_out, np.arange(101)).astype(np.float32),
     }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Candidate, PriceList
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.resampling import Resamples, grouped_folds
+from ipr_engine.measures.resampling import Resamples, drawn_questions, grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
     WeightedOutcomes,
@@ -23,10 +23,14 @@ from ipr_engine.measures.routing import (
 from ipr_engine.measures.sweeps import rule_sweep, worth_grid, worth_sweep
 from ipr_engine.policy.price_table import PriceTable
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
+from ipr_engine.training.fitted_heads import FOLDS, FitRows, HeadRows, fit_heads, predict
 
 Array = npt.NDArray[np.float64]
 
+MOST_COMPARED = (
+    20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
+)
+DRAWN = 2000  # seed of the draw, apart from those of folds
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
 
 
@@ -66,6 +70,11 @@ class PromptCosts:
     of_input: Array
     output_rate: Array
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> PromptCosts:
+        """Return the rows of this mask."""
+        rate = self.output_rate if self.output_rate.ndim == 1 else self.output_rate[rows]
+        return PromptCosts(self.realised[rows], self.of_input[rows], rate)
+
 
 def prompt_costs(
     listed: Sequence[Candidate],
@@ -93,29 +102,39 @@ def compare_estimators(
 ) -> list[EstimatorScore]:
     """Score every estimator by nested, repeated cross-validation; every estimator sees the same folds.
 
-    Figures are taken on the rows of source 0 alone.
+    Of more than `MOST_COMPARED` rows it is taken on as many, drawn by question. Figures are taken on the rows of source 0 alone.
     """
+    if len(rows.x) > MOST_COMPARED:
+        drawn = drawn_questions(rows.keys, MOST_COMPARED, seed=DRAWN)
+        progress(
+            f"estimators are compared on {int(drawn.sum())} of {len(drawn)} prompts, whole questions drawn by chance"
+        )
+        rows, costs = rows.take(drawn), costs.take(drawn)
     x, quality, at_home = rows.x, rows.quality, rows.at_home
     full = complete_rows(quality, costs.realised) & at_home
     outcomes = WeightedOutcomes.complete(quality[full], costs.realised[full]) if full.sum() >= FEWEST_ROWS else None
+    figures: dict[str, list[tuple[float, float, float]]] = {estimator: [] for estimator in estimators}
+    for repeat in range(repeats):
+        # Seeds apart from fit_heads' own: outer and inner folds are drawn independently.
+        outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
+        predicted, length = ({name: np.empty_like(quality) for name in estimators} for _ in range(2))
+        for fold in range(folds):
+            out = outer == fold
+            ready = FitRows(rows.take(~out), FOLDS, repeat)  # once for all estimators
+            for name in estimators:
+                heads = fit_heads(ready, estimator=name)
+                predicted[name][out], length[name][out] = predict(heads.tensors, x[out], heads.activation)
+            progress(f"part {repeat * folds + fold + 1} of {repeats * folds} of the comparison is done")
+        for name in estimators:
+            expected = costs.of_input + costs.output_rate * length[name]  # (rows, models) USD
+            error = float(np.nanmean(np.square(predicted[name] - quality)[at_home]))
+            figures[name].append((*_areas(predicted[name][full], expected[full], outcomes), error))
     scores = []
-    for estimator in estimators:
-        figures = []
-        for repeat in range(repeats):
-            # Seeds apart from fit_heads' own: outer and inner folds are drawn independently.
-            outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
-            predicted, length = np.empty_like(quality), np.empty_like(quality)
-            for fold in range(folds):
-                out = outer == fold
-                heads = fit_heads(rows.take(~out), estimator=estimator, seed=repeat)
-                predicted[out], length[out] = predict(heads.tensors, x[out], heads.activation)
-            expected = costs.of_input + costs.output_rate * length  # (rows, models) USD
-            error = float(np.nanmean(np.square(predicted - quality)[at_home]))
-            figures.append((*_areas(predicted[full], expected[full], outcomes), error))
-        worth, minmax, brier = zip(*figures, strict=True)
-        scores.append(EstimatorScore(estimator, worth, minmax, brier))
+    for name in estimators:
+        worth, minmax, brier = zip(*figures[name], strict=True)
+        scores.append(EstimatorScore(name, worth, minmax, brier))
         area = "undefined" if np.isnan(scores[-1].area) else f"{scores[-1].area:.3f}"
-        progress(f"{estimator}: area {area}, Brier {np.mean(brier):.4f}")
+        progress(f"{name}: area {area}, Brier {np.mean(brier):.4f}")
     why = _no_area(outcomes)
     if why is not None:
         progress(f"the area is undefined, so the Brier score chooses: {why}")

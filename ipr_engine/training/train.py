@@ -87,7 +87,7 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=data.cache, progress=progress)
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
-        x, billed = np.asarray(encoded.x, np.float64), bills.astype(np.float64)  # (rows, dim), (rows,)
+        x, billed = encoded.x, bills.astype(np.float64)  # (rows, dim) float32, (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
         recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
@@ -158,7 +158,12 @@ def train(
 
 
 def _run_state(
-    folder: Path | str, rows: TrainingRows, x: Array, estimator: str, options: Mapping[str, Any], seed: int
+    folder: Path | str,
+    rows: TrainingRows,
+    x: npt.NDArray[np.float32],
+    estimator: str,
+    options: Mapping[str, Any],
+    seed: int,
 ) -> RunState:
     """Open the run folder under a key over all that decides the fit."""
     from ipr_engine.training.estimators.checkpoint import RunState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -95,20 +96,21 @@ def read_training_rows(
                     f"{FEWEST_JUDGED} are needed; {fix}"
                 )
     keep = judged.any(axis=1)
-    # Every list below runs over the parts in the order of `tables`.
-    every = [(i, p) for part in parts for i, p in zip(part.prompt_ids, part.prompts, strict=True)]
-    keys = [key for part in parts for key in part.question_keys]
-    rows = np.flatnonzero(keep)
+
+    def kept(column: str) -> tuple[str, ...]:
+        """Return a column over the parts, in the order of `tables`."""
+        return tuple(compress(chain.from_iterable(getattr(part, column) for part in parts), keep.tolist()))
+
     progress(
-        f"{len(rows)} prompts of {', '.join(names)}, {judged[keep].mean():.0%} of their candidates judged; left out: "
+        f"{int(keep.sum())} prompts of {', '.join(names)}, {judged[keep].mean():.0%} of their candidates judged; left out: "
         f"{int((~keep).sum())} without any outcome, {leaked} whose question is held out"
     )
     return TrainingRows(
         names,
         np.concatenate(numbers)[keep],
-        tuple(every[i][1] for i in rows),
-        tuple(every[i][0] for i in rows),
-        tuple(keys[i] for i in rows),
+        kept("prompts"),
+        kept("prompt_ids"),
+        kept("question_keys"),
         tables["quality"][keep],
         tables["output_tokens"][keep],
         tables["input_tokens"][keep],

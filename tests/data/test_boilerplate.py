@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.cli import main
-from ipr_engine.data import duplicate_groups, load_outcomes, question_key, split_outcomes, write_outcomes
+from ipr_engine.data import duplicate_groups, duplicates, load_outcomes, question_key, split_outcomes, write_outcomes
 from ipr_engine.data.duplicates import Shingler
 from ipr_engine.data.outcomes import boilerplate_prompts, question_keys
 from tests.support.outcome_data import WORDS, make_outcomes, make_prompt
@@ -215,3 +215,24 @@ def test_shingles_of_a_large_source_are_counted_by_sample(monkeypatch):
     prompts = templated(rng, 361)
     assert len(set(duplicate_groups(prompts))) == 361
     assert np.array_equal(*(Shingler(prompts)(prompts[0]) for _ in range(2)))
+
+
+@pytest.mark.parametrize("batch", [1, 90, 1 << 14])
+def test_texts_coded_together_have_the_codes_of_each_alone(rng, monkeypatch, batch):
+    texts = [*(text(rng, n) for n in (0, 1, 3, 5, 8, 12, 60)), "x", "", "ab" * 60, "Köln" * 12]
+    texts = list(dict.fromkeys(texts + ["x" * 50 + f"{i:04d}" for i in range(60)]))
+    alone = [Shingler(texts)(one).tolist() for one in texts]
+    monkeypatch.setattr(duplicates, "BATCH", batch)
+    shingler = Shingler(texts)
+    codes, begins = shingler.of(texts)
+    parts = [np.unique(part).tolist() for part in np.split(codes, begins[1:])]
+    assert parts == alone == [shingler(one).tolist() for one in texts]
+
+
+def test_groups_do_not_depend_on_how_many_texts_are_coded_together(rng, monkeypatch):
+    prompts = [make_prompt(rng) for _ in range(40)]
+    prompts += [prompt + " indeed" for prompt in prompts[:20]] + ["", "?", "ok"]
+    whole = duplicate_groups(prompts)
+    monkeypatch.setattr(duplicates, "BATCH", 50)
+    assert (duplicate_groups(prompts) == whole).all()
+    assert 23 <= len(set(whole.tolist())) < len(prompts)

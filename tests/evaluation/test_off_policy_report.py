@@ -149,6 +149,13 @@ def test_outcomes_of_one_part_train_a_bundle_that_the_other_part_judges(log, tmp
     assert made["by_recorded_figures"] == 0
     for name in ("ips", "dr"):
         assert holds(made["quality"]["target"][name], now[0])
+    assert not any("fitted on" in one for one in made["warnings"])
+    asked_of_own = asked(log, "--bundle", str(tmp_path / "root"), "--tau", "0.3", records="first.jsonl")
+    assert any(
+        "of 400 prompts are among those that these heads were fitted on" in one for one in asked_of_own["warnings"]
+    )
+    without = asked(log, "--bundle", str(tmp_path / "root"), "--tau", "0.3", "--no-predictions", records="first.jsonl")
+    assert not any("fitted on" in one for one in without["warnings"])
 
 
 def test_records_without_chance_are_refused_alone_and_counted_among_others(log, default_engine, alone, tmp_path):
@@ -202,7 +209,7 @@ def test_what_a_candidate_costs_that_the_bundle_of_now_does_not_have_is_not_know
     made = LoggedDecisions(
         models=("here", "gone"), scores=np.ones(rows), propensity=np.full(rows, 0.5), logged=every % 2,
         target=np.zeros(rows, int), recorded=np.ones(rows, int), predicted=np.zeros((rows, 2)), expected_usd=expected,
-        cost_usd=np.ones(rows), groups=every, left_out=Counter(), refused=Counter(), records=rows, by_figures=0,
+        cost_usd=np.ones(rows), texts=(None,) * rows, groups=every, left_out=Counter(), refused=Counter(), records=rows, by_figures=0,
     )  # fmt: skip
     report = off_policy_report(made)
     assert report.to_dict()["expected_usd"] == {"target": 0.25, "recorded": None}

@@ -49,6 +49,7 @@ def test_a_reply_names_who_is_asked_with_its_own_figures(engine: Engine, server:
     chosen = engine.route(PROMPT, **POLICY)
     plain = chosen.to_dict()
     replies = [server.post("/v1/route", {"prompt": PROMPT}).body for _ in range(40)]
+    assert "exploration: 0.5 of requests are asked of a candidate that chance draws" in server.state.summary()
     for reply in replies:
         m = engine.bundle.names.index(reply["model"])
         record = records(log)[reply["id"]]

@@ -31,6 +31,7 @@ from ipr_engine.training.add.candidate_prior import (
     prior_row,
 )
 from ipr_engine.training.add.candidate_row import Row, fit_row
+from ipr_engine.training.add.imputed_quality import fit_on_table
 from ipr_engine.training.add.interface import (
     Added,
     AskedEntry,
@@ -133,15 +134,20 @@ def _from_outcomes(
         (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED  # else `similar` says how much it writes
         progress("fitting its row, the others stay as they are ...")
-        fit = fit_row(
-            heads.tensors,
-            heads.activation,
-            x,
-            quality,
-            tokens if enough else None,
-            rows.question_keys,
-            seed=seed,
-        )
+
+        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
+            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
+            return np.asarray(more.x, np.float64), bill_floors(prompts, more.billed_tokens).astype(np.float64)
+
+        table = None
+        if consistency is None:  # a refresh is judged on prompts held out, which no imputed outcome may know of
+            table = fit_on_table(base, part, called, lambda prompts: embed(prompts)[0], with_tokens=enough, seed=seed)
+        if table is None:
+            known = tokens if enough else None
+            fit = fit_row(heads.tensors, heads.activation, x, quality, known, rows.question_keys, seed=seed)
+        else:
+            fit = table.row
+            progress(f"{candidate.name} is imputed on {table.imputed} prompts more, from the others' outcomes there")
         newcomer = Newcomer(
             candidate=candidate,
             part=part,
@@ -153,10 +159,6 @@ def _from_outcomes(
             like=base.names.index(similar),
             keys=keys,
         )
-
-        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
-            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
-            return np.asarray(more.x, np.float64), bill_floors(prompts, more.billed_tokens).astype(np.float64)
 
         path_rows, path = grown_path_rows(base, newcomer, embed, seed)
         refreshed = None
@@ -206,6 +208,7 @@ def _from_outcomes(
         "called": called,
         "split": split,
         "prompts": len(rows),
+        "imputed": 0 if table is None else table.imputed,
         "prompt_ids_sha256": sha256("\n".join(rows.prompt_ids).encode()).hexdigest(),
         "tokens_from": list(tokens_from),
         "settings": fit.settings,
@@ -231,7 +234,7 @@ def _from_outcomes(
             called=source,
         ),
         Refit(
-            prompt_hashes=hashes_with(base, rows, keys),
+            prompt_hashes=hashes_with(base, rows if table is None else table.rows, keys),
             tensors=changed,
             path_rows=path_rows,
             extra_files=extra or {},
@@ -252,4 +255,5 @@ def _from_outcomes(
         refreshed,
         constant,
         path=path,
+        imputed=0 if table is None else table.imputed,
     )

@@ -55,6 +55,21 @@ class CandidateRow:
 
 
 @dataclass(frozen=True)
+class ImputedQuality:
+    """An `ImputedQuality` holds a candidate's quality on every prompt of a table.
+
+    Attributes:
+        judged: (rows,) whether the quality is its own outcome.
+        quality: (rows,) in [0, 1], elsewhere imputed.
+        unseen: (folds, rows) the same without the outcomes of one fold: there it is imputed by answers of the other folds alone.
+    """
+
+    judged: npt.NDArray[np.bool_]
+    quality: Array
+    unseen: Array
+
+
+@dataclass(frozen=True)
 class Combined:
     """A `Combined` predicts (a logit, say) features @ own + others @ shares + bias; out_of_fold (rows,) likewise."""
 
@@ -68,7 +83,7 @@ def fit_row(
     tensors: Tensors,
     activation: str,
     x: Array,
-    quality: Array,
+    quality: Array | ImputedQuality,
     tokens: Array | None,
     keys: Sequence[str],
     *,
@@ -79,12 +94,15 @@ def fit_row(
 
     Args:
         tensors: of the frozen heads, a row per existing candidate.
-        x: (rows, dim) embeddings. quality: (rows,) in [0, 1]. tokens: (rows,) output tokens >= 0, NaN where unknown; None
-            where the heads predict none, or the caller gives the tokens' rows.
+        x: (rows, dim) embeddings. tokens: (rows,) output tokens >= 0, NaN where unknown; None where the heads predict none,
+            or the caller gives the tokens' rows.
+        quality: (rows,) in [0, 1], or imputed where the candidate is not judged, with the same folds and seed.
         keys: (rows,) the question of each row; one question stays in one fold.
     Raises:
         InvalidInputError: shapes disagree or a value is out of range.
     """
+    imputed = quality if isinstance(quality, ImputedQuality) else None
+    quality = quality.quality if isinstance(quality, ImputedQuality) else quality
     if x.ndim != 2 or quality.shape != (len(x),) or len(keys) != len(x):
         raise InvalidInputError(
             f"x, quality, keys: expected equal rows, got {x.shape}, {quality.shape} and {len(keys)} keys"
@@ -98,7 +116,8 @@ def fit_row(
     row = {name: tensors[name][host] for name in LAYER if name in tensors and host is not None}
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
-    fit = combine(features, features @ weights.T + bias, quality, fold_of_row, logistic=True)
+    others = features @ weights.T + bias
+    fit = combine(features, others, quality, fold_of_row, logistic=True, imputed=imputed)
     # A sum of rows is a row: the shares of the others fold into the new one.
     whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
@@ -125,12 +144,14 @@ def combine(
     *,
     logistic: bool,
     unseen: Array | None = None,
+    imputed: ImputedQuality | None = None,
 ) -> Combined:
     """Fit y (rows,) on others (rows, K) and features (rows, D) by the model of this module.
 
     Args:
         logistic: y is a quality in [0, 1] and others are logits; else y is like the others, and the loss is squared.
         unseen: the others' values by fits that have not seen the row, which out_of_fold is predicted from; None: `others`.
+        imputed: what y was made of, where it is not all outcomes.
     """
     models = others.shape[1]
     mean = others.mean(axis=1, keepdims=True)
@@ -145,19 +166,20 @@ def combine(
     # w . features is DEVIATION_WIDTH wide over the prompts where each weight has this standard deviation.
     widths = np.repeat([SHARE_WIDTH, DEVIATION_WIDTH / np.sqrt(spread)], [1 + models, features.shape[1]])
     precision = 1 / np.square(widths)
+    if imputed is not None:
+        # All rows together weigh as much as the answers that they are made from.
+        precision = precision / imputed.judged.mean()
     if logistic:
-        # Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit.
-        successes = y.sum()
-        high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
-        y, noise = y * high + (1 - y) * low, None
+        y, noise = platt_targets(y), None
     else:
         noise = max(float(np.var(y - mean[:, 0])), 1e-12)
-    weights, bias = _most_probable(columns, y, prior, precision, noise, prior, 0.0)
+    weights, bias = most_probable(columns, y, prior, precision, noise, prior, 0.0)
     held_out = np.empty(len(y))
     # Each fold's fit begins at the whole fit's weights, near which it ends.
     for fold in np.unique(folds):
         out = folds == fold
-        part, offset = _most_probable(columns[~out], y[~out], prior, precision, noise, weights, bias)
+        known = y if imputed is None else platt_targets(imputed.unseen[fold])
+        part, offset = most_probable(columns[~out], known[~out], prior, precision, noise, weights, bias)
         held_out[out] = fresh[out] @ part + offset
     # c / models + d[k] - mean(d): the share of candidate k, with the mean of the others written out.
     around = weights[1 : 1 + models]
@@ -165,7 +187,14 @@ def combine(
     return Combined(shares, weights[1 + models :], bias, held_out)
 
 
-def _most_probable(
+def platt_targets(y: Array) -> Array:
+    """Return y (rows,) in [0, 1] as Platt's targets (`fitted_heads.fit_platt`): an unbroken run of successes has no finite logit."""
+    successes = y.sum()
+    high, low = (successes + 1) / (successes + 2), 1 / (len(y) - successes + 2)
+    return np.asarray(y * high + (1 - y) * low)
+
+
+def most_probable(
     columns: Array, y: Array, prior: Array, precision: Array, noise: float | None, start: Array, bias: float
 ) -> tuple[Array, float]:
     """Find the most probable weights (columns,) and a free bias by Newton's method with step halving. `noise` is the variance of y; None

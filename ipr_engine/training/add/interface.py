@@ -87,6 +87,7 @@ class Added:
             None for a prior.
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
         path: what became of the bundle's path rows, in words; None where it has none.
+        imputed: prompts more that its row was fitted on, where the others' outcomes say what it would have scored.
         constant: why its head counts as constant (measures/prediction.py), None where it does not; of a prior that its members'
             heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
@@ -103,6 +104,7 @@ class Added:
     constant: str | None = None
     lowered_to: float | None = None
     path: str | None = None
+    imputed: int = 0
 
 
 class AskedEntry(NamedTuple):

@@ -15,7 +15,7 @@ centroids, identity = the thresholds (the same for every candidate), out = the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators.ridge import FORMS, RidgeFit, fit_form
+from ipr_engine.training.estimators.ridge import FORMS, Grams, RidgeFit, block, fit_form, scored
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ CAPS = 64
 INSIDE = 0.25  # share of the training prompts inside each cap
 SPREAD = 0.5  # standard deviation of all caps together; the embedding's own is about 1
 PLACED_ON = 8192  # rows that place the centroids: more move them little and cost time
+MEASURED_ON = 1 << 18  # rows that thresholds and gains are taken from
 HINGE_FORMS = ("advantage_shared", "advantage_rank4")  # heads are averaged over these
 
 
@@ -86,7 +87,9 @@ def _ridge(form: str) -> Estimator:
 
     def fit(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
         _no_options(form, options)
-        return fit_form(form, rows.x, rows.quality, rows.folds).scores(form)
+        made = fit_form(form, rows.x, rows.quality, rows.folds, rows.grams)
+        settings = {"form": form, "penalties": made.penalties}
+        return Scores({"skip": made.weights, "bias": made.bias}, "relu", made.out_of_fold, settings)
 
     return fit
 
@@ -112,7 +115,8 @@ def _network(form: str) -> Estimator:
     ) -> Scores:
         from ipr_engine.training.estimators.network import NetworkConfig, fit_network
 
-        return fit_network(rows, NetworkConfig.of(form, options), seed=seed, run=run, progress=progress)
+        exact = replace(rows, x=np.asarray(rows.x, np.float64), grams=None)
+        return fit_network(exact, NetworkConfig.of(form, options), seed=seed, run=run, progress=progress)
 
     return fit
 
@@ -191,15 +195,18 @@ def fit_caps(rows: FoldedRows, options: HingeOptions, *, seed: int) -> Scores:
     """Fit "caps" to every candidate. No hinge looks at the trailing `linear_only` columns of x."""
     x, caps, forms = rows.x, options.caps, options.forms
     seen = x[:, : x.shape[1] - rows.linear_only]
-    some = np.random.default_rng(seed).permutation(len(x))[:PLACED_ON]
-    centroids = kmeans(seen[np.sort(some)], max(1, min(caps, len(x) // 8)), seed, iterations=30)  # (caps, dim)
-    near = seen @ centroids.T  # (rows, caps)
+    drawn = np.random.default_rng(seed).permutation(len(x))
+    placed, measured = np.sort(drawn[:PLACED_ON]), np.sort(drawn[:MEASURED_ON])
+    # (caps, dim)
+    centroids = kmeans(block(seen, placed), max(1, min(caps, len(x) // 8)), seed, iterations=30)
+    near = scored(seen, measured, centroids, np.zeros(len(centroids)))  # (rows measured, caps)
     threshold = np.quantile(near, 1 - options.inside, axis=0)  # (caps,)
     depth = np.maximum(near - threshold, 0.0)
     # The ridge penalty is one for all columns, so hinges are scaled to weigh as much together as `spread` says.
     gain = options.spread / (np.sqrt(len(centroids)) * np.maximum(depth.std(axis=0), 1e-9))
-    features = np.concatenate([x, depth * gain], axis=1)  # (rows, dim + caps)
-    fits = [fit_form(form, features, rows.quality, rows.folds) for form in forms]
+    features = _Hinged(x, seen.shape[1], centroids, threshold, gain)
+    grams = Grams(features, rows.folds)
+    fits = [fit_form(form, features, rows.quality, rows.folds, grams) for form in forms]
     fit = reduce(_sum, fits)
     weights, bias = fit.weights / len(fits), fit.bias / len(fits)
     dim = x.shape[1]
@@ -221,6 +228,29 @@ def fit_caps(rows: FoldedRows, options: HingeOptions, *, seed: int) -> Scores:
         "penalties": [one.penalties for one in fits],
     }
     return Scores(tensors, "relu", fit.out_of_fold / len(fits), settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Hinged:
+    """A `_Hinged` makes rows of x and of hinges, (rows, dim + caps), when they are asked for: all would double the memory of x."""
+
+    x: npt.NDArray[np.floating]
+    dim: int
+    centroids: Array
+    threshold: Array
+    gain: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.x), self.x.shape[1] + len(self.centroids)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Any, /) -> Array:
+        x = block(self.x, rows)
+        depth = np.maximum(x[:, : self.dim] @ self.centroids.T - self.threshold, 0.0)
+        return np.concatenate([x, depth * self.gain], axis=1)
 
 
 def _sum(a: RidgeFit, b: RidgeFit) -> RidgeFit:

@@ -48,7 +48,7 @@ def fit_network(
         InvalidInputError: an argument is not as above, a fold or a candidate has no judged outcome, or the fit diverged.
         BackendUnavailableError: torch or threadpoolctl (extra [train]) is missing.
     """
-    x, quality, folds, linear_only = table.x, table.quality, table.folds, table.linear_only
+    x, quality, folds, linear_only = np.asarray(table.x, np.float64), table.quality, table.folds, table.linear_only
     _check(table, config, seed)
     need("torch", "fitting a network")  # before the imports below, which fail without it in other words
     from ipr_engine.training.estimators.network_fit import Fitted, Part, Stop, fit, repeatable

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.training.estimators.ridge import Grams
+
 Array = npt.NDArray[np.float64]
 
 
@@ -17,15 +19,17 @@ class FoldedRows:
     """`FoldedRows` are judged rows, each in a fold.
 
     Attributes:
-        x: (rows, dim) embeddings. quality: (rows, models) in [0, 1], NaN where not judged.
+        x: (rows, dim) embeddings, of any float type. quality: (rows, models) in [0, 1], NaN where not judged.
         folds: (rows,) fold numbers; `Scores.out_of_fold` comes from as many fits.
         linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
+        grams: of x and folds, where other fits share them.
     """
 
-    x: Array
+    x: npt.NDArray[np.floating]
     quality: Array
     folds: npt.NDArray[np.int64]
     linear_only: int = 0
+    grams: Grams | None = None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,24 @@ def test_a_candidate_from_outcomes_routes_beside_the_others(root, source, new, t
     assert after.bundle.prices.prices["house/new"].basis == "given in new.json, 2026-11-24"
 
 
+def test_where_few_prompts_are_judged_the_others_outcomes_stand_in_for_the_rest(root, source, new, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "prompts.csv").write_bytes((source / "prompts.csv").read_bytes())
+    with (source / "outcomes.csv").open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row[1] != "m3" or int(row[0][1:]) < 50]
+    with (few / "outcomes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    added = add_model(root, new, outcomes=few, out=tmp_path / "out", created=CREATED)
+    assert (added.prompts, added.imputed) == (40, 120)
+    assert 0 <= added.brier <= 1
+    bundle = Bundle.load(added.folder)
+    assert bundle.provenance["added"]["house/new"]["imputed"] == 120
+    assert sum(read_reliability(bundle)["house/new"].counts) == 40  # of its own outcomes
+    whole = add_model(root, new, outcomes=source, out=tmp_path / "whole", created=CREATED)
+    assert whole.imputed == 0
+
+
 def test_its_bins_join_the_reliability_table(root, source, new, tmp_path):
     added = add_model(root, new, outcomes=source, out=tmp_path / "out", created=CREATED)
     tables = read_reliability(Bundle.load(added.folder))

@@ -1,0 +1,302 @@
+"""`new_candidate` adds a candidate to a bundle from chosen prompts: draw, calls, grades, row, certificate (`ipr add-model --plan`).
+
+The row is fitted on prompts of the fitting split, drawn at random or where the other candidates disagree. The certificate is of prompts
+of another split, always drawn at random: no head has seen them, and contested ones would be no fair sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._validate import shown
+from ipr_engine.audit.owner_key import keys_beside
+from ipr_engine.bundle import Bundle, CalibrationMap, with_calibrations
+from ipr_engine.bundle.edit import require_one_tier
+from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
+from ipr_engine.calibration.promises import TAUS
+from ipr_engine.collection.collection_plan import CollectionPlan
+from ipr_engine.collection.outcome_tables import CANDIDATES
+from ipr_engine.collection.question import Question
+from ipr_engine.collection.sources import read_prompts
+from ipr_engine.data import MEASURES, Outcomes, key_of_hashes, load_outcomes, name_in_source, write_outcomes
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
+from ipr_engine.engine import Engine
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
+from ipr_engine.training.add.add_model import add_model
+from ipr_engine.training.add.chosen_prompts import choose_prompts
+from ipr_engine.training.add.interface import Added, Evidence, old_quality
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
+
+Say = Callable[[str], None]
+Indices = npt.NDArray[np.int64]
+
+RANDOM, CONTESTED = "random", "contested"
+DRAWS = (RANDOM, CONTESTED)
+MERGED = "with-new"  # the folder, in the plan's `out`, of the table with the new candidate's column
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenOptions:
+    """`ChosenOptions` say how many prompts the new candidate is asked.
+
+    Attributes:
+        choose: prompts that its row is fitted on, at least 20. draw: one of DRAWS, how they are drawn: at random, or more often
+            where the other candidates disagree (`choose_prompts`). certify: prompts that the promise is tested on, 0 for none.
+        certify_split: of the outcome table. tau: what is certified.
+    """
+
+    choose: int = 200
+    draw: str = RANDOM
+    certify: int = 200
+    certify_split: str = "calibration"
+    tau: float = 0.2
+
+    def __post_init__(self) -> None:
+        if type(self.choose) is not int or self.choose < FEWEST_JUDGED:
+            raise InvalidInputError(f"choose: expected an int >= {FEWEST_JUDGED}, got {self.choose!r}")
+        if self.draw not in DRAWS:
+            raise InvalidInputError(f"draw: expected one of {', '.join(DRAWS)}, got {self.draw!r}")
+        if type(self.certify) is not int or self.certify < 0:
+            raise InvalidInputError(f"certify: expected an int >= 0, got {self.certify!r}")
+        if not 0 < self.tau < 1:
+            raise InvalidInputError(f"tau: expected a number between 0 and 1, got {self.tau!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenQuestions:
+    """`ChosenQuestions` are the prompts that the new candidate is asked.
+
+    Attributes:
+        table: the outcome table that they are of. name: the candidate's. evidence: how its row is fitted; its outcomes are the table.
+        fit, certify: rows of the table. not_asked: why nothing is certified, None where something may be.
+    """
+
+    plan: CollectionPlan
+    evidence: Evidence
+    options: ChosenOptions
+    table: Outcomes
+    name: str
+    fit: Indices
+    certify: Indices
+    not_asked: str | None
+
+    def questions(self) -> Iterator[Question]:
+        """Return the plan's questions among them, in the plan's order."""
+        texts = {self.table.prompts[row] for row in (*self.fit, *self.certify)}
+        return (question for question in read_prompts(self.plan) if question.prompt in texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedCandidate:
+    """A `CollectedCandidate` says what came of it.
+
+    Attributes:
+        bundle: its folder. added: what `add_model` says. fitted_on, certified_on: prompts with an outcome of the candidate.
+        certified: whether rule `calibrated` is at tau; why_not: where it is not. needed: what promises would need.
+        seconds: from the outcomes to the bundle.
+    """
+
+    bundle: Path
+    added: Added
+    fitted_on: int
+    certified_on: int
+    certified: bool
+    why_not: str | None
+    needed: list[NeededPrompts]
+    seconds: float
+
+
+def choose_questions(
+    plan: CollectionPlan, bundle: Path | str, evidence: Evidence, options: ChosenOptions = ChosenOptions()
+) -> ChosenQuestions:
+    """Choose what to ask the one candidate of a plan, among its prompts that stand in the outcome table.
+
+    Args:
+        evidence: its outcomes are the table of the other candidates; its seed is of the draws, too.
+    Raises:
+        KeyMismatchError: the bundle's prompt hashes are of another key than what is at hand.
+        InvalidInputError: the plan has another number of candidates, the bundle has this one already, or too few prompts are the plan's
+            and have outcomes of the bundle's candidates.
+    """
+    if evidence.outcomes is None or evidence.split is None or evidence.split == options.certify_split:
+        raise InvalidInputError(
+            f"evidence: expected outcomes, and a split to fit on that is not {options.certify_split!r}: a promise is tested on prompts "
+            "that no head has seen"
+        )
+    if evidence.consistency is not None:
+        raise InvalidInputError("consistency: refreshes the trunk, and here everything else stays; leave it out")
+    base, table = Bundle.load(bundle), load_outcomes(evidence.outcomes)
+    require_one_tier(base)
+    keys = keys_beside(base.path.parent, evidence.key)
+    key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before anything is paid
+    evidence = replace(evidence, key=keys[0] if keys else None)
+    split, seed = evidence.split, evidence.seed
+    if len(plan.asked) != 1:
+        raise InvalidInputError(f"candidates: expected the new candidate alone, got {len(plan.asked)}")
+    name = plan.asked[0].name
+    if name in base.names:
+        raise InvalidInputError(
+            f"candidates[0].name: {shown(name)} is in the bundle already; `ipr remove-model` takes it out"
+        )
+    if plan.acquisition is not None:
+        raise InvalidInputError("acquisition: is for tables of several candidates; leave it out")
+    askable = {question.prompt for question in read_prompts(plan) if _gradable(question, plan, name)}
+    outcome = old_quality(table, base)
+    asked = np.array([prompt in askable for prompt in table.prompts])
+    fit = np.flatnonzero(asked & _in_split(table, split) & ~np.isnan(outcome).all(axis=1))
+    if len(fit) < FEWEST_JUDGED:
+        raise InvalidInputError(
+            f"prompts: expected at least {FEWEST_JUDGED} of the plan's, with a reference or a label, that are prompts of {table.source}, "
+            f"split {shown(split)}, and have outcomes of the bundle's candidates; got {len(fit)}"
+        )
+    if options.draw == CONTESTED:
+        chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
+    else:
+        chosen = np.sort(np.random.default_rng([seed, 0]).permutation(fit)[: options.choose])
+    test, why = np.zeros(0, np.int64), None
+    if not options.certify:
+        why = "no prompts were to be asked for it"
+    else:
+        whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
+        test = np.flatnonzero(asked & _in_split(table, options.certify_split) & whole)
+        test = np.sort(np.random.default_rng([seed, 1]).permutation(test)[: options.certify])
+        if not len(test):
+            why = f"no prompt of split {shown(options.certify_split)} is the plan's and has outcomes of every candidate"
+    return ChosenQuestions(
+        plan=plan, evidence=evidence, options=options, table=table, name=name, fit=chosen, certify=test, not_asked=why
+    )
+
+
+def _in_split(table: Outcomes, split: str | None) -> npt.NDArray[np.bool_]:
+    return np.array([one == split for one in table.splits])
+
+
+def _gradable(question: Question, plan: CollectionPlan, name: str) -> bool:
+    """Return whether an answer to a question can get a quality, as far as that is known before it is there."""
+    if name in plan.by_candidate(question.labels):
+        return True
+    grader = question.grader or next(iter(plan.graders), None)
+    made = plan.made_graders.get(grader) if grader is not None else None
+    return made is not None and (question.reference is not None or not made.needs_reference)
+
+
+def new_candidate(
+    chosen: ChosenQuestions,
+    bundle: Path | str,
+    *,
+    created: str,
+    out: Path | str | None = None,
+    say: Say = lambda message: None,
+) -> CollectedCandidate:
+    """Add the candidate from what was collected; everything else of the bundle stays.
+
+    Raises:
+        InvalidInputError: too few of its answers have a quality.
+    """
+    start = time.monotonic()
+    plan, name, options = chosen.plan, chosen.name, chosen.options
+    merged = merge(chosen.table, load_outcomes(plan.out_folder), name, (*chosen.fit, *chosen.certify))
+    judged = ~np.isnan(merged.quality[:, merged.models.index(name)])
+    folder = plan.out_folder / MERGED / chosen.table.source  # provenance names candidates by source
+    for table in (PROMPTS, OUTCOMES):
+        (folder / f"{table}.{plan.format}").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_outcomes(merged, folder, format=plan.format)
+    added = add_model(
+        bundle,
+        plan.out_folder / CANDIDATES,
+        created=created,
+        name=name,
+        out=out,
+        evidence=replace(chosen.evidence, outcomes=folder),
+        progress=say,
+    )
+    root = added.folder.parent
+    sample = merged.take(chosen.certify[judged[chosen.certify]])
+    made, why = None, chosen.not_asked
+    if why is None:
+        say(f"certifying on {len(sample)} prompts ...")
+        made, why = _certified(root, chosen, sample, merged)
+    knot = None if made is None else next(one for one in made.knots if one.level == options.tau)
+    certified = knot is not None and not knot.insufficient
+    names = Bundle.load(root).names
+    needed: list[NeededPrompts] = []
+    if made is not None:
+        ends = (names.index(made.best), names.index(made.cheapest))
+        needed = needed_prompts(old_quality(sample, Bundle.load(root)), *ends, taus=[options.tau])
+    return CollectedCandidate(
+        bundle=Bundle.load(root).path,
+        added=added,
+        fitted_on=int(judged[chosen.fit].sum()),
+        certified_on=0 if made is None else made.sample.prompts,
+        certified=certified,
+        why_not=None if certified else why or "the prompts do not tell",
+        needed=needed,
+        seconds=time.monotonic() - start,
+    )
+
+
+def merge(table: Outcomes, collected: Outcomes, name: str, rows: Sequence[int]) -> Outcomes:
+    """Return a table with a candidate's column more, of what was collected on these rows; prompts are known by their text."""
+    at = {prompt: row for row, prompt in enumerate(collected.prompts)}
+    column = collected.models.index(name) if name in collected.models else None
+    measures = {measure: np.full(len(table), np.nan) for measure in MEASURES}
+    for row in rows:
+        found = at.get(table.prompts[row])
+        if found is not None and column is not None:
+            for measure, values in measures.items():
+                values[row] = getattr(collected, measure)[found, column]
+    kept = [model for model in table.models if model != name]
+    left = table.select(kept)
+    whole = {measure: np.column_stack([getattr(left, measure), values]) for measure, values in measures.items()}
+    return replace(
+        left,
+        models=(*left.models, name),
+        quality=whole["quality"],
+        input_tokens=whole["input_tokens"],
+        output_tokens=whole["output_tokens"],
+        cost_usd=whole["cost_usd"],
+    )
+
+
+def _certified(
+    root: Path, chosen: ChosenQuestions, sample: Outcomes, merged: Outcomes
+) -> tuple[CalibrationMap | None, str | None]:
+    """Certify, and write the bundle; return the map, or why there is none."""
+    evidence = chosen.evidence
+    loading = {} if evidence.encoder_options is None else vars(evidence.encoder_options)
+    engine = Engine.load(root, **loading)
+    trained = engine.bundle.provenance.get("sources", {})
+    sources = {name: name_in_source(trained, name, sample.source) for name in engine.bundle.names}
+    try:
+        made = calibrate(
+            engine,
+            sample,
+            merged.of_split(evidence.split or ""),
+            of=CandidateSet(sources=sources),
+            options=CertifyOptions(taus=sorted({*TAUS, chosen.options.tau}), seed=evidence.seed),
+            disjoint=Disjointness(key=evidence.key),
+            cache=evidence.cache,
+        )
+    except InvalidInputError as error:
+        return None, str(error)
+    with_calibrations(engine.bundle, [made], root=root)
+    return made, None
+
+
+def told(made: CollectedCandidate, name: str, tau: float) -> str:
+    """Return what came of it, in sentences."""
+    added = made.added
+    first = f"{name} is added, fitted on {made.fitted_on} answers of its own and {added.imputed:,} imputed outcomes."
+    if made.certified:
+        return f"{first} tau {tau:g} is certified on {made.certified_on} prompts that no head has seen (risk 10 %)."
+    need = next((one.calibration for one in made.needed if one.tau == tau), None)
+    more = f"; about {need:,} such prompts may" if need is not None and need > made.certified_on else ""
+    return f"{first} tau {tau:g} is not certified: {made.why_not}{more}."

@@ -1,0 +1,98 @@
+"""Large sources made of small ones: the same arguments give the same bytes, and the commands are measured on them."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import skips
+from tests.support.places import ROOT
+from tests.support.training_data import write_source
+
+pytest.importorskip("pyarrow", reason=skips.PYARROW)
+PROMPTS = [
+    "Which skin surface will produce the most heat when George rubs his hands?\n\nAnswer with one letter: dry or wet palms?",
+    "Write a function that counts the substrings whose digits add up to their length, and explain each step.",
+    "Mary was more reliable than Rachel, but to be fair she had the better foundation as a child; who is meant?",
+]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("scale") / "real", ["a", "b", "c"], PROMPTS)
+
+
+@pytest.fixture
+def make_source(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.scale.edited_source").make_source
+
+
+def test_one_seed_makes_one_source_and_another_seed_another(make_source, real, tmp_path):
+    made = [make_source(real, 300, tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    first, again, other = ((folder / "prompts.parquet").read_bytes() for folder in made)
+    assert first == again != other
+    assert (made[0] / "outcomes.parquet").read_bytes() == (made[1] / "outcomes.parquet").read_bytes()
+
+
+def test_prompts_are_edited_so_that_few_are_near_duplicates(make_source, real, tmp_path):
+    from ipr_engine.data import load_outcomes
+    from ipr_engine.data.duplicates import duplicate_groups
+
+    made = load_outcomes(make_source(real, 400, tmp_path / "made"))
+    assert (len(made), made.models) == (400, ("a", "b", "c"))
+    assert not any("George rubs" in prompt for prompt in made.prompts)  # blocks before the last are left out
+    assert len(set(duplicate_groups(made.prompts, made.question_keys).tolist())) > 200
+    assert json.loads((tmp_path / "made" / "candidates.json").read_text())["candidates"][0]["name"] == "a"
+
+
+def test_commands_are_measured_each_in_a_process_of_its_own(real, tmp_path):
+    arguments = [
+        "run",
+        "--rows",
+        "300",
+        "--real",
+        str(real),
+        "--out",
+        str(tmp_path),
+        "--only",
+        "check",
+        "--only",
+        "split",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scale", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = json.loads(done.stdout)
+    assert set(line["seconds"]) == set(line["cpu_seconds"]) == set(line["peak_mib"]) == {"check", "split"}
+    assert line["kept"] is True
+    assert all(mib > 20 for mib in line["peak_mib"].values())
+
+
+@pytest.mark.slow
+def test_all_commands_run_from_the_source_to_the_report(real, tmp_path):
+    for module in ("sklearn", "threadpoolctl"):
+        pytest.importorskip(module, reason=skips.EVAL)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.scale",
+            "run",
+            "--rows",
+            "1500",
+            "--real",
+            str(real),
+            "--out",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list(json.loads(done.stdout)["peak_mib"]) == ["check", "split", "train", "calibrate", "eval"]

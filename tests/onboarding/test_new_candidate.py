@@ -1,0 +1,198 @@
+"""`ipr add-model --plan` adds a candidate from chosen prompts: what it asks, what it costs, what it certifies, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from tests.support.paid_server import PaidServer
+from tests.support.skips import COLLECT, GRADE, TRAIN
+from tests.support.training_data import train
+
+pytest.importorskip("openai", reason=COLLECT)
+pytest.importorskip("aiolimiter", reason=COLLECT)
+pytest.importorskip("regex", reason=GRADE)
+pytest.importorskip("threadpoolctl", reason=TRAIN)
+
+from ipr_engine import Engine
+from ipr_engine.bundle import Bundle
+from ipr_engine.cli.main import main
+
+CREATED = "2026-11-29"
+DIGITS = {"big": 7, "middle": 5, "small": 4}
+PLAN = """\
+prompts: prompts.jsonl
+prices_date: '2026-11-29'
+budget_usd: {budget}
+format: jsonl
+providers:
+  paid: {{base_url: "{base_url}", limits: {{concurrency: 16, requests_per_minute: 6000}}}}
+candidates:
+  - {{name: {name}, family: f, provider: paid, model: adding-5, input_usd_per_1m: 0.1, output_usd_per_1m: 0.4, max_tokens: 32}}
+graders:
+  right: {{kind: numeric}}
+"""
+
+
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory):
+    with PaidServer(tmp_path_factory.mktemp("paid") / "taken") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A bundle of three candidates that add numbers of at most so many digits, its table, and the prompts with references."""
+    folder = tmp_path_factory.mktemp("work")
+    draw = random.Random(3)
+    prompts, outcomes, asked = [], [], []
+    for n in range(420):
+        a, b = draw.randrange(10 ** draw.randint(1, 7)), 1000 + n
+        text = f"Please add the numbers {a} and {b} and tell the sum."
+        split = "train" if n < 260 else "calibration" if n < 360 else "test"
+        prompts.append(
+            {"prompt_id": f"q{n:03d}", "prompt": text, "split": split, "question_key": f"{text} (question {n})"}
+        )
+        asked.append({"prompt": text, "reference": str(a + b)})
+        for name, digits in DIGITS.items():
+            right = float(len(str(a)) <= digits if draw.random() < 0.9 else draw.random() < 0.5)
+            outcomes.append(
+                {"prompt_id": f"q{n:03d}", "model": name, "quality": right, "input_tokens": 20, "output_tokens": 6}
+            )
+    (folder / "table").mkdir()
+    for file, lines in (("table/prompts", prompts), ("table/outcomes", outcomes), ("prompts", asked)):
+        (folder / f"{file}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    facts = [
+        {"name": name, "family": "f", "provider": "p", "input_usd_per_1m": 3.0 / 4**n, "output_usd_per_1m": 15.0 / 4**n}
+        for n, name in enumerate(DIGITS)
+    ]
+    (folder / "three.json").write_text(json.dumps({"date": CREATED, "candidates": facts}))
+    train(
+        folder / "table",
+        folder / "three.json",
+        folder / "root",
+        name="t",
+        created=CREATED,
+        estimator="plain",
+        allow_constant=True,
+    )
+    return folder
+
+
+def plan(work, base_url, name="new", budget=5):
+    file = work / f"{name}.yaml"
+    file.write_text(PLAN.format(base_url=base_url, name=name, budget=budget) + f"out: collected-{name}\n")
+    return file
+
+
+def command(work, file, *more):
+    given = ["--bundle", str(work / "root"), "--outcomes", str(work / "table"), "--plan", str(file)]
+    return main(["add-model", *given, "--created", CREATED, *more])
+
+
+def test_one_command_goes_from_a_name_to_a_bundle_with_it(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url)
+    counts = ("--choose", "60", "--certify", "40", "--json", "--out", str(tmp_path / "out"))
+    assert command(work, file, *counts) == 0
+    dry = json.loads(capsys.readouterr().out)
+    assert not dry["sent"]
+    assert not paid.calls()
+    assert (dry["estimate"]["chosen"], dry["estimate"]["to_certify"]) == (60, 40)
+    assert dry["estimate"]["minutes"] == pytest.approx(100 / 6000)
+    assert command(work, file, *counts, "--yes") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert sum(paid.calls().values()) == 100
+    assert made["collected"]["spent_usd"] <= sum(one["most_usd"] for one in dry["estimate"]["candidates"]) <= 5
+    assert (made["fitted_on"], made["added"]["prompts"], made["added"]["imputed"]) == (60, 60, 200)
+    assert made["seconds"] >= made["asked_s"] > 0
+    assert made["serve"].startswith(f"ipr serve --bundle {tmp_path / 'out'}")
+    before, after = Bundle.load(work / "root"), Bundle.load(tmp_path / "out")
+    assert after.names == (*before.names, "new")
+    for name, tensor in before.quality_heads.tensors.items():
+        if name != "trunk":
+            np.testing.assert_array_equal(after.quality_heads.tensors[name][:-1], tensor)
+    engine = Engine.load(tmp_path / "out")
+    easy, hard = (engine.route(f"Please add the numbers {n} and 12 and tell the sum.", tau=0.2) for n in (7, 9876543))
+    assert easy.qualities[-1] > hard.qualities[-1]
+    assert made["certified"] == ("--rule calibrated" in made["serve"])
+    assert made["certified"] or made["why_not"]
+    assert command(work, file, *counts, "--yes") == 0  # again: nothing is paid twice
+    assert sum(paid.calls().values()) == 100
+
+
+def test_the_promise_is_tested_on_prompts_that_no_row_was_fitted_on(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="tested")
+    assert (
+        command(
+            work,
+            file,
+            "--choose",
+            "40",
+            "--draw",
+            "contested",
+            "--certify",
+            "30",
+            "--yes",
+            "--json",
+            "--out",
+            str(tmp_path / "out"),
+        )
+        == 0
+    )
+    made = json.loads(capsys.readouterr().out)
+    assert made["certified_on"] == 30
+    for calibration in Bundle.load(tmp_path / "out").calibrations:
+        assert calibration.sample.prompts == 30
+
+
+def test_without_prompts_to_test_it_on_nothing_is_certified(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="untested")
+    assert (
+        command(work, file, "--choose", "40", "--certify", "0", "--yes", "--json", "--out", str(tmp_path / "out")) == 0
+    )
+    made = json.loads(capsys.readouterr().out)
+    assert (made["certified"], made["certified_on"]) == (False, 0)
+    assert "not certified: no prompts were to be asked" in made["report"]
+    assert "calibrated" not in made["serve"]
+
+
+def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="capped", budget=0.0003)
+    before = sum(paid.calls().values())
+    command(work, file, "--choose", "60", "--certify", "40", "--yes", "--json", "--out", str(tmp_path / "out"))
+    assert "the budget of USD 0.0003 is spent" in capsys.readouterr().err
+    assert sum(paid.calls().values()) - before < 100
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--choose", "19"), "choose: expected an int >= 20"),
+        (("--draw", "best"), "draw: expected one of random, contested"),
+        (("--certify", "-1"), "certify: expected an int >= 0"),
+        (("--tau", "1"), "tau: expected a number between 0 and 1"),
+        (("--certify-split", "train"), "a split to fit on that is not 'train'"),
+        (("--split", "nowhere"), "expected at least 20 of the plan's"),
+        (("--candidates", "x.json"), "--candidates: has no effect beside --plan"),
+        (("--like", "big"), "--like: has no effect beside --plan"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_sent(work, paid, capsys, more, message):
+    before = paid.calls()
+    assert command(work, plan(work, paid.base_url, name="wrong"), *more, "--yes") == 1
+    assert message in capsys.readouterr().err
+    assert paid.calls() == before
+
+
+def test_a_candidate_that_the_bundle_has_is_not_asked(work, paid, capsys):
+    assert command(work, plan(work, paid.base_url, name="big"), "--yes") == 1
+    assert "candidates[0].name: 'big' is in the bundle already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", [("--choose", "50"), ("--yes",), ("--tau", "0.3")])
+def test_options_of_the_plan_stand_beside_it_alone(work, capsys, flag):
+    assert main(["add-model", "--bundle", str(work / "root"), "--candidates", "x.json", *flag]) == 1
+    assert f"{flag[0]}: stands beside --plan alone" in capsys.readouterr().err
