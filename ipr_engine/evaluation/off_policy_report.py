@@ -215,8 +215,8 @@ def _require_rows(made: LoggedDecisions) -> None:
             f"records: none with a score has a propensity, {made.left_out[NO_CHANCE]:,} were decided without chance: of what another "
             "policy would have got they tell nothing; serve with exploration (docs/from-production.md)"
         )
-    reasons = [*made.left_out.most_common(), *made.refused.most_common()]
-    why = "".join(f"; {n:,} {reason}" for reason, n in reasons)
+    why = "".join(f"; {n:,} {reason}" for reason, n in made.left_out.most_common())
+    why += "".join(f"; {n:,} not decided again: {reason}" for reason, n in made.refused.most_common())
     raise InvalidInputError(
         f"records: expected at least {FEWEST_DRAWS} that can be used, got {len(made)} of {made.records:,}{why}"
     )

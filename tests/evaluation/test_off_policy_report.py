@@ -20,6 +20,7 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.evaluation.logged_decisions import LoggedDecisions
 from ipr_engine.evaluation.off_policy_report import off_policy_report
 from tests.support import skips
+from tests.support.bundles import make_bundle
 from tests.support.local_server import LocalServer
 from tests.support.seeds import seeded
 
@@ -239,6 +240,13 @@ def test_damage_is_refused_with_its_line_and_left_out_where_asked(log, tmp_path)
 def test_too_few_rows_are_refused(log, tmp_path):
     said = asked(log, scores=write(tmp_path / "s.jsonl", scores_of(log)[:9]), status=1)
     assert "expected at least 10 that can be used, got 9 of 500" in said
+
+
+def test_why_rows_are_not_decided_again_is_told_where_none_remains(log, tmp_path, capsys):
+    other = make_bundle(tmp_path)
+    given = ["--scores", str(log / "scores.jsonl"), "--bundle", str(other)]
+    assert main(["off-policy", str(log / "log.jsonl"), *given]) == 1
+    assert f"got 0 of {ROWS}; {ROWS} not decided again: " in capsys.readouterr().err
 
 
 def test_the_text_tells_policies_side_by_side(log, capsys):
