@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.logged_decisions import FAILED, NO_CHANCE, Floats, LoggedDecisions
@@ -67,14 +68,15 @@ class OffPolicyReport:
     Attributes:
         decisions: that were used, with what was left out.
         quality: of the scores. billed_usd: where scores tell costs; else None.
-        expected_usd: mean predicted cost of target and recorded choice, at the prices of the bundle that decides now.
+        expected_usd: mean predicted cost of target and recorded choice, at the prices of the bundle that decides now; None where that does
+            not know what a choice costs.
         warnings: what makes the estimates doubtful.
     """
 
     decisions: LoggedDecisions
     quality: PolicyEstimates
     billed_usd: PolicyEstimates | None
-    expected_usd: tuple[float, float]
+    expected_usd: tuple[float | None, float | None]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,8 +115,8 @@ class OffPolicyReport:
         if self.billed_usd is not None:
             lines += ["", *_heading("billed USD per 1,000", self.billed_usd)]
             lines += _lines(self.billed_usd, 4, 1000.0)
-        usd = [1000 * value for value in self.expected_usd]
-        lines += ["", f"predicted USD per 1,000: {usd[0]:.4f}, recorded policy {usd[1]:.4f}"]
+        usd = ["not known" if value is None else f"{1000 * value:.4f}" for value in self.expected_usd]
+        lines += ["", f"predicted USD per 1,000: {usd[0]}, recorded policy {usd[1]}"]
         return "\n".join([*lines, *(f"warning: {one}" for one in self.warnings)])
 
 
@@ -162,19 +164,20 @@ def off_policy_report(
         scale = float(
             decisions.cost_usd[known].max()
         )  # the largest cost that was billed stands for the largest there is
-        expected = np.clip(decisions.expected_usd / scale, 0.0, 1.0) if predictions else None
+        expected = np.clip(np.nan_to_num(decisions.expected_usd) / scale, 0.0, 1.0) if predictions else None
         billed = _estimates(decisions, decisions.cost_usd / scale, expected, known, scale)
-    every = np.arange(len(decisions))
-    usd = tuple(
-        float(decisions.expected_usd[every, chosen].mean()) for chosen in (decisions.target, decisions.recorded)
-    )
     return OffPolicyReport(
         decisions=decisions,
         quality=quality,
         billed_usd=billed,
-        expected_usd=(usd[0], usd[1]),
+        expected_usd=(_expected_usd(decisions, decisions.target), _expected_usd(decisions, decisions.recorded)),
         warnings=(*_warnings(decisions, quality), *(_seen(decisions, fitted) if predictions else ())),
     )
+
+
+def _expected_usd(made: LoggedDecisions, chosen: npt.NDArray[np.int64]) -> float | None:
+    usd = float(made.expected_usd[np.arange(len(made)), chosen].mean())
+    return usd if np.isfinite(usd) else None
 
 
 def _estimates(
