@@ -94,15 +94,33 @@ class Known:
 def run(study: Study) -> list[Path]:
     page = study.page("prior", "A prior of public scores, beside outcomes of one's own")
     page.say(
-        f"""What `ipr init --offline` starts from, abilities of public scores and mean costs, on sources that those scores leave
-        out: abilities are fitted anew on {", ".join(SOURCES)} without the source judged, and without any question that it asks.
-        Bounded-ARQGC (docs/metrics.md section 3; best single candidate = 1) on its test split; {study.draws} paired bootstrap
-        resamples of prompts, 95 % intervals, bold where one leaves zero out. *{PRIOR}*: random mixes along the hull of abilities
-        and mean costs. *{TAU}*: what the bundle runs. *{READING}*: a difficulty of each prompt added, a ridge on the default
-        bundle's table fitted on the sources left. *{BY_PRICE}*: knows prices alone. *{HULL}* and *{FITTED}* (`caps`) know the
-        source's training outcomes. Mean cost is the source's own over its train split: a user has list prices and lengths of
-        public answers instead, so the prior is favoured here."""
+        f"""How good is a bundle of `ipr init --offline`, which knows public scores and prices alone? Each source below is judged by
+        scores that leave it out: abilities are fitted anew on {", ".join(SOURCES)}, without that source and without any question that
+        it asks."""
     )
+    page.say(
+        f"""Figures are Bounded-ARQGC (docs/metrics.md section 3; best single candidate = 1) on the source's test split. Intervals are of
+        95 %, by {study.draws} paired bootstrap resamples of prompts; a bold one leaves zero out."""
+    )
+    page.say(
+        """The prior is favoured here. Its costs are the source's own, means over its train split. A user has list prices and lengths of
+        public answers instead."""
+    )
+    page.table(
+        ["what is compared", "what it knows"],
+        [
+            [PRIOR, "abilities and mean costs; random mixes along their hull"],
+            [TAU, "the same, under the rule that the bundle runs"],
+            [
+                READING,
+                "a difficulty of each prompt besides: a ridge on the default bundle's table, fitted on the other sources",
+            ],
+            [BY_PRICE, "prices alone"],
+            [HULL, "the source's training outcomes: random mixes of single models"],
+            [FITTED, "the source's training outcomes: heads, estimator `caps`"],
+        ],
+    )
+    page.say("## How far each gets")
     header = ["source", "candidates", PRIOR, TAU, READING, BY_PRICE, HULL, FITTED]
     rows, against, orders, stood_in = [], [], [], []
     panels: dict[str, dict[str, list[Estimate]]] = {}
@@ -121,7 +139,7 @@ def run(study: Study) -> list[Path]:
             "candidates": dict(zip(known.case.models, known.ability.tolist(), strict=True)),
             **facts,
         }
-        panels[name] = {arm: [difference(areas[PRIOR], areas[arm])] for arm in (HULL, FITTED, BY_PRICE)}
+        panels[name] = {PRIOR: [difference(areas[PRIOR], areas[arm]) for arm in (BY_PRICE, HULL, FITTED)]}
     page.table(header, rows)
     page.say("## The prior minus")
     page.table(["source", HULL, FITTED, BY_PRICE, READING], against)
@@ -136,10 +154,11 @@ def run(study: Study) -> list[Path]:
     path = plots.intervals(
         study.out / "prior.png",
         panels,
-        ["area"],
-        "Bounded-ARQGC of the prior minus that of ... (95 % paired bootstrap interval)",
-        title="A prior of public scores, on sources that it has not seen",
+        [BY_PRICE, HULL, FITTED],
+        "Bounded-ARQGC of the prior minus that of the other (95 % paired bootstrap interval)",
+        title="The prior beside each other way to route, on sources that its scores leave out",
         zero=0.0,
+        per_row=2,
     )
     page.plot(path, "Right of the dotted line the prior is ahead")
     return [*page.write(study.out), path]

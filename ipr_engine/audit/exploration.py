@@ -81,7 +81,8 @@ def parse_exploration(document: Any, names: Sequence[str], choice: int) -> Explo
     require(index in among and choice in among, "exploration.among", among)
     require(type(share) is float and 0.0 < share < 1.0, "exploration.share", share)
     made = _propensity(share, len(among), index == choice)
-    require(type(propensity) is float and abs(propensity - made) < _ROUNDED, "exploration.propensity", propensity)
+    known = type(propensity) is float and propensity <= 1.0
+    require(known and abs(propensity - made) < _ROUNDED, "exploration.propensity", propensity)
     return Exploration(model=model, index=index, share=share, propensity=propensity, among=tuple(among))
 
 

@@ -140,7 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
-    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in fitted_on.items())}")
+    told = fitted_on if fitted_on["prompts"] else {"source": fitted_on["source"]}  # hashes of no prompts say nothing
+    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}")
     print(path_rows_line(bundle))
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
@@ -149,8 +150,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"{made.sample.source}" + (f"; stale: {stale}" if stale else "")
         )
     _print_path(facts["path"])
+    why = set(constant.values())
+    shared = f"; {why.pop()}" if len(why) == 1 and len(constant) == len(bundle.names) else ""
     if constant:
-        print(constant_notice(constant, len(bundle.names)))
+        print(constant_notice(constant, len(bundle.names)) + shared)
     print(f"prices of {price_days(bundle)}, USD per 1 M tokens")
     width = max(len(candidate.name) for candidate in bundle.candidates)
     counted = {candidate.name: _counted_by(candidate) for candidate in bundle.candidates}
@@ -167,7 +170,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{window:>9}  {counted[candidate.name]:<{by}}  {', '.join(candidate.features)}"
             + _also_priced(price)
             + (f" ({prior}: no outcomes of its own)" if prior else "")
-            + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant else "")
+            + (f" (constant head: {constant[candidate.name]})" if candidate.name in constant and not shared else "")
         )
         print(line.rstrip())
     _print_fitted_tokenizers(bundle)

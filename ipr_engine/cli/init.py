@@ -15,6 +15,9 @@ from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estim
 from ipr_engine.cli.text_table import Page, TextTable
 from ipr_engine.errors import InvalidInputError
 
+NARROWEST_PRIOR = 80  # columns: its table has few
+ADD_WHO_IS_ASKED = "; first write into {file} who is asked, prices and max_tokens (docs/first-router.md)"
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -105,24 +108,28 @@ def _run_offline(arguments: argparse.Namespace, project: Path) -> int:
         facts = {"project": str(project), "sent": False, "offline": True, "router": told, "report": sentences}
         print(json.dumps({**facts, "studied": STUDIED, "serve": serving, "replace": replace}))
         return 0
-    _print_prior(made)
-    Page().text(sentences)
-    Page().text(STUDIED)
-    print(f"\n    {serving}\n\nMeasured instead, on your prompts:\n\n    {replace}")
+    page = Page(narrowest=NARROWEST_PRIOR)
+    _print_prior(made, page)
+    page.text(sentences)
+    page.text(STUDIED)
+    print(f"\n    {serving}\n")
+    first = "" if models.plan is not None else ADD_WHO_IS_ASKED.format(file=arguments.models)
+    page.text(f"Measured instead, on your prompts{first}:")
+    print(f"\n    {replace}")
     return 0
 
 
-def _print_prior(made: Any) -> None:
+def _print_prior(made: Any, page: Page) -> None:
     of = f"{made.prompts:,} prompts" if made.prompts else "a request of 1,000 input tokens"
-    title = f"a prior: public scores and list prices, nothing measured; cost and share of {of}"
-    headings = ["candidate", "scores of", "quality [95 %]", "USD per 1,000", "share", "not told apart from"]
-    table = TextTable(title, headings, left=(0, 1, 5))
+    title = f"a prior: public scores and list prices, nothing measured; cost of {of}"
+    headings = ["candidate", "quality [95 %]", "USD/1k", *(["share"] if made.prompts else []), "not told apart from"]
+    table = TextTable(title, headings, left=(0, len(headings) - 1))
     table.caption = "lengths are those of public answers, without hidden reasoning: a model that reasons costs more"
     for one in made.candidates:
-        named = f"{one.from_model}{' (like)' if one.like else ''}{', lowered: cheaper' if one.lowered else ''}"
-        quality = f"{one.quality:.3f} [{one.low:.3f}, {one.high:.3f}]"
-        table.add(one.name, named, quality, f"{1000 * one.cost_usd:.3f}", f"{one.share:.0%}", ", ".join(one.alike))
-    Page().table(table)
+        quality = f"{one.quality:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        share = [f"{one.share:.0%}"] if made.prompts else []  # without prompts it is one request, and of one candidate
+        table.add(one.name, quality, f"{1000 * one.cost_usd:.3f}", *share, ", ".join(one.alike))
+    page.table(table)
 
 
 def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:

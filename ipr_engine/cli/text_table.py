@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 NARROWEST = 100  # columns; below it the figures would not fit, and a narrower terminal wraps
 PIPED = 132  # columns of a page that no terminal shows
+FEWEST_PROSE = 40  # columns; a narrower terminal wraps
 FEWEST = 8  # columns that a cell is never narrowed below
 
 _STYLES = {"bold": "1", "dim": "2", "italic": "3", "yellow": "33"}  # SGR codes
@@ -103,6 +104,7 @@ class Page:
     def __init__(self, *, narrowest: int = NARROWEST) -> None:
         terminal = sys.stdout.isatty()
         self.width = max(narrowest, shutil.get_terminal_size().columns) if terminal else PIPED
+        self._prose = min(self.width, max(FEWEST_PROSE, shutil.get_terminal_size().columns)) if terminal else PIPED
         self._styled = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._plain = not (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
@@ -112,8 +114,8 @@ class Page:
             print(line.translate(_ASCII) if self._plain else line)
 
     def text(self, text: str, style: str = "") -> None:
-        """Print lines, broken between words at the page's width."""
-        for line in _wrapped(text, self.width, style, styled=self._styled):
+        """Print lines, broken between words where the terminal ends, though its tables may be wider."""
+        for line in _wrapped(text, self._prose, style, styled=self._styled):
             print(line)
 
 

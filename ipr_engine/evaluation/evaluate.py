@@ -144,7 +144,7 @@ def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) 
         found = label_noise(repeated.of(test.prompt_ids, columns))
     except InvalidInputError as error:
         raise InvalidInputError(f"samples: of the test prompts: {error}") from None
-    return {**found.to_json(), "brier_floor": found.within / found.samples, "sentences": found.sentences()}
+    return {**found.to_json(), "brier_floor": found.within_mean, "sentences": found.sentences()}
 
 
 def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -24,7 +24,8 @@ class LoggedDecisions:
         models: of columns: the candidates of the bundle that decides now, then others that were recorded.
         scores, propensity: of the candidate that was asked, and its chance. logged: its column.
         target, recorded: columns of the choice now, and of the recorded policy's.
-        predicted, expected_usd: (rows, models) qualities and costs as they are predicted now, 0 of a candidate that is not known now.
+        predicted, expected_usd: (rows, models) qualities and costs as they are predicted now; of a candidate that is not known now
+            0, and NaN.
         cost_usd: as it was billed, NaN where scores do not tell.
         texts: what the encoder reads of each prompt, None where it is not kept.
         groups: rows of one conversation have one number.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.logged_decisions import FAILED, NO_CHANCE, Floats, LoggedDecisions
@@ -67,14 +68,15 @@ class OffPolicyReport:
     Attributes:
         decisions: that were used, with what was left out.
         quality: of the scores. billed_usd: where scores tell costs; else None.
-        expected_usd: mean predicted cost of target and recorded choice, at the prices of the bundle that decides now.
+        expected_usd: mean predicted cost of target and recorded choice, at the prices of the bundle that decides now; None where that does
+            not know what a choice costs.
         warnings: what makes the estimates doubtful.
     """
 
     decisions: LoggedDecisions
     quality: PolicyEstimates
     billed_usd: PolicyEstimates | None
-    expected_usd: tuple[float, float]
+    expected_usd: tuple[float | None, float | None]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,22 +105,23 @@ class OffPolicyReport:
         lines = [f"{len(made):,} of {made.records:,} records used, {target.questions:,} draws"]
         lines += [f"  left out, {n:,}: {why}" for why, n in made.left_out.most_common()]
         lines += [f"  not decided again, {n:,}: {why}" for why, n in made.refused.most_common()]
-        lines.append(
-            f"{self.quality.difference.differing:,} choices changed; the choice was what was asked in {target.matched:,} rows, worth "
-            f"{target.effective:,.0f}; mean weight {target.mean_weight:.3f}"
-        )
-        lines += ["", _heading("quality", self.quality)]
+        lines += [
+            f"{self.quality.difference.differing:,} choices changed",
+            f"the choice was what was asked in {target.matched:,} rows, worth {target.effective:,.0f}; "
+            f"mean weight {target.mean_weight:.3f}",
+        ]
+        lines += ["", *_heading("quality", self.quality)]
         lines += _lines(self.quality, 4)
         if self.billed_usd is not None:
-            lines += ["", _heading("billed USD per 1,000", self.billed_usd)]
+            lines += ["", *_heading("billed USD per 1,000", self.billed_usd)]
             lines += _lines(self.billed_usd, 4, 1000.0)
-        usd = [1000 * value for value in self.expected_usd]
-        lines += ["", f"predicted USD per 1,000: {usd[0]:.4f}, recorded policy {usd[1]:.4f}"]
+        usd = ["not known" if value is None else f"{1000 * value:.4f}" for value in self.expected_usd]
+        lines += ["", f"predicted USD per 1,000: {usd[0]}, recorded policy {usd[1]}"]
         return "\n".join([*lines, *(f"warning: {one}" for one in self.warnings)])
 
 
-def _heading(name: str, made: PolicyEstimates) -> str:
-    return f"{name + f', {made.rows:,} rows':<34} {'IPS':>26} {'SNIPS':>8} {'doubly robust':>28}"
+def _heading(name: str, made: PolicyEstimates) -> list[str]:
+    return [f"{name}, {made.rows:,} rows", f"{'':<19} {'IPS':>25} {'SNIPS':>7} {'doubly robust':>25}"]  # 79 columns
 
 
 def _lines(made: PolicyEstimates, digits: int, times: float = 1.0) -> list[str]:
@@ -132,11 +135,11 @@ def _lines(made: PolicyEstimates, digits: int, times: float = 1.0) -> list[str]:
 
     rows = [("this policy", made.target), ("recorded policy", made.recorded)]
     found = [
-        f"  {name:<32} {value(one.ips):>26} {one.snips * scale:>8.{digits}f} {value(one.dr):>28}" for name, one in rows
+        f"  {name:<17} {value(one.ips):>25} {one.snips * scale:>7.{digits}f} {value(one.dr):>25}" for name, one in rows
     ]
     apart = made.difference
-    found.append(f"  {'difference':<32} {value(apart.ips):>26} {'':>8} {value(apart.dr):>28}")
-    found.append(f"  {'the log as it ran':<32} {value(made.log):>26}")
+    found.append(f"  {'difference':<17} {value(apart.ips):>25} {'':>7} {value(apart.dr):>25}")
+    found.append(f"  {'the log as it ran':<17} {value(made.log):>25}")
     return found
 
 
@@ -161,19 +164,20 @@ def off_policy_report(
         scale = float(
             decisions.cost_usd[known].max()
         )  # the largest cost that was billed stands for the largest there is
-        expected = np.clip(decisions.expected_usd / scale, 0.0, 1.0) if predictions else None
+        expected = np.clip(np.nan_to_num(decisions.expected_usd) / scale, 0.0, 1.0) if predictions else None
         billed = _estimates(decisions, decisions.cost_usd / scale, expected, known, scale)
-    every = np.arange(len(decisions))
-    usd = tuple(
-        float(decisions.expected_usd[every, chosen].mean()) for chosen in (decisions.target, decisions.recorded)
-    )
     return OffPolicyReport(
         decisions=decisions,
         quality=quality,
         billed_usd=billed,
-        expected_usd=(usd[0], usd[1]),
+        expected_usd=(_expected_usd(decisions, decisions.target), _expected_usd(decisions, decisions.recorded)),
         warnings=(*_warnings(decisions, quality), *(_seen(decisions, fitted) if predictions else ())),
     )
+
+
+def _expected_usd(made: LoggedDecisions, chosen: npt.NDArray[np.int64]) -> float | None:
+    usd = float(made.expected_usd[np.arange(len(made)), chosen].mean())
+    return usd if np.isfinite(usd) else None
 
 
 def _estimates(
@@ -212,8 +216,8 @@ def _require_rows(made: LoggedDecisions) -> None:
             f"records: none with a score has a propensity, {made.left_out[NO_CHANCE]:,} were decided without chance: of what another "
             "policy would have got they tell nothing; serve with exploration (docs/from-production.md)"
         )
-    reasons = [*made.left_out.most_common(), *made.refused.most_common()]
-    why = "".join(f"; {n:,} {reason}" for reason, n in reasons)
+    why = "".join(f"; {n:,} {reason}" for reason, n in made.left_out.most_common())
+    why += "".join(f"; {n:,} not decided again: {reason}" for reason, n in made.refused.most_common())
     raise InvalidInputError(
         f"records: expected at least {FEWEST_DRAWS} that can be used, got {len(made)} of {made.records:,}{why}"
     )

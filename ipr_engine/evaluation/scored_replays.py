@@ -173,7 +173,7 @@ def _columns(
         logged=whole[:, 0],
         target=whole[:, 1],
         recorded=whole[:, 2],
-        predicted=np.clip(_matrix(rows.predicted, kept, len(rows.models)), 0.0, 1.0),
+        predicted=np.clip(np.nan_to_num(_matrix(rows.predicted, kept, len(rows.models))), 0.0, 1.0),
         expected_usd=_matrix(rows.expected_usd, kept, len(rows.models)),
         cost_usd=cells[:, 2],
         texts=tuple(rows.texts[row] for row in kept),
@@ -186,8 +186,8 @@ def _columns(
 
 
 def _matrix(known: list[npt.NDArray[np.float32]], kept: list[int], models: int) -> Floats:
-    """Return (rows, models), 0 where nothing is known."""
-    made = np.zeros((len(kept), models))
+    """Return (rows, models), NaN where nothing is known."""
+    made = np.full((len(kept), models), np.nan)
     for at, row in enumerate(kept):
         made[at, : len(known[row])] = known[row]
-    return np.nan_to_num(made)
+    return made

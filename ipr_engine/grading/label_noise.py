@@ -21,7 +21,7 @@ class LabelNoise:
 
     Attributes:
         prompts, models, samples: that were used; samples: the most of one cell.
-        within: variance of a score among answers of one model to one prompt.
+        within: variance of a score among answers of one model to one prompt. within_mean: of a cell's mean of the samples that it has.
         cells: variance of a cell's expected score over all prompts and models. interaction: the part of it that is neither the
             prompt's nor the model's own: what routing lives on.
         means, errors: of each model: mean, and its standard error over prompts, samples included (models,).
@@ -34,6 +34,7 @@ class LabelNoise:
     models: int
     samples: int
     within: float
+    within_mean: float
     cells: float
     interaction: float
     means: Array
@@ -119,12 +120,14 @@ def label_noise(scores: Array) -> LabelNoise:
         InvalidInputError: another shape or range; fewer than two models, or than two such prompts.
     """
     scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 3 or scores.shape[1] < 2:
-        raise InvalidInputError(f"scores: expected (prompts, models >= 2, samples), got {scores.shape}")
+    if scores.ndim != 3:
+        raise InvalidInputError(f"scores: expected (prompts, models, samples), got {scores.shape}")
+    if scores.shape[1] < 2:
+        raise InvalidInputError(f"scores: expected samples of two models or more, got those of {scores.shape[1]}")
     known = ~np.isnan(scores)
     if not ((scores[known] >= 0) & (scores[known] <= 1)).all():
         raise InvalidInputError("scores: expected values in [0, 1]; calibrate rewards first")
-    used = scores[(known.sum(axis=2) >= 2).all(axis=1)]
+    used = _first(scores[(known.sum(axis=2) >= 2).all(axis=1)])
     if len(used) < 2:
         raise InvalidInputError(
             f"scores: expected two prompts or more on which every model has two samples, got {len(used)}; ask again for more"
@@ -133,7 +136,7 @@ def label_noise(scores: Array) -> LabelNoise:
     count = (~np.isnan(used)).sum(axis=2)  # (prompts, models)
     cell = np.nanmean(used, axis=2)
     within = float(np.nanvar(used, axis=2, ddof=1).mean())
-    noise = within * float((1 / count).mean())  # of a cell's mean
+    noise = within * float((1 / count).mean())
     means = cell.mean(axis=0)
     residual = cell - cell.mean(axis=1, keepdims=True) - means + cell.mean()
     interaction = float(np.square(residual).sum()) / ((prompts - 1) * (models - 1)) - noise
@@ -144,6 +147,7 @@ def label_noise(scores: Array) -> LabelNoise:
         models=models,
         samples=int(count.max()),
         within=within,
+        within_mean=noise,
         cells=max(0.0, float(np.var(cell, ddof=1)) - noise),
         interaction=max(0.0, interaction),
         means=means,
@@ -152,6 +156,11 @@ def label_noise(scores: Array) -> LabelNoise:
         oracle_gap=gap,
         oracle_gap_kept=kept,
     )
+
+
+def _first(scores: Array) -> Array:
+    """Return the samples of each cell in their order, before what is missing: which number a sample has says nothing of it."""
+    return np.take_along_axis(scores, np.argsort(np.isnan(scores), axis=2, kind="stable"), axis=2)
 
 
 def scores_table(cells: Sequence[tuple[str, str, float]]) -> tuple[list[str], list[str], Array]:

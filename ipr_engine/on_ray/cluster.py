@@ -100,7 +100,7 @@ def _begin(ray: Any, cluster: RayCluster) -> None:
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address == LOCAL:
         whole = max(1, -(-int(cluster.workers * cluster.cpus * 1000) // 1000))
-        ray.init(num_cpus=whole, **options)
+        ray.init(address=LOCAL, num_cpus=whole, **options)  # else Ray looks for one that runs here already
         return
     del options["include_dashboard"]
     try:

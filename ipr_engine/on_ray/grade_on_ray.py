@@ -45,7 +45,7 @@ def grade_on_ray(
     with connected(cluster) as ray:
         for name in graders.specs:
             with ledger.lent() as path:
-                counts[name] = _grade(ray, graders, plan, str(path), run, name, cluster, say)
+                counts[name] = _grade(ray, graders, plan, str(path.absolute()), run, name, cluster, say)
     for name in graders.judgings:
         counts[name] = graders.grade_one(name, ledger, run)
     return {name: counts[name] for name in graders.filed}

@@ -37,6 +37,12 @@ def first_plan(
     for key in OWN_KEYS:
         if key in document:
             raise InvalidInputError(f"{given}: {key}: is no key here; `ipr init` says it (--prompts, --budget, --out)")
+    listed = document.get("candidates")
+    if isinstance(listed, list) and any(isinstance(entry, str) for entry in listed):
+        raise InvalidInputError(
+            f"{given}: candidates: names are enough with --offline alone; to ask models, say of each its family, provider, prices and "
+            "max_tokens, and name providers (docs/first-router.md)"
+        )
     asked = as_path(prompts, "--prompts")
     if not asked.exists():
         raise InvalidInputError(f"--prompts: {asked}: no such file")

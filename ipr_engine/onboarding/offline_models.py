@@ -135,7 +135,7 @@ class _Reading:
         entry = {"name": given} if isinstance(given, str) else given
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"].strip():
             return self._wrong("candidates", f"{place}: expected the name of a model, or an object with one")
-        keys = (*REQUIRED, *OPTIONAL, *PRICE, "model", LIKE)
+        keys = tuple(dict.fromkeys((*REQUIRED, *OPTIONAL, *PRICE, "model", LIKE)))
         unknown = [key for key in entry if key not in keys]
         if unknown and not self._provided:
             return self._wrong(

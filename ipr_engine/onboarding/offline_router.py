@@ -50,9 +50,10 @@ def offline_router(
     taken = {
         one.name: ", ".join(source for source in known.sources if source in one.public.scores) for one in models.models
     }
-    for one in models.models:
+    for one, quality in zip(models.models, qualities, strict=True):
         like = f" (like: {one.public.name})" if one.like else ""
-        say(f"{one.name}: public scores of {one.public.name}{like}, {taken[one.name]}")
+        lowered = ", lowered: it is cheaper" if quality.lowered else ""
+        say(f"{one.name}: public scores of {one.public.name}{like}, {taken[one.name]}{lowered}")
     folder = _write(models, known, qualities, taken, root, root.absolute().parent.name or "router")
     engine = Engine.load(root)
     options: dict[str, Any] = {} if prompts else {"billed_tokens": TYPICAL}

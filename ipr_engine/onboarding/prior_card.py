@@ -117,7 +117,10 @@ def prior_sentences(made: OfflineRouter) -> str:
         if made.prompts
         else f"a request of {TYPICAL:,} input tokens goes"
     )
-    cost = "" if made.of_best_cost is None else f", at {made.of_best_cost:.0%} of what {best.name} alone would cost"
+    if most is best and most.share == 1:
+        cost = ", the one of the highest score: a greater tau lets a cheaper one answer"
+    else:
+        cost = "" if made.of_best_cost is None else f", at {made.of_best_cost:.0%} of what {best.name} alone would cost"
     alike = (
         f"public scores do not tell it apart from {', '.join(most.alike)}"
         if most.alike

@@ -128,7 +128,9 @@ class Recent:
             self._bundle = self._engine.bundle
             self._read_left()
         number = next(self._numbers)
-        ring.add((decided.decision, decided.id, time(), decided.question.model, served, decided.saved, number))
+        decision = decided.decision
+        saved = decided.saved_usd(decision.index) if decided.explored else decided.saved
+        ring.add((decision, decided.id, time(), decided.question.model, served, saved, number))
         if served is not None and cause is not None:
             ring.routed[served, cause] += 1
 

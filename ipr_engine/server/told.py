@@ -64,7 +64,7 @@ class Told:
                 "calibration": decision.calibration,
                 "bundle": decision.bundle_hash,
             }
-            if decided.exploration is not None:
+            if decided.exploration is not None and self.served in (None, decided.model):  # of another it says nothing
                 found["propensity"] = decided.exploration.propensity
         elif self.cause is not None:
             found["cause"] = self.cause

@@ -114,6 +114,7 @@ def test_a_record_without_a_draw_is_the_line_of_before(engine):
         ("share", 1),
         ("propensity", 0.5),
         ("propensity", "0.06"),
+        ("propensity", 1.0000000000001),
         ("among", [0, 1]),
         ("among", [0, 0, 1, 2, 3, 4]),
         ("among", [9]),

@@ -116,6 +116,13 @@ def test_a_terminal_gets_styles_at_its_width(monkeypatch):
     assert 105 < max(len(STYLE.sub("", line)) for line in text.splitlines()) <= 110
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_prose_is_broken_where_a_terminal_ends_though_tables_may_be_wider(monkeypatch, columns):
+    text = STYLE.sub("", shown(monkeypatch, Terminal(), columns=columns))
+    prose = [line for line in text.splitlines() if line.startswith("word")]
+    assert columns - 5 < max(map(len, prose)) <= columns
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda pairs: next(iter(pairs)))
 def test_a_terminal_without_colours_gets_no_style(monkeypatch, environment):
     assert "\x1b" not in shown(monkeypatch, Terminal(), environment)

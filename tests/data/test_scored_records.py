@@ -113,8 +113,11 @@ def test_sealed_prompts_need_their_key(engine, tmp_path):
     assert import_records(log, scores=given, key=bytes(range(32))).prompts == (TEXT,)
     with pytest.raises(InvalidInputError, match="none of 1 scored records has a prompt; give the key that seals them"):
         import_records(log, scores=given)
+    another = bytes(range(1, 33))
     with pytest.raises(KeyMismatchError, match=r"log.jsonl, line 1: key: the record was sealed under the key"):
-        import_records(log, scores=given, key=bytes(range(1, 33)))
+        import_records(log, scores=given, key=another)
+    prompts = write(tmp_path / "prompts.jsonl", [{"id": "s0", "prompt": "known elsewhere"}])
+    assert import_records(log, scores=given, prompts=prompts, key=another).prompts == ("known elsewhere",)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections import Counter
 from random import Random
 from typing import Any
 
@@ -16,7 +17,10 @@ from ipr_engine.audit import Explorer
 from ipr_engine.audit.record import Record
 from ipr_engine.cli.main import main
 from ipr_engine.data import load_outcomes
+from ipr_engine.evaluation.logged_decisions import LoggedDecisions
+from ipr_engine.evaluation.off_policy_report import off_policy_report
 from tests.support import skips
+from tests.support.bundles import make_bundle
 from tests.support.local_server import LocalServer
 from tests.support.seeds import seeded
 
@@ -199,6 +203,22 @@ def test_turns_of_a_conversation_are_one_draw(log, alone, tmp_path):
     assert made["quality"]["target"]["ips"]["value"] == pytest.approx(alone["quality"]["target"]["ips"]["value"])
 
 
+def test_what_a_candidate_costs_that_the_bundle_of_now_does_not_have_is_not_known():
+    rows, every = 40, np.arange(40)
+    expected = np.full((rows, 2), np.nan)  # the second column is a candidate that was recorded and is gone
+    expected[:, 0] = 0.25
+    made = LoggedDecisions(
+        models=("here", "gone"), scores=np.ones(rows), propensity=np.full(rows, 0.5), logged=every % 2,
+        target=np.zeros(rows, int), recorded=np.ones(rows, int), predicted=np.zeros((rows, 2)), expected_usd=expected,
+        cost_usd=np.ones(rows), texts=(None,) * rows, groups=every, left_out=Counter(), refused=Counter(), records=rows, by_figures=0,
+    )  # fmt: skip
+    report = off_policy_report(made)
+    assert report.to_dict()["expected_usd"] == {"target": 0.25, "recorded": None}
+    assert "predicted USD per 1,000: 250.0000, recorded policy not known" in str(report)
+    assert report.billed_usd is not None
+    assert report.billed_usd.recorded.dr is not None
+
+
 def test_without_predictions_there_is_no_doubly_robust_estimate(log):
     made = asked(log, "--tau", str(OTHER), "--no-predictions")
     assert made["quality"]["target"]["dr"] is None
@@ -222,11 +242,19 @@ def test_too_few_rows_are_refused(log, tmp_path):
     assert "expected at least 10 that can be used, got 9 of 500" in said
 
 
+def test_why_rows_are_not_decided_again_is_told_where_none_remains(log, tmp_path, capsys):
+    other = make_bundle(tmp_path)
+    given = ["--scores", str(log / "scores.jsonl"), "--bundle", str(other)]
+    assert main(["off-policy", str(log / "log.jsonl"), *given]) == 1
+    assert f"got 0 of {ROWS}; {ROWS} not decided again: " in capsys.readouterr().err
+
+
 def test_the_text_tells_policies_side_by_side(log, capsys):
     given = ["--scores", str(log / "scores.jsonl"), "--key", str(log / "k.key"), "--tau", str(OTHER)]
     assert main(["off-policy", str(log / "log.jsonl"), *given]) == 0
     printed = capsys.readouterr()
     for part in ("this policy", "recorded policy", "difference", "the log as it ran", "mean weight", "predicted USD"):
         assert part in printed.out
+    assert max(map(len, printed.out.splitlines())) < 80
     assert "fitted on other data than these scores" in printed.err
     assert "Prove that" not in printed.out + printed.err

@@ -71,8 +71,8 @@ def test_prompts_with_a_single_sample_of_a_model_are_left_out():
 @pytest.mark.parametrize(
     ("scores", "told"),
     [
-        (np.zeros((5, 3)), "expected \\(prompts, models >= 2, samples\\)"),
-        (np.zeros((5, 1, 3)), "expected \\(prompts, models >= 2, samples\\)"),
+        (np.zeros((5, 3)), "expected \\(prompts, models, samples\\)"),
+        (np.zeros((5, 1, 3)), "expected samples of two models or more, got those of 1"),
         (np.full((5, 2, 3), 1.5), "expected values in \\[0, 1\\]"),
         (np.zeros((5, 2, 1)), "every model has two samples, got 0"),
     ],
@@ -87,3 +87,18 @@ def test_rows_become_a_table_with_gaps():
     prompts, models, table = scores_table(rows)
     assert (prompts, models) == (["p", "q"], ["a", "b"])
     np.testing.assert_array_equal(table, [[[0, 1], [1, np.nan]], [[0.5, np.nan], [np.nan, np.nan]]])
+
+
+def test_the_number_of_a_sample_says_nothing_of_it():
+    scores = made(200, models=2, samples=2)
+    apart = np.full((200, 2, 4), np.nan)
+    apart[:, 0, :2], apart[:, 1, 2:] = scores[:, 0], scores[:, 1]
+    assert label_noise(apart).to_json() == label_noise(scores).to_json()
+
+
+def test_the_variance_of_a_mean_is_that_of_the_samples_there_are():
+    scores = made(20_000, models=2, samples=8, interaction=0.0)
+    scores[:, 1, 2:] = np.nan  # of the second candidate two are left
+    found = label_noise(scores)
+    assert (found.samples, found.within) == (8, pytest.approx(0.01, rel=0.05))
+    assert found.within_mean == pytest.approx(0.01 * (1 / 8 + 1 / 2) / 2, rel=0.05)

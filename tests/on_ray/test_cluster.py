@@ -52,6 +52,7 @@ def test_an_option_is_named_by_its_flag(tmp_path, capsys, flags, told):
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=skips.RAY)
 def test_the_command_embeds_on_a_cluster_of_its_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of another cluster, which is none of ours
     source, folder = tmp_path / "made", make_encoder(tmp_path / "table")
     source.mkdir()
     (source / "prompts.csv").write_text("prompt_id,prompt\n" + "".join(f"p{n},prompt {n}\n" for n in range(50)))

@@ -20,6 +20,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.origin import price_dates
 from ipr_engine.bundle.reliability import read_reliability
+from ipr_engine.cli import text_table
 from ipr_engine.cli.main import main
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding.first_plan import first_plan
@@ -120,6 +121,13 @@ def test_every_candidate_is_marked_as_a_prior(project, capsys):
     assert main(["info", "--bundle", str(project / "bundles"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert all("public scores" in one["prior"] and one["constant"] for one in facts["candidates"])
+
+
+def test_info_tells_what_all_candidates_share_once(project, capsys):
+    assert main(["info", "--bundle", str(project / "bundles")]) == 0
+    told = capsys.readouterr().out
+    assert told.count("public scores tell one quality for every prompt") == 1
+    assert re.search(r"^fitted on: source nothing; a prior from public scores \([^)]*\)$", told, re.MULTILINE)
 
 
 def test_a_server_tells_the_priors_where_it_decides(project, tmp_path):
@@ -333,3 +341,38 @@ def small_source(tmp_path_factory):
     (folder / "prompts.csv").write_text("\n".join(prompts) + "\n")
     (folder / "outcomes.csv").write_text("\n".join(outcomes) + "\n")
     return folder
+
+
+def test_a_choice_of_the_highest_score_is_not_told_by_its_own_cost(tmp_path, capsys):
+    names(tmp_path, "gpt-4o", "gpt-4o-mini")
+    assert command(tmp_path) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "goes to gpt-4o, the one of the highest score" in told
+    assert "of what gpt-4o alone" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "first"), [("candidates: [gpt-4o, gpt-4o-mini]\n", True), (WHOLE, False)], ids=["names", "whole"]
+)
+def test_what_names_lack_to_be_asked_is_told_beside_the_line_that_asks(tmp_path, capsys, text, first):
+    write(tmp_path, text)
+    assert command(tmp_path) == 0
+    assert ("first write into" in capsys.readouterr().out) == first
+
+
+def test_names_alone_cannot_be_asked_and_the_error_says_what_they_lack(tmp_path):
+    models = names(tmp_path, "gpt-4o", "gpt-4o-mini")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a", "reference": "b"}\n')
+    with pytest.raises(InvalidInputError, match=r"models\.yaml: candidates: names are enough with --offline alone"):
+        first_plan(models, tmp_path / "prompts.jsonl", 1.0, tmp_path)
+
+
+def test_four_candidates_and_their_figures_fit_into_80_columns(tmp_path, capsys, monkeypatch):
+    names(tmp_path, "claude-3-5-sonnet", "gpt-5", "gpt-5-mini", "gpt-4o-mini")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "What is 17 * 23?"}\n')
+    monkeypatch.setattr(text_table, "PIPED", 80)
+    assert command(tmp_path, "--prompts", str(tmp_path / "prompts.jsonl")) == 0
+    told = capsys.readouterr().out
+    table = [line for line in told.splitlines() if line.startswith(("┏", "┃", "│", "└"))]
+    assert max(map(len, table)) <= 80
+    assert "│ claude-3-5-sonnet │ 0.71 [0.66, 0.76] │" in told

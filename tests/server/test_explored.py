@@ -148,3 +148,8 @@ def test_a_gateway_asks_whom_chance_drew_and_says_so(provider: UpstreamStub, tmp
         "fallback" if "propensity" not in told else told["cause"] for told in fallen
     ]
     assert len([line for line in lines if line.get("cause") == "explored" and line["propensity"] < SHARE]) >= drawn
+    of_fallen = [
+        line for line in lines if line.get("cause") == "fallback"
+    ]  # the propensity is of who was drawn, not of them
+    assert of_fallen
+    assert not any("propensity" in line for line in of_fallen)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipr_engine import Engine
+from tests.support.bundles import make_bundle
 from tests.support.chromium import Chromium
 from tests.support.page_readings import KEY, LEFT_OUT, LIVE, NARROW, PROMPTS, TAU, WIDE, asking, figures
 from tests.support.server_configs import CHAT
@@ -105,6 +106,19 @@ def test_one_candidate_alone_is_a_point_in_the_chart(browser: Chromium, default_
             assert browser.read("document.querySelectorAll('#curve .axis').length") < 20
             assert browser.read("document.getElementById('trouble').hidden")
             assert browser.complaints == []
+
+
+def test_what_a_bundle_without_path_rows_cannot_know_is_no_figure(browser: Chromium, tmp_path: Path) -> None:
+    make_bundle(tmp_path)
+    with ServerProcess(tmp_path, {"policy": {"tau": TAU}}, "--bundle", str(tmp_path / "bundles")) as server:
+        assert server.post("/v1/route", {"prompt": "What is 17 * 23?"}).status == 200
+        browser.open(f"{server.url}/", WIDE)
+        browser.until(LIVE)
+        told = browser.text("#figures")
+        assert told[told.index("Predicted saving") :].splitlines()[1] == "–"
+        assert "the best single candidate is not known" in told
+        assert browser.text("#sharenote") == "In the bundle's order: what each would cost alone is not known."
+        assert browser.complaints == []
 
 
 def test_a_fault_of_the_page_is_not_said_to_be_the_servers(page: Chromium) -> None:

@@ -10,6 +10,7 @@ from time import time
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.audit.exploration import ExplorationDraw
 from ipr_engine.bundle import Bundle
 from ipr_engine.request.controls import NO_CONTROLS
 from ipr_engine.server import recent
@@ -72,6 +73,17 @@ def test_a_decision_tells_who_answered_and_figures_of_who_was_chosen(ring: Recen
         assert (found["chosen"], found["served"]) == (decision.model, served)
         assert (found["quality"], found["cost_usd"]) == (decision.quality, decision.cost_usd)
         assert found["saved_usd"] == made.saved
+
+
+def test_savings_are_of_who_was_chosen_also_where_chance_drew_another(ring: Recent, engine: Engine) -> None:
+    (made,) = add(ring, engine, ["explain the story"])
+    asked = ExplorationDraw(0.5, explores=True, place=0.0).of(made.decision)
+    drawn = Decided.of("d", made.question, made.asked, made.decision, 0, asked)
+    assert drawn.explored
+    assert drawn.saved != made.saved
+    ring.add(drawn, drawn.model, drawn.cause)
+    of_choice, of_drawn = ring.look(ONE.name).decisions
+    assert (of_drawn["served"], of_drawn["saved_usd"]) == (drawn.model, of_choice["saved_usd"])
 
 
 def test_one_look_reads_a_few_and_the_newest_first(ring: Recent, engine: Engine) -> None:

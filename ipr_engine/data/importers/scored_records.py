@@ -86,20 +86,19 @@ def import_records(
     opener = None if key is None else OwnerKey.load(key)
     table, texts = ScoreTable(scores, bad), {} if prompts is None else _prompts(prompts, bad)
     builder = SourceBuilder(source_name(path), bad)
-    found = _read(path, bad, report)
-    times = Counter(str(record.id) for _, record in found)
-    for where, record in found:
-        id = str(record.id)
+    found = _read(path, table, bad, report)
+    times = Counter(id for _, id, _ in found)
+    for where, id, record in found:
         if times[id] > 1:
             bad.add(where, f": expected each id once, {id!r} stands {times[id]} times: whose score is it?")
             table.of(id)
             continue
         score = table.of(id)
-        if score is None:
+        if record is None or score is None:
             report.unscored += 1
         elif (asked := asked_of(record)) is None:
             report.undecided += 1
-        elif (prompt := texts.get(id, _opened(record, opener, where).prompt)) is None:
+        elif (prompt := texts[id] if id in texts else _opened(record, opener, where).prompt) is None:
             report.without_prompt += 1
             report.sealed += opener is None and record.sealed is not None
         elif _add(builder, where, record, score, asked, prompt):
@@ -117,9 +116,9 @@ def asked_of(record: Record) -> str | None:
     return record.outcome.model if record.exploration is None else record.exploration.model
 
 
-def _read(path: Path, bad: BadRows, report: JoinReport) -> list[tuple[str, Record]]:
-    """Return the records that have an id, with what errors call each line."""
-    found = []
+def _read(path: Path, table: ScoreTable, bad: BadRows, report: JoinReport) -> list[tuple[str, str, Record | None]]:
+    """Return what errors call each line that has an id, the id, and the record, where it has a score: a log is longer than its scores."""
+    found: list[tuple[str, str, Record | None]] = []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -135,7 +134,8 @@ def _read(path: Path, bad: BadRows, report: JoinReport) -> list[tuple[str, Recor
                 if record.id is None:
                     report.without_id += 1
                 else:
-                    found.append((where, record))
+                    id = str(record.id)
+                    found.append((where, id, record if id in table else None))
     except OSError as error:
         raise InvalidInputError(f"source: cannot read {path}: {error.strerror}") from None
     return found
