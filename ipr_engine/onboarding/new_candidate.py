@@ -169,7 +169,7 @@ def choose_questions(
     askable = {question.prompt for question in read_prompts(plan) if _gradable(question, plan, name)}
     outcome = old_quality(table, base)
     asked = np.array([prompt in askable for prompt in table.prompts])
-    fit = np.flatnonzero(asked & _in_split(table, split) & ~np.isnan(outcome).all(axis=1))
+    fit = _distinct(table, asked & _in_split(table, split) & ~np.isnan(outcome).all(axis=1))
     if len(fit) < FEWEST_JUDGED:
         raise InvalidInputError(
             f"prompts: expected at least {FEWEST_JUDGED} of the plan's, with a reference or a label, that are prompts of {table.source}, "
@@ -184,10 +184,13 @@ def choose_questions(
     if not options.certify:
         why = "no prompts were to be asked for it"
     elif base.quality_heads.fitted_on.prompt_hashes is None:
-        why = "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify"
+        why = (
+            "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
+            f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
+        )
     else:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
-        test = np.flatnonzero(asked & _in_split(table, options.certify_split) & whole)
+        test = _distinct(table, asked & _in_split(table, options.certify_split) & whole)
         fresh = _fresh(base, table.take(test), table.of_split(split), keys)
         test, seen = test[fresh], int((~fresh).sum())
         test = np.sort(np.random.default_rng([seed, 1]).permutation(test)[: options.certify])
@@ -212,6 +215,14 @@ def choose_questions(
 def _fresh(base: Bundle, rows: Outcomes, fitting: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
     """Tell for each row whether neither it nor its question was fitted on, or may be: (rows,)."""
     return unseen(base, rows, keys) & ~overlap(rows, prompt_hashes(fitting.prompts, fitting.question_keys))
+
+
+def _distinct(table: Outcomes, wanted: npt.NDArray[np.bool_]) -> Indices:
+    """Return the rows that are wanted, the first of each text: an answer is evidence once."""
+    first: dict[str, int] = {}
+    for row in np.flatnonzero(wanted).tolist():
+        first.setdefault(table.prompts[row], row)
+    return np.array(list(first.values()), np.int64)
 
 
 def _in_split(table: Outcomes, split: str | None) -> npt.NDArray[np.bool_]:

@@ -242,6 +242,20 @@ def test_prompts_that_heads_have_seen_are_not_paid_for_to_certify(work, paid, tm
     assert made["why_not"] is None or "are among those" not in made["why_not"]
 
 
+def test_a_prompt_that_stands_twice_is_evidence_once(work, paid, tmp_path, capsys):
+    lines = [json.loads(line) for line in (work / "table/prompts.jsonl").read_text().splitlines()]
+    text = {line["prompt_id"]: line["prompt"] for line in lines}
+
+    def doubled(line):
+        number = int(line["prompt_id"][1:])
+        again = 300 <= number < 360 and number % 2
+        return line | ({"prompt": text[f"q{number - 1:03d}"]} if again else {})
+
+    table = table_of(work, tmp_path / "table", doubled)
+    assert command(work, plan(work, paid.base_url, name="twice"), *table, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["estimate"]["to_certify"] == 70
+
+
 def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, paid, tmp_path, capsys):
     file, root = plan(work, paid.base_url, name="again"), tmp_path / "root"
     shutil.copytree(work / "root", root, symlinks=True)
