@@ -191,7 +191,7 @@ def choose_questions(
     else:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
         test = _distinct(table, asked & _in_split(table, options.certify_split) & whole)
-        fresh = _fresh(base, table.take(test), table.of_split(split), keys)
+        fresh = _fresh(base, table.take(test), table.take(_in_split(table, split)), keys)
         test, seen = test[fresh], int((~fresh).sum())
         test = np.sort(np.random.default_rng([seed, 1]).permutation(test)[: options.certify])
         if not len(test):

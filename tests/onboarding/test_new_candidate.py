@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,11 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.cli.main import main
+from ipr_engine.onboarding import new_candidate
+from ipr_engine.training.add.add_model import add_model
+from ipr_engine.training.add.interface import Added
 
 CREATED = "2026-11-29"
 DIGITS = {"big": 7, "middle": 5, "small": 4}
@@ -254,6 +259,56 @@ def test_a_prompt_that_stands_twice_is_evidence_once(work, paid, tmp_path, capsy
     table = table_of(work, tmp_path / "table", doubled)
     assert command(work, plan(work, paid.base_url, name="twice"), *table, "--json") == 0
     assert json.loads(capsys.readouterr().out)["estimate"]["to_certify"] == 70
+
+
+def test_a_bundle_without_hashes_is_certified_on_nothing_that_is_paid(work, paid, tmp_path, capsys):
+    (tmp_path / "models.yaml").write_text("prices_date: '2026-11-24'\ncandidates: [gpt-4o-mini, gpt-4o]\n")
+    assert main(["init", "--offline", "--models", str(tmp_path / "models.yaml"), "--out", str(tmp_path / "off")]) == 0
+    renamed = (
+        (work / "table/outcomes.jsonl").read_text().replace('"big"', '"gpt-4o"').replace('"small"', '"gpt-4o-mini"')
+    )
+    table = table_of(work, tmp_path / "table")
+    (tmp_path / "table/outcomes.jsonl").write_text(renamed)
+    capsys.readouterr()
+    given = ("--bundle", str(tmp_path / "off/bundles"), *table, "--choose", "40", "--yes", "--json")
+    assert command(work, plan(work, paid.base_url, name="beside-priors"), *given) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["certified"], made["certified_on"], made["fitted_on"]) == (False, 0, 40)
+    assert made["collected"]["prompts"] == 40
+    assert "keeps no hashes of its fitting prompts" in made["why_not"]
+
+
+def test_what_is_certified_is_what_was_added_whatever_is_current_by_then(work, paid, tmp_path, capsys, monkeypatch):
+    def added_and_rolled_back(*given, **more):
+        added = add_model(*given, **more)
+        without_candidate(Bundle.load(added.folder), added.candidate, root=added.folder.parent)
+        return added
+
+    monkeypatch.setattr(new_candidate, "add_model", added_and_rolled_back)
+    given = ("--choose", "40", "--certify", "30", "--yes", "--json", "--out", str(tmp_path / "out"))
+    assert command(work, plan(work, paid.base_url, name="raced"), *given) == 0
+    bundle = Bundle.load(tmp_path / "out" / json.loads(capsys.readouterr().out)["bundle"])
+    assert "raced" in bundle.names
+    assert [set(made.candidates) for made in bundle.calibrations] == [set(bundle.names)]
+
+
+def test_answers_without_an_outcome_and_constant_scores_are_told():
+    added = Added(Path("b"), "new", 40, (), (), 1.0, 1.0, 0.0, constant="all the same", imputed=9)
+    made = new_candidate.CollectedCandidate(
+        bundle=Path("b"),
+        added=added,
+        fitted_on=40,
+        certified_on=25,
+        unanswered=5,
+        certified=True,
+        why_not=None,
+        needed=[],
+        seconds=1.0,
+    )
+    told = new_candidate.told(made, "new", 0.2)
+    assert "5 answers to certify on have no outcome; the promise is not about prompts like these." in told
+    assert "Its scores count as constant: all the same." in told
+    assert "tau 0.2 is certified on 25 prompts" in told
 
 
 def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, paid, tmp_path, capsys):
