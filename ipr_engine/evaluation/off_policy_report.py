@@ -105,22 +105,23 @@ class OffPolicyReport:
         lines = [f"{len(made):,} of {made.records:,} records used, {target.questions:,} draws"]
         lines += [f"  left out, {n:,}: {why}" for why, n in made.left_out.most_common()]
         lines += [f"  not decided again, {n:,}: {why}" for why, n in made.refused.most_common()]
-        lines.append(
-            f"{self.quality.difference.differing:,} choices changed; the choice was what was asked in {target.matched:,} rows, worth "
-            f"{target.effective:,.0f}; mean weight {target.mean_weight:.3f}"
-        )
-        lines += ["", _heading("quality", self.quality)]
+        lines += [
+            f"{self.quality.difference.differing:,} choices changed",
+            f"the choice was what was asked in {target.matched:,} rows, worth {target.effective:,.0f}; "
+            f"mean weight {target.mean_weight:.3f}",
+        ]
+        lines += ["", *_heading("quality", self.quality)]
         lines += _lines(self.quality, 4)
         if self.billed_usd is not None:
-            lines += ["", _heading("billed USD per 1,000", self.billed_usd)]
+            lines += ["", *_heading("billed USD per 1,000", self.billed_usd)]
             lines += _lines(self.billed_usd, 4, 1000.0)
         usd = ["not known" if value is None else f"{1000 * value:.4f}" for value in self.expected_usd]
         lines += ["", f"predicted USD per 1,000: {usd[0]}, recorded policy {usd[1]}"]
         return "\n".join([*lines, *(f"warning: {one}" for one in self.warnings)])
 
 
-def _heading(name: str, made: PolicyEstimates) -> str:
-    return f"{name + f', {made.rows:,} rows':<34} {'IPS':>26} {'SNIPS':>8} {'doubly robust':>28}"
+def _heading(name: str, made: PolicyEstimates) -> list[str]:
+    return [f"{name}, {made.rows:,} rows", f"{'':<19} {'IPS':>25} {'SNIPS':>7} {'doubly robust':>25}"]  # 79 columns
 
 
 def _lines(made: PolicyEstimates, digits: int, times: float = 1.0) -> list[str]:
@@ -134,11 +135,11 @@ def _lines(made: PolicyEstimates, digits: int, times: float = 1.0) -> list[str]:
 
     rows = [("this policy", made.target), ("recorded policy", made.recorded)]
     found = [
-        f"  {name:<32} {value(one.ips):>26} {one.snips * scale:>8.{digits}f} {value(one.dr):>28}" for name, one in rows
+        f"  {name:<17} {value(one.ips):>25} {one.snips * scale:>7.{digits}f} {value(one.dr):>25}" for name, one in rows
     ]
     apart = made.difference
-    found.append(f"  {'difference':<32} {value(apart.ips):>26} {'':>8} {value(apart.dr):>28}")
-    found.append(f"  {'the log as it ran':<32} {value(made.log):>26}")
+    found.append(f"  {'difference':<17} {value(apart.ips):>25} {'':>7} {value(apart.dr):>25}")
+    found.append(f"  {'the log as it ran':<17} {value(made.log):>25}")
     return found
 
 

@@ -258,5 +258,6 @@ def test_the_text_tells_policies_side_by_side(log, capsys):
     printed = capsys.readouterr()
     for part in ("this policy", "recorded policy", "difference", "the log as it ran", "mean weight", "predicted USD"):
         assert part in printed.out
+    assert max(map(len, printed.out.splitlines())) < 80
     assert "fitted on other data than these scores" in printed.err
     assert "Prove that" not in printed.out + printed.err
