@@ -75,7 +75,8 @@ def logged_decisions(
     """Join replayed records with their scores.
 
     Args:
-        names: of the bundle that decides now. bad: collects damaged lines, ids that stand twice, scores of strangers. file: what lines are of.
+        names: of the bundle that decides now. file: what lines are of.
+        bad: collects damaged lines, ids that stand twice, and scores of somebody who is no candidate.
         left_out: the lines that `scored_lines` left out.
     """
     rows = _Rows({name: m for m, name in enumerate(names)})
