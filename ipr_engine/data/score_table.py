@@ -15,6 +15,7 @@ from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.table_files import read_table
 from ipr_engine.data.tables import BadRows
 
+NO_CANDIDATE = "expected a candidate of the record, or nothing for who was asked"
 _TEXTS = ("id", "model", "conversation")
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ipr_engine.audit.record import Record
 from ipr_engine.audit.replay import Replayed
-from ipr_engine.data.score_table import Score, ScoreTable
+from ipr_engine.data.score_table import NO_CANDIDATE, Score, ScoreTable
 from ipr_engine.data.tables import BadRows
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.logged_decisions import (
@@ -75,7 +75,8 @@ def logged_decisions(
     """Join replayed records with their scores.
 
     Args:
-        names: of the bundle that decides now. bad: collects damaged lines and ids that stand twice. file: what they are called.
+        names: of the bundle that decides now. file: what lines are of.
+        bad: collects damaged lines, ids that stand twice, and scores of somebody who is no candidate.
         left_out: the lines that `scored_lines` left out.
     """
     rows = _Rows({name: m for m, name in enumerate(names)})
@@ -102,6 +103,9 @@ def logged_decisions(
             continue
         seen[id] = replayed.line, None
         score = table.of(id)
+        if score is not None and score.model is not None and score.model not in record.candidates:
+            bad.add(score.where, f", column 'model': {NO_CANDIDATE}")
+            continue
         why = _unusable(record, score, replayed)
         if why is not None:
             again[why] += 1

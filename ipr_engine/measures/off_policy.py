@@ -199,8 +199,8 @@ def _interval(
     high = -min(_end(-summands, -base, weight, (w, -w * span[1 if w > 0 else 0]), mean, parts) for w in reach)
     return OffPolicyValue(
         value=float(summands.mean()),
-        low=float(np.clip(low, mean - 1.0, 1.0)),
-        high=float(np.clip(high, mean - 1.0, 1.0)),
+        low=float(np.clip(low, mean - 1.0, 1.0)) + 0.0,  # no -0.0
+        high=float(np.clip(high, mean - 1.0, 1.0)) + 0.0,
     )
 
 

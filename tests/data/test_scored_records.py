@@ -87,6 +87,9 @@ def test_prompts_of_a_table_go_before_those_of_records(log, tmp_path):
     prompts = write(tmp_path / "prompts.jsonl", [{"id": "d0", "prompt": "another text"}, {"id": "d9", "prompt": "x"}])
     given = scores(tmp_path, {"id": "d0", "quality": 1}, {"id": "d3", "quality": 0})
     assert import_records(log, scores=given, prompts=prompts).prompts == ("another text", PROMPTS["d3"])
+    wrong = write(tmp_path / "prompts.jsonl", [{"id": "d9", "prompt": "x"}, {"id": "d0", "prompt": {"messages": 5}}])
+    with pytest.raises(InvalidInputError, match=r"prompts.jsonl, row 2: prompt\['messages'\]: expected a string or"):
+        import_records(log, scores=given, prompts=wrong)
 
 
 def test_records_without_prompts_are_counted_and_none_with_one_is_an_error(engine, log, tmp_path):

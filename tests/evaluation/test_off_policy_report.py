@@ -125,7 +125,7 @@ def test_the_recorded_policy_itself_changes_nothing(log):
     made = asked(log)
     assert made["choices_changed"] == 0
     assert made["quality"]["target"] == made["quality"]["recorded"]
-    assert made["quality"]["difference"]["ips"]["value"] == 0.0
+    assert {str(end) for end in made["quality"]["difference"]["ips"].values()} == {"0.0"}
 
 
 def test_outcomes_of_one_part_train_a_bundle_that_the_other_part_judges(log, tmp_path):
@@ -184,6 +184,9 @@ def test_what_cannot_be_told_is_left_out_for_its_reason(log, tmp_path):
     made = asked(log, "--tau", str(OTHER), scores=write(tmp_path / "s.jsonl", [*rows[:-1], {"id": "x", "quality": 1}]))
     assert made["left_out"] == {"without a score": 2, "another candidate answered than was asked": 1}
     assert any("another candidate answered" in one for one in made["warnings"])
+    rows[3]["model"] = "gpt-7"
+    said = asked(log, scores=write(tmp_path / "s.jsonl", rows), status=1)
+    assert "s.jsonl, row 4, column 'model': expected a candidate of the record" in said
     # one policy asks a candidate that nobody was sent to
     stranger = asked(log, "--allow", "gemini-1.5-pro", "--tau", "0.5", status=1)
     assert "the candidate chosen now was not eligible" in stranger

@@ -17,7 +17,7 @@ from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.audit.record import Record
 from ipr_engine.data.importers.outcome_builder import HINT, SourceBuilder
 from ipr_engine.data.outcomes import Outcomes, source_name
-from ipr_engine.data.score_table import Score, ScoreTable
+from ipr_engine.data.score_table import NO_CANDIDATE, Score, ScoreTable
 from ipr_engine.data.table_files import read_table
 from ipr_engine.data.tables import BadRows
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
@@ -98,12 +98,14 @@ def import_records(
             report.unscored += 1
         elif (asked := asked_of(record)) is None:
             report.undecided += 1
-        elif (prompt := texts[id] if id in texts else _opened(record, opener, where).prompt) is None:
-            report.without_prompt += 1
-            report.sealed += opener is None and record.sealed is not None
-        elif _add(builder, where, record, score, asked, prompt):
-            report.joined += 1
-            report.explored += record.exploration is not None and record.exploration.model != record.outcome.model
+        else:
+            at, prompt = texts.get(id) or (where, _opened(record, opener, where).prompt)
+            if prompt is None:
+                report.without_prompt += 1
+                report.sealed += opener is None and record.sealed is not None
+            elif _add(builder, at, record, score, asked, prompt):
+                report.joined += 1
+                report.explored += record.exploration is not None and record.exploration.model != record.outcome.model
     report.strangers = table.strangers
     if not report.joined:
         bad.refuse("" if bad.skip else HINT)
@@ -161,8 +163,7 @@ def _add(builder: SourceBuilder, where: str, record: Record, score: Score, asked
         return False
     model = asked if score.model is None else score.model
     if model not in record.candidates:
-        expected = "expected a candidate of the record, or nothing for who was asked"
-        builder.bad.add(score.where, f", column 'model': {expected}")
+        builder.bad.add(score.where, f", column 'model': {NO_CANDIDATE}")
         return False
     # turns of one conversation stay together in splits and folds
     key = None if score.conversation is None else sha256(f"conversation {score.conversation}".encode()).hexdigest()
@@ -172,20 +173,20 @@ def _add(builder: SourceBuilder, where: str, record: Record, score: Score, asked
     return True
 
 
-def _prompts(path: Path, bad: BadRows) -> dict[str, Any]:
-    """Return id -> prompt, a text or a request."""
+def _prompts(path: Path, bad: BadRows) -> dict[str, tuple[str, Any]]:
+    """Return id -> what errors call its row, and the prompt, a text or a request."""
     table = read_table(path, bad)
     table.require(("id", "prompt"))
     ids = table.text("id")
     times = Counter(ids)
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[str, Any]] = {}
     for row, (id, prompt) in enumerate(zip(ids, table.values("prompt"), strict=True)):
         if not id:
             table.complain(row, "id", "expected the id of a record, it is missing")
         elif times[id] > 1:
             table.complain(row, "id", f"expected each id once, {id!r} stands {times[id]} times")
         elif prompt is not None:
-            found[id] = prompt
+            found[id] = table.where(row), prompt
     return found
 
 
