@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -231,19 +232,21 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     dry = collect(plan, chosen.questions(), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)
     calls = sum(one["calls"] for one in facts["candidates"])
-    rate = plan.providers[plan.asked[0].provider].limits.requests_per_minute
-    facts |= {"chosen": len(chosen.fit), "to_certify": len(chosen.certify), "minutes": calls / rate if rate else None}
+    minutes = _minutes(plan, facts["candidates"])
+    facts |= {"chosen": len(chosen.fit), "to_certify": len(chosen.certify), "minutes": minutes}
     if not arguments.json:
         print_estimates(facts, sent=bool(arguments.yes))
     _tell(facts["notices"])
     paced = "as fast as the provider answers (its limits name no requests_per_minute)"
-    if rate:
-        paced = f"{calls / rate:.1f} minutes at least, by its requests_per_minute of {rate:g}"
+    if minutes is not None:
+        paced = f"{minutes:.1f} minutes at least, by requests_per_minute of the plan's providers"
     _tell(
         [
             f"{len(chosen.fit)} prompts are drawn for the row, {len(chosen.certify)} drawn to certify; {calls:,} calls, {paced}"
         ]
     )
+    if chosen.not_asked is not None:
+        _tell([f"nothing will be certified: {chosen.not_asked}"])
     if chosen.seen:
         _tell([f"{chosen.seen} prompts of the split to certify are left out: heads have seen them, or their questions"])
     if calls and not arguments.yes:
@@ -293,6 +296,15 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         page.text(f"path rows: {made.added.path}")
     print(f"\n    {serve}")
     return 0
+
+
+def _minutes(plan: Any, estimates: list[dict[str, Any]]) -> float | None:
+    """Return how long the calls take at least, by the slowest provider's limits; None where no limit says."""
+    provider_of, calls = {one.name: one.provider for one in plan.everyone}, Counter[str]()
+    for one in estimates:
+        calls[provider_of[one["candidate"]]] += one["calls"]
+    rates = {name: plan.providers[name].limits.requests_per_minute for name in calls}
+    return max((calls[name] / rate for name, rate in rates.items() if rate), default=None)
 
 
 def _rule(made: Any) -> tuple[str, ...]:

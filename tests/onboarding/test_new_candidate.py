@@ -311,6 +311,21 @@ def test_answers_without_an_outcome_and_constant_scores_are_told():
     assert "tau 0.2 is certified on 25 prompts" in told
 
 
+def test_a_judge_s_calls_take_their_own_provider_s_time(work, paid, capsys):
+    file = plan(work, paid.base_url, name="judged")
+    slow = f'  paid: {{base_url: "{paid.base_url}"}}\n  slow: {{base_url: "{paid.base_url}", limits: {{requests_per_minute: 6}}}}'
+    judge = "{name: j, provider: slow, model: judging, input_usd_per_1m: 1, output_usd_per_1m: 2, max_tokens: 99}"
+    lines = file.read_text().replace("kind: numeric", f"kind: judge, rubric: correctness, points: 5, judge: {judge}")
+    file.write_text("\n".join(slow if line.startswith("  paid:") else line for line in lines.splitlines()) + "\n")
+    assert command(work, file, "--choose", "40", "--certify", "20", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["estimate"]["minutes"] == pytest.approx(60 / 6)
+
+
+def test_that_nothing_will_be_certified_is_told_before_anything_is_paid(work, paid, capsys):
+    assert command(work, plan(work, paid.base_url, name="dry"), "--certify-split", "nowhere") == 0
+    assert "nothing will be certified: no prompt of split 'nowhere'" in capsys.readouterr().err
+
+
 def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, paid, tmp_path, capsys):
     file, root = plan(work, paid.base_url, name="again"), tmp_path / "root"
     shutil.copytree(work / "root", root, symlinks=True)
