@@ -129,6 +129,7 @@ def test_the_recorded_policy_itself_changes_nothing(log):
 
 
 def test_outcomes_of_one_part_train_a_bundle_that_the_other_part_judges(log, tmp_path):
+    pytest.importorskip("threadpoolctl", reason=skips.TRAIN)
     mine, key = tmp_path / "mine", ["--key", str(log / "k.key")]
     joined = ["data", "import", "records", str(log / "first.jsonl"), str(mine), "--scores", str(log / "scores.jsonl")]
     assert main([*joined, *key, "--format", "jsonl"]) == 0
