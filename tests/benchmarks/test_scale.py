@@ -4,11 +4,15 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from ipr_engine.data import load_outcomes, write_outcomes
 from tests.support import skips
 from tests.support.places import ROOT
+from tests.support.seeds import seeded
 from tests.support.training_data import write_source
 
 pytest.importorskip("pyarrow", reason=skips.PYARROW)
@@ -16,12 +20,19 @@ PROMPTS = [
     "Which skin surface will produce the most heat when George rubs his hands?\n\nAnswer with one letter: dry or wet palms?",
     "Write a function that counts the substrings whose digits add up to their length, and explain each step.",
     "Mary was more reliable than Rachel, but to be fair she had the better foundation as a child; who is meant?",
-]
+    "Prove that a group of prime order is cyclic, and say for which step the order has to be a prime number.",
+]  # every second one is hard
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("scale") / "real", ["a", "b", "c"], PROMPTS)
+    """A source of three candidates, the dearest first, which is the best one on hard prompts."""
+    folder = tmp_path_factory.mktemp("scale")
+    made = load_outcomes(write_source(folder / "made", ["a", "b", "c"], PROMPTS))
+    hard = np.array([name == "task1" for name in made.datasets])
+    chance = np.where(hard[:, None], [0.7, 0.4, 0.1], [0.98, 0.95, 0.9])
+    quality = (seeded("scale").random(chance.shape) < chance).astype(float)
+    return write_outcomes(replace(made, quality=quality), folder / "real")
 
 
 @pytest.fixture
@@ -38,7 +49,6 @@ def test_one_seed_makes_one_source_and_another_seed_another(make_source, real, t
 
 
 def test_prompts_are_edited_so_that_few_are_near_duplicates(make_source, real, tmp_path):
-    from ipr_engine.data import load_outcomes
     from ipr_engine.data.duplicates import duplicate_groups
 
     made = load_outcomes(make_source(real, 400, tmp_path / "made"))
