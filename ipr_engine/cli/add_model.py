@@ -38,10 +38,11 @@ OF_PLAN = {
 def add_parser(subparsers: Any) -> None:
     add = subparsers.add_parser(
         "add-model",
-        help="add a candidate to a bundle, from its outcomes or as a prior (extra [train])",
+        help="add a candidate to a bundle: from its outcomes, the whole way by a plan, or as a prior (extra [train])",
         description="Fit a row for a new candidate beside the bundle's own, which stay as they are: old qualities keep their bits. "
         "Without --outcomes a prior stands in: the rows of the most similar candidate (of its family, nearest in price), of "
-        "--like, or the mean of --family; the bundle says so, and so do `ipr info` and `ipr explain`.",
+        "--like, or the mean of --family; the bundle says so, and so do `ipr info` and `ipr explain`. "
+        "With --plan it asks for the outcomes first (docs/adding-a-model.md).",
     )
     add.add_argument("--candidates", metavar="FILE", help="JSON as for `ipr train`: the new one's facts; or --plan")
     add.add_argument("--name", help="which of the file's entries (default: the one the bundle does not have)")

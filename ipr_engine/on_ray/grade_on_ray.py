@@ -21,6 +21,7 @@ from ipr_engine.on_ray.cluster import PURPOSE, RayCluster, connected, until_done
 from ipr_engine.on_ray.ledger_owner import LedgerOwner
 
 Say = Callable[[str], None]
+MOST_BLOCKS = 4096  # that Ray keeps apart: one a page would be 94,000 for 1.5 million prompts
 CLOSING_S = 60.0  # for what the ledger's owner has begun
 
 
@@ -74,7 +75,7 @@ def _grade(
         if not pages:
             return
         rows = [{"questions": np.array(page)} for page in pages]
-        done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        done = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map(
             WorkerGrader,
             fn_constructor_args=(owner, spec, filed),
             concurrency=(1, min(cluster.workers, len(rows))),
