@@ -21,7 +21,14 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.add.candidate_row import CandidateRow, ImputedQuality, fit_row, most_probable, platt_targets
+from ipr_engine.training.add.candidate_row import (
+    CandidateRow,
+    ImputedQuality,
+    Tensors,
+    fit_row,
+    most_probable,
+    platt_targets,
+)
 from ipr_engine.training.add.interface import old_quality
 from ipr_engine.training.fitted_heads import predict, sigmoid
 
@@ -87,6 +94,31 @@ def _directions(x: Array) -> Array:
     return np.asarray(along / max(float(along.std()), 1e-12))
 
 
+def imputed_row(
+    tensors: Tensors,
+    activation: str,
+    x: Array,
+    quality: Array,
+    others: Array,
+    tokens: Array | None,
+    keys: Sequence[str],
+    *,
+    seed: int,
+) -> CandidateRow:
+    """Impute a candidate's quality and fit its row on it.
+
+    Its `out_of_fold_quality` is of the judged rows alone, each by answers of other folds.
+
+    Args:
+        quality, others: as for `impute_quality`. tensors, activation, x, tokens, keys: as for `fit_row`.
+    Raises:
+        InvalidInputError: an argument is not as these two expect it.
+    """
+    imputed = impute_quality(x, quality, others, grouped_folds(keys, FOLDS, seed))
+    row = fit_row(tensors, activation, x, imputed, tokens, keys, folds=FOLDS, seed=seed)
+    return replace(row, out_of_fold_quality=row.out_of_fold_quality[imputed.judged])
+
+
 def own_tells_more(own: Array, imputed: Array, quality: Array) -> bool:
     """Return whether a row of the candidate's own outcomes predicts them better than one of imputed outcomes, told apart from chance.
 
@@ -147,17 +179,6 @@ def fit_on_table(
     others = np.where(np.isnan(others), predict(heads.tensors, x, heads.activation)[0][:, columns], others)
     quality, tokens = rows.quality[:, column], rows.output_tokens[:, column]
     known = ~np.isnan(quality)
-    imputed = impute_quality(x, quality, others, grouped_folds(rows.question_keys, FOLDS, seed))
-    row = fit_row(
-        heads.tensors,
-        heads.activation,
-        x,
-        imputed,
-        np.where(known, tokens, np.nan) if with_tokens else None,
-        rows.question_keys,
-        folds=FOLDS,
-        seed=seed,
-    )
-    return TableFit(
-        replace(row, out_of_fold_quality=row.out_of_fold_quality[known]), rows, int(len(rows) - known.sum())
-    )
+    spent = np.where(known, tokens, np.nan) if with_tokens else None
+    row = imputed_row(heads.tensors, heads.activation, x, quality, others, spent, rows.question_keys, seed=seed)
+    return TableFit(row, rows, int(len(rows) - known.sum()))

@@ -9,7 +9,13 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.add.chosen_prompts import choose_prompts
-from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, own_tells_more, rows_to_impute
+from ipr_engine.training.add.imputed_quality import (
+    MOST_PROMPTS,
+    impute_quality,
+    imputed_row,
+    own_tells_more,
+    rows_to_impute,
+)
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, sigmoid
 from tests.support.seeds import seeded
 
@@ -96,10 +102,11 @@ def test_where_x_says_much_and_the_others_little_own_outcomes_tell_more(request)
     quality, keys = (rng.random(chance.shape) < chance).astype(float), [str(n) for n in range(len(x))]
     heads = fit_heads(HeadRows(x, quality[:, :-1], np.full((len(x), 5), 50.0), keys), estimator="plain")
     asked = np.arange(0, len(x), 5)
-    imputed = impute_quality(x, judged_on(quality[:, -1], asked), quality[:, :-1], grouped_folds(keys, 5, 0))
-    of_all = fit_row(heads.tensors, "relu", x, imputed, None, keys)
+    known = judged_on(quality[:, -1], asked)
+    of_all = imputed_row(heads.tensors, "relu", x, known, quality[:, :-1], None, keys, seed=0)
+    assert of_all.out_of_fold_quality.shape == asked.shape
     own = fit_row(heads.tensors, "relu", x[asked], quality[asked, -1], None, [keys[n] for n in asked])
-    assert own_tells_more(own.out_of_fold_quality, of_all.out_of_fold_quality[asked], quality[asked, -1])
+    assert own_tells_more(own.out_of_fold_quality, of_all.out_of_fold_quality, quality[asked, -1])
     error = [np.square(sigmoid(x @ row.tensors["skip"] + row.tensors["bias"]) - chance[:, -1]) for row in (own, of_all)]
     assert error[0].mean() < error[1].mean()
 
