@@ -1,4 +1,4 @@
-"""This study leaves one candidate out and adds it back from 200 answers: random or chosen prompts, its own outcomes or imputed ones."""
+"""This study leaves one candidate out and adds it back from 200 answers: random or chosen prompts, two ways to fit."""
 
 from __future__ import annotations
 
@@ -14,35 +14,56 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.evaluation.plot_style import BLUE, GREEN, ORANGE, RED, STYLE
-from ipr_engine.measures.resampling import grouped_folds, one_thread
-from ipr_engine.measures.sweeps import hull_mix, worth_sweep
-from ipr_engine.training.add.candidate_row import fit_row
+from ipr_engine.measures.resampling import difference, estimate, one_thread
+from ipr_engine.measures.sweeps import worth_sweep
+from ipr_engine.training.add.candidate_row import Row, fit_row
 from ipr_engine.training.add.chosen_prompts import choose_prompts
-from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, impute_quality, rows_to_impute
-from ipr_engine.training.fitted_heads import predict
+from ipr_engine.training.add.imputed_quality import MOST_PROMPTS, imputed_row, own_tells_more, rows_to_impute
+from ipr_engine.training.fitted_heads import FittedHeads, predict
 from studies.cases import Case
 from studies.headline import VIEW
 from studies.leave_one_out import fit_columns
 from studies.pages import Page
 from studies.study import Study
-from studies.trials import NANO, area
+from studies.trials import NANO, area, shown, shown_difference
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 Task = tuple[Case, Array, Array, int | None]
 """A source with the embeddings of its train and test prompts, and the candidate to leave out."""
+Method = tuple[str, str]
+"""Which prompts, and what the row is fitted on."""
 
 SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro")
 SETTINGS_FROM = ("zeroeval", "routerbench_sub")  # the sources that settings were picked on
 ANSWERS = 200
 DRAWS = 10
-FOLDS = 2  # of the row's own figures, which this study does not read
+RESAMPLES = 300  # of the test prompts
 GOAL = 0.8
-RANDOM, CHOSEN = "random", "chosen"
-OWN, IMPUTED = "its own outcomes", "imputed outcomes"
-METHODS = tuple((prompts, outcomes) for outcomes in (OWN, IMPUTED) for prompts in (RANDOM, CHOSEN))
+RANDOM, CHOSEN = "random", "contested"
+OWN, PRODUCT = "its own outcomes", "as add-model does"
+METHODS = tuple((prompts, fitted) for fitted in (OWN, PRODUCT) for prompts in (RANDOM, CHOSEN))
+PLAIN, DEFAULT, ASKED = (RANDOM, OWN), (RANDOM, PRODUCT), (CHOSEN, PRODUCT)
+DIFFERENCES = ((ASKED, DEFAULT), (DEFAULT, PLAIN), (ASKED, PLAIN))
 COLOURS = (ORANGE, RED, GREEN, BLUE)
 PROCESSES = 4
 MOST_TRAINED = 3000  # train prompts of a source, drawn once: mmlu_pro's 9,490 would take an hour
+
+
+@dataclass
+class LeftOut:
+    """A `LeftOut` is what one candidate was worth, left out and added back.
+
+    Attributes:
+        without: (1 + resamples,) area without it.
+        areas: method -> (draws, 1 + resamples) area with it added. brier: method -> (draws,).
+        kept_own: prompts -> draws in which `add_model` keeps the row of its own outcomes.
+    """
+
+    without: Array
+    areas: dict[Method, Array]
+    brier: dict[Method, Array]
+    kept_own: dict[str, int]
 
 
 @dataclass
@@ -50,28 +71,43 @@ class Shares:
     """`Shares` is one source.
 
     Attributes:
-        areas: method -> (draws, models) area with the candidate added. without, full: (models,) and the area of heads of all.
-            models: those left out.
-        brier: method -> (draws, models). full_brier, constant: (models,), of the refit and of the training mean.
+        left_out: of each candidate. full: (1 + resamples,) area of heads of all.
+        full_brier, constant: (models,) Brier score of the refit and of the training mean.
     """
 
     name: str
     models: tuple[str, ...]
     prompts: int
-    areas: dict[tuple[str, str], Array]
-    brier: dict[tuple[str, str], Array]
-    without: Array
-    full: float
+    left_out: list[LeftOut]
+    full: Array
     full_brier: Array
     constant: Array
 
-    def gain(self, method: tuple[str, str]) -> Array:
-        """Return (draws,) share of what the candidates add to the area when everything is refitted, all together."""
-        return np.asarray((self.areas[method] - self.without).sum(axis=1) / (self.full - self.without).sum())
+    @property
+    def total(self) -> Array:
+        """Return (1 + resamples,) what all candidates add when everything is refitted; NaN where that is nothing."""
+        total = np.sum([self.full - one.without for one in self.left_out], axis=0)
+        return np.where(total > 0, total, np.nan)
 
-    def brier_gain(self, method: tuple[str, str]) -> Array:
+    def added(self, method: Method) -> Array:
+        """Return (draws, 1 + resamples) what the candidates add to the area, all together."""
+        return np.asarray(np.sum([one.areas[method] - one.without for one in self.left_out], axis=0))
+
+    def mean_added(self, method: Method) -> Array:
+        """Return (1 + resamples,) the mean over draws, in a resample over resampled draws: the same ones of the same prompts."""
+        added, random = self.added(method), np.random.default_rng((RANDOM, CHOSEN).index(method[0]))
+        counts = random.multinomial(DRAWS, np.full(DRAWS, 1 / DRAWS), size=added.shape[1])  # (1 + resamples, draws)
+        counts[0] = 1
+        return np.asarray((counts.T * added).mean(axis=0))
+
+    def share(self, method: Method) -> Array:
+        """Return (1 + resamples,) `mean_added` over what all add when everything is refitted."""
+        return self.mean_added(method) / self.total
+
+    def brier_gain(self, method: Method) -> Array:
         """Return (draws,) share of the refit's gain in Brier score over the training mean, all together."""
-        return np.asarray((self.constant - self.brier[method]).sum(axis=1) / (self.constant - self.full_brier).sum())
+        score = np.sum([one.brier[method] for one in self.left_out], axis=0)
+        return np.asarray((self.constant.sum() - score) / (self.constant - self.full_brier).sum())
 
 
 def run(study: Study) -> list[Path]:
@@ -79,22 +115,26 @@ def run(study: Study) -> list[Path]:
         "chosen_prompts", f"A candidate added from {ANSWERS} answers: which prompts, and what its row is fitted on"
     )
     page.say(
-        f"""Each candidate on the training hull of single ones (cost and quality) in turn is left out, heads (`caps`, static
-        encoder) are fitted on the others' train split and frozen, and it is added back from {ANSWERS} of its train outcomes,
-        {DRAWS} draws. *Random* or *chosen* prompts
-        (`ipr_engine/training/add/chosen_prompts.py`). Its row is fitted on *its own outcomes*, or on *imputed outcomes*: on the whole
-        table (at most {MOST_PROMPTS} prompts), where the others' outcomes say what it would have scored
-        (`ipr_engine/training/add/imputed_quality.py`). *Share*: Bounded-ARQGC, worth swept, on test, minus that
-        without the candidate, over the same for all candidates fitted together on the whole train split; summed over candidates.
-        Mean over draws, plus or minus 1.96 standard errors of the draws; other test prompts would move all of a row's figures."""
+        f"""Each candidate in turn is left out, heads (`caps`, static encoder) are fitted on the others' train split and frozen, and it is
+        added back from {ANSWERS} of its train outcomes, {DRAWS} draws. Prompts are *random* or *contested*
+        (`ipr add-model --draw contested`, `ipr_engine/training/add/chosen_prompts.py`). The row is fitted on *its own outcomes*, or *as
+        add-model does*: on the whole table (at most {MOST_PROMPTS} prompts), where the others' outcomes say what it would have scored
+        (`ipr_engine/training/add/imputed_quality.py`), unless a row of its own outcomes predicts its answers better out of fold, by more
+        than two standard errors."""
+    )
+    page.say(
+        f"""*Share*: Bounded-ARQGC, worth swept, on test, minus that without the candidate, over the same for all candidates fitted together
+        on the whole train split. Both are summed over candidates first: alone, many add next to nothing, and a share of that is
+        undefined. Some add less than nothing, which counts, too. Mean over draws; in brackets 95 % of {RESAMPLES} resamples of test prompts
+        and draws, of test prompts the same ones for all methods. Where few prompts tell what a refit
+        gains, the interval is wide. The candidates are those of the source: other ones may do otherwise."""
     )
     page.say(
         f"""Settings (the prior's widths, the weight of imputed rows, the floor of the draw) were picked by log loss on training prompts
         of all four, and by area on the test splits of {" and ".join(SETTINGS_FROM)}, by other draws: these two figures are favourable.
-        The area of cascade9 was seen in three draws of earlier settings, that of mmlu_pro never. Of a source at most {MOST_TRAINED}
-        train prompts are taken, drawn once, for the refit, too."""
+        Of a source at most {MOST_TRAINED} train prompts are taken, drawn once, for the refit, too."""
     )
-    tasks: list[Task] = [(*seen, m) for seen in _seen(study) for m in (None, *mattering(seen[0]))]
+    tasks: list[Task] = [(*seen, m) for seen in _seen(study) for m in (None, *range(len(seen[0].models)))]
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = []
         for task, part in zip(tasks, pool.map(_measured, tasks), strict=True):
@@ -118,14 +158,9 @@ def _seen(study: Study) -> Iterator[tuple[Case, Array, Array]]:
     """Yield each case with the embeddings of its prompts, of train and of test."""
     for case in study.cases(SOURCES):
         rows = np.sort(np.random.default_rng(0).permutation(len(case.train.quality))[:MOST_TRAINED])
-        less = Case(case.name, case.note, case.train.take(rows), case.test, draws=0)
+        less = Case(case.name, case.note, case.train.take(rows), case.test, RESAMPLES)
         train_x, test_x = (study.views.see(VIEW, part.data.prompts) for part in (less.train, less.test))
         yield less, train_x, test_x
-
-
-def mattering(case: Case) -> list[int]:
-    """Return the candidates on the hull of single ones, of cost and quality on train: those that routing would miss."""
-    return sorted(int(m) for m in hull_mix(case.train.outcomes).argmax(axis=1))
 
 
 def _measured(task: Task) -> Any:
@@ -136,100 +171,158 @@ def _measured(task: Task) -> Any:
             return _leave_out(case, m, train_x, test_x)
         everyone = fit_columns(case, train_x, list(range(len(case.models))), None)
         quality, cost = predict(everyone.tensors, test_x, everyone.activation)
-        full = float(area(case, worth_sweep(quality, cost / NANO))[0])
-        return full, np.square(quality - case.test.quality).mean(axis=0)
+        return area(case, worth_sweep(quality, cost / NANO)), np.square(quality - case.test.quality).mean(axis=0)
 
 
 def _joined(case: Case, parts: list[Any]) -> Shares:
     (full, full_brier), *left_out = parts
-    left = mattering(case)
-    figures = {
-        method: np.array([figures[method] for _, figures in left_out]) for method in METHODS
-    }  # (models, draws, 2)
     return Shares(
         name=case.name,
-        models=tuple(case.models[m] for m in left),
+        models=case.models,
         prompts=len(case.train.quality),
-        areas={method: figure[:, :, 0].T for method, figure in figures.items()},
-        brier={method: figure[:, :, 1].T for method, figure in figures.items()},
-        without=np.array([without for without, _ in left_out]),
+        left_out=left_out,
         full=full,
-        full_brier=full_brier[left],
-        constant=np.square(case.train.quality.mean(axis=0) - case.test.quality).mean(axis=0)[left],
+        full_brier=full_brier,
+        constant=np.square(case.train.quality.mean(axis=0) - case.test.quality).mean(axis=0),
     )
 
 
-def _leave_out(
-    case: Case, m: int, train_x: Array, test_x: Array
-) -> tuple[float, dict[tuple[str, str], list[tuple[float, float]]]]:
-    """Return the area without a candidate, and of each method and draw area and Brier score with it added back."""
+def _leave_out(case: Case, m: int, train_x: Array, test_x: Array) -> LeftOut:
     others = [k for k in range(len(case.models)) if k != m]
     heads = fit_columns(case, train_x, others, None)
     quality, cost = predict(heads.tensors, test_x, heads.activation)
-    without = float(area(case, np.array(others)[worth_sweep(quality, cost / NANO)])[0])
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {method: [] for method in METHODS}
-    outcome, table = case.train.quality[:, m], case.train.quality[:, others]
-    keys = np.array(case.train.data.question_keys)
+    without = area(case, np.array(others)[worth_sweep(quality, cost / NANO)])
+    areas: dict[Method, list[Array]] = {method: [] for method in METHODS}
+    brier: dict[Method, list[float]] = {method: [] for method in METHODS}
+    kept_own = dict.fromkeys((RANDOM, CHOSEN), 0)
+    table = case.train.quality[:, others]
     for draw in range(DRAWS):
-        for prompts, outcomes in METHODS:
+        for prompts in kept_own:
             if prompts == RANDOM:
-                asked = np.random.default_rng([m, draw]).choice(len(train_x), ANSWERS, replace=False)
+                asked = np.sort(np.random.default_rng([m, draw]).choice(len(train_x), ANSWERS, replace=False))
             else:
                 asked = choose_prompts(table, ANSWERS, seed=1000 * m + draw)
-            rows = np.sort(asked)
-            known = np.full(len(train_x), np.nan)
-            known[rows] = outcome[rows]
-            answer: Any = known[rows]
-            if outcomes == IMPUTED:
-                rows = rows_to_impute(known, seed=draw)
-                folds = grouped_folds(keys[rows].tolist(), FOLDS, 0)
-                answer = impute_quality(train_x[rows], known[rows], table[rows], folds)
-            spent = np.where(np.isnan(known), np.nan, case.train.cost[:, m] * NANO)[rows]
-            row = fit_row(
-                heads.tensors, heads.activation, train_x[rows], answer, spent, keys[rows].tolist(), folds=FOLDS
-            ).tensors
-            joined = {name: np.concatenate([heads.tensors[name], part[None]]) for name, part in row.items()}
-            both = predict({**heads.tensors, **joined}, test_x, heads.activation)
-            choices = worth_sweep(
-                np.insert(quality, m, both[0][:, -1], axis=1), np.insert(cost, m, both[1][:, -1], axis=1) / NANO
-            )
-            score = float(np.square(both[0][:, -1] - case.test.quality[:, m]).mean())
-            found[prompts, outcomes].append((float(area(case, choices)[0]), score))
-    return without, found
+            own, product = _rows(case, m, heads, train_x, asked, draw)
+            kept_own[prompts] += product is own
+            for fitted, row in ((OWN, own), (PRODUCT, product)):
+                joined = {name: np.concatenate([heads.tensors[name], part[None]]) for name, part in row.items()}
+                both = predict({**heads.tensors, **joined}, test_x, heads.activation)
+                choices = worth_sweep(
+                    np.insert(quality, m, both[0][:, -1], axis=1), np.insert(cost, m, both[1][:, -1], axis=1) / NANO
+                )
+                areas[prompts, fitted].append(area(case, choices))
+                brier[prompts, fitted].append(float(np.square(both[0][:, -1] - case.test.quality[:, m]).mean()))
+    return LeftOut(
+        without,
+        {method: np.array(found) for method, found in areas.items()},
+        {method: np.array(found) for method, found in brier.items()},
+        kept_own,
+    )
+
+
+def _rows(case: Case, m: int, heads: FittedHeads, train_x: Array, asked: Indices, seed: int) -> tuple[Row, Row]:
+    """Fit a candidate's row on its outcomes on the prompts asked alone, and as `add_model` does: the same one where it keeps that."""
+    known = np.full(len(train_x), np.nan)
+    known[asked] = case.train.quality[asked, m]
+    spent = np.where(np.isnan(known), np.nan, case.train.cost[:, m] * NANO)
+    keys = np.array(case.train.data.question_keys)
+    own = fit_row(
+        heads.tensors, heads.activation, train_x[asked], known[asked], spent[asked], keys[asked].tolist(), seed=seed
+    )
+    rows = rows_to_impute(known, seed=seed)
+    imputed = imputed_row(
+        heads.tensors,
+        heads.activation,
+        train_x[rows],
+        known[rows],
+        np.delete(case.train.quality[rows], m, axis=1),
+        spent[rows],
+        keys[rows].tolist(),
+        seed=seed,
+    )
+    kept = own_tells_more(own.out_of_fold_quality, imputed.out_of_fold_quality, known[asked])
+    return own.tensors, own.tensors if kept else imputed.tensors
 
 
 def _tables(page: Page, found: list[Shares]) -> None:
-    header = ["source", "left out", "train prompts", *(f"{prompts}, {outcomes}" for prompts, outcomes in METHODS)]
-    for title, measured in (("area", Shares.gain), ("Brier score", Shares.brier_gain)):
-        page.say(f"## Share of the full refit's gain in {title}, {ANSWERS} answers")
-        page.table(
-            header,
-            [
-                [s.name, str(len(s.models)), f"{s.prompts:,}", *(_shown(measured(s, method)) for method in METHODS)]
-                for s in found
-            ],
-        )
-    reached = {method: [s.name for s in found if s.gain(method).mean() >= GOAL] for method in METHODS}
-    for (prompts, outcomes), names in reached.items():
-        where = f"{len(names)} of {len(found)} ({', '.join(names) or 'none'})"
-        page.say(f"- {GOAL:.0%} of the area's gain with {prompts} prompts, {outcomes}: {where}.")
+    header = ["source", "candidates", "train prompts", *(", ".join(method) for method in METHODS)]
+    page.say(f"## Share of the full refit's gain in area, {ANSWERS} answers")
+    page.table(header, [[*_about(s), *(shown(s.share(method), digits=2) for method in METHODS)] for s in found])
+    for method in METHODS:
+        names = [s.name for s in found if s.share(method)[0] >= GOAL]
+        page.say(f"- {GOAL:.0%} with {' prompts, '.join(method)}: {_counted(names, found)}.")
+    page.say(
+        "Differences in area, mean over candidates left out and added back; bold where the interval leaves out zero."
+    )
+    page.table(
+        ["source", *(f"{', '.join(one)} - {', '.join(other)}" for one, other in DIFFERENCES)],
+        [[s.name, *(shown_difference(*_difference(s, *pair), digits=4) for pair in DIFFERENCES)] for s in found],
+    )
+    page.say(f"## Share of the full refit's gain in Brier score, {ANSWERS} answers")
+    page.say("Mean over draws, plus or minus 1.96 standard errors of the draws.")
+    page.table(header, [[*_about(s), *(_spread(s.brier_gain(method)) for method in METHODS)] for s in found])
+    page.say("## What is behind them")
+    page.say(
+        """*Gain of a refit*: area, summed over candidates. *The greatest*: the candidate that adds the most, and how much. *Own row kept*:
+        share of draws and candidates in which `add-model` imputes nothing."""
+    )
+    page.table(
+        ["source", "gain of a refit", "the greatest", "candidates that add", "own row kept, random", "contested"],
+        [_behind(s) for s in found],
+    )
     for s in found:
-        page.figures[s.name] = {
-            "models": list(s.models),
-            "without": s.without.tolist(),
-            "full": s.full,
-            **{
-                f"{prompts}, {outcomes}": {
-                    "gain": s.gain((prompts, outcomes)).tolist(),
-                    "brier_gain": s.brier_gain((prompts, outcomes)).tolist(),
-                    "areas": s.areas[prompts, outcomes].mean(axis=0).tolist(),
-                }
-                for prompts, outcomes in METHODS
-            },
-        }
+        page.figures[s.name] = _figures(s)
 
 
-def _shown(draws: Array) -> str:
+def _about(s: Shares) -> list[str]:
+    return [s.name, str(len(s.models)), f"{s.prompts:,}"]
+
+
+def _counted(names: list[str], found: list[Shares]) -> str:
+    return f"{len(names)} of {len(found)} ({', '.join(names) or 'none'})"
+
+
+def _difference(s: Shares, method: Method, baseline: Method) -> tuple[Array, Array]:
+    """Return both (1 + resamples,) by candidate."""
+    return s.mean_added(method) / len(s.models), s.mean_added(baseline) / len(s.models)
+
+
+def _behind(s: Shares) -> list[str]:
+    gains = np.array([s.full[0] - one.without[0] for one in s.left_out])
+    draws = DRAWS * len(s.left_out)
+    kept = [f"{sum(one.kept_own[prompts] for one in s.left_out) / draws:.0%}" for prompts in (RANDOM, CHOSEN)]
+    first = f"{s.models[int(gains.argmax())]}, {gains.max():.3f}"
+    return [s.name, f"{gains.sum():.3f}", first, str(int((gains > 0).sum())), *kept]
+
+
+def _figures(s: Shares) -> dict[str, Any]:
+    return {
+        "models": list(s.models),
+        "without": [float(one.without[0]) for one in s.left_out],
+        "full": float(s.full[0]),
+        "kept_own": {prompts: [one.kept_own[prompts] for one in s.left_out] for prompts in (RANDOM, CHOSEN)},
+        "differences": {
+            f"{', '.join(one)} - {', '.join(other)}": difference(*_difference(s, one, other)).to_json()
+            for one, other in DIFFERENCES
+        },
+        **{
+            ", ".join(method): {
+                "share": estimate(s.share(method)).to_json(),
+                "gain": _draws(s, method).tolist(),
+                "brier_gain": s.brier_gain(method).tolist(),
+                "areas": [float(one.areas[method][:, 0].mean()) for one in s.left_out],
+            }
+            for method in METHODS
+        },
+    }
+
+
+def _draws(s: Shares, method: Method) -> Array:
+    """Return (draws,) shares, on the whole test split."""
+    return np.asarray(s.added(method)[:, 0] / s.total[0])
+
+
+def _spread(draws: Array) -> str:
     return f"{draws.mean():.2f} ± {1.96 * draws.std(ddof=1) / np.sqrt(len(draws)):.2f}"
 
 
@@ -242,7 +335,7 @@ def _plot(found: list[Shares], path: Path) -> Path:
         figure, ax = pyplot.subplots(figsize=(11, 5))
         for i, (method, colour) in enumerate(zip(METHODS, COLOURS, strict=True)):
             at = np.arange(len(found)) + 0.2 * (i - 1.5)
-            gains = [s.gain(method) for s in found]
+            gains = [_draws(s, method) for s in found]
             ax.bar(at, [100 * gain.mean() for gain in gains], 0.18, color=colour, alpha=0.75, label=", ".join(method))
             for place, gain in zip(at, gains, strict=True):
                 ax.plot(np.full(len(gain), place), 100 * gain, ".", color="#333333", ms=4)
