@@ -94,14 +94,13 @@ def run_add(arguments: argparse.Namespace) -> int:
 
     from ipr_engine.bundle import Bundle
     from ipr_engine.training.add.add_model import add_model
-    from ipr_engine.training.add.interface import Evidence, PriorFrom
+    from ipr_engine.training.add.interface import AddTarget, Evidence, PriorFrom
 
     added = add_model(
         arguments.bundle,
         arguments.candidates,
-        created=arguments.created,
+        AddTarget(created=arguments.created, root=arguments.out),
         name=arguments.name,
-        out=arguments.out,
         evidence=Evidence(
             outcomes=arguments.outcomes,
             split=None if arguments.split == "all" else arguments.split,

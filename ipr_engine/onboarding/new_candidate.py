@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ipr_engine._validate import shown
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
-from ipr_engine.bundle import Bundle, CalibrationMap, with_calibrations
+from ipr_engine.bundle import Bundle, CalibrationMap, activate, with_calibrations
 from ipr_engine.bundle.edit import require_one_tier
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
 from ipr_engine.calibration.promises import TAUS
@@ -40,7 +40,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.add.add_model import add_model
 from ipr_engine.training.add.chosen_prompts import choose_prompts
-from ipr_engine.training.add.interface import Added, Evidence, old_quality, unseen
+from ipr_engine.training.add.interface import Added, AddTarget, Evidence, old_quality, unseen
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Say = Callable[[str], None]
@@ -260,21 +260,22 @@ def new_candidate(
         (folder / f"{table}.{plan.format}").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_outcomes(merged, folder, format=plan.format)
+    # CURRENT moves once, to what is certified: until then the old bundle serves.
     added = add_model(
         bundle,
         plan.out_folder / CANDIDATES,
-        created=created,
+        AddTarget(created=created, root=out, activate=False),
         name=name,
-        out=out,
         evidence=replace(chosen.evidence, outcomes=folder),
         progress=say,
     )
-    written = added.folder  # not what the root's CURRENT names by now
+    written = added.folder
     sample = merged.take(chosen.certify[judged[chosen.certify]])
     made, why = None, chosen.not_asked
     if why is None:
         say(f"certifying on {len(sample)} prompts ...")
         made, why, written = _certified(written, chosen, sample, merged)
+    activate(written.parent, written.name)
     knot = None if made is None else next(one for one in made.knots if one.level == options.tau)
     certified = knot is not None and not knot.insufficient
     needed: list[NeededPrompts] = []
@@ -339,7 +340,7 @@ def _certified(
         )
     except InvalidInputError as error:
         return None, str(error), folder
-    return made, None, with_calibrations(engine.bundle, [made], root=folder.parent)
+    return made, None, with_calibrations(engine.bundle, [made], root=folder.parent, activate=False)
 
 
 def told(made: CollectedCandidate, name: str, tau: float) -> str:

@@ -22,6 +22,7 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import without_candidate
+from ipr_engine.calibration.calibrate import calibrate
 from ipr_engine.cli.main import main
 from ipr_engine.onboarding import new_candidate
 from ipr_engine.training.add.add_model import add_model
@@ -276,6 +277,25 @@ def test_a_bundle_without_hashes_is_certified_on_nothing_that_is_paid(work, paid
     assert (made["certified"], made["certified_on"], made["fitted_on"]) == (False, 0, 40)
     assert made["collected"]["prompts"] == 40
     assert "keeps no hashes of its fitting prompts" in made["why_not"]
+
+
+def test_current_moves_once_to_what_is_certified(work, paid, tmp_path, capsys, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(work / "root", root)
+    old, served = Bundle.load(root), []
+
+    def calibrated(*given, **more):
+        served.append(Bundle.load(root).hash)
+        return calibrate(*given, **more)
+
+    monkeypatch.setattr(new_candidate, "calibrate", calibrated)
+    file = plan(work, paid.base_url, name="once")
+    assert command(work, file, "--choose", "40", "--certify", "30", "--yes", "--json", "--bundle", str(root)) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert served == [old.hash]
+    new = Bundle.load(root)
+    assert (new.hash, new.names) == (made["bundle"], (*old.names, "once"))
+    assert [set(one.candidates) for one in new.calibrations] == [set(new.names)]
 
 
 def test_what_is_certified_is_what_was_added_whatever_is_current_by_then(work, paid, tmp_path, capsys, monkeypatch):

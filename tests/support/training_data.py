@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine.training.add.add_model import add_model as add_candidate
-from ipr_engine.training.add.interface import Added, Evidence, PriorFrom
+from ipr_engine.training.add.interface import Added, AddTarget, Evidence, PriorFrom
 from ipr_engine.training.train import Trained
 from ipr_engine.training.train import train as fit_bundle
 from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
@@ -111,4 +111,5 @@ def train(outcomes: Any, candidates: Path, out: Path, **options: Any) -> Trained
 def add_model(bundle: Path, candidates: Path, **options: Any) -> Added:
     """Call `add_model` with the fields of its objects of options by name."""
     evidence, prior = Evidence(**_split(options, Evidence)), PriorFrom(**_split(options, PriorFrom))
-    return add_candidate(bundle, candidates, evidence=evidence, prior=prior, **options)
+    target = AddTarget(root=options.pop("out", None), **_split(options, AddTarget))
+    return add_candidate(bundle, candidates, target, evidence=evidence, prior=prior, **options)

@@ -13,7 +13,6 @@ from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.checks import require_day
 from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.spec import SHARED_TENSOR
@@ -34,6 +33,7 @@ from ipr_engine.training.add.candidate_row import Row, fit_row
 from ipr_engine.training.add.imputed_quality import fit_on_table, own_tells_more
 from ipr_engine.training.add.interface import (
     Added,
+    AddTarget,
     AskedEntry,
     Evidence,
     PriorFrom,
@@ -59,10 +59,9 @@ NO_OUTCOMES, MOST_SIMILAR = Evidence(), PriorFrom()
 def add_model(
     bundle: Path | str,
     candidates: Path | str,
+    target: AddTarget,
     *,
-    created: str,
     name: str | None = None,
-    out: Path | str | None = None,
     evidence: Evidence = NO_OUTCOMES,
     prior: PriorFrom = MOST_SIMILAR,
     progress: Progress = lambda message: None,
@@ -72,7 +71,6 @@ def add_model(
     Args:
         bundle: root or folder.
         candidates: JSON as for `train`; the entry of `name`, or the one entry that the bundle does not have.
-        out: bundle root, None for the bundle's own; the new bundle becomes its CURRENT.
     Raises:
         KeyMismatchError: outcomes are given, and the hashes are of another key than what is at hand.
         InvalidInputError: an argument, the candidates' file or the outcomes are not as above.
@@ -81,9 +79,9 @@ def add_model(
     """
     if evidence.outcomes is not None and prior.stated:
         raise InvalidInputError("like, family: they stand in for outcomes, and outcomes are given; leave one out")
-    require_day("created", created)
     base = Bundle.load(bundle)
-    require_root("out", base.path.parent if out is None else out)
+    if target.root is None:
+        require_root("out", base.path.parent)
     if evidence.cache is not None:
         writable_folder(evidence.cache, "cache")
     require_one_tier(base)
@@ -95,11 +93,11 @@ def add_model(
     similar = None if prior.stated else most_similar(base, entry.candidate, entry.price, priors=priors)
     if evidence.outcomes is None:
         members = members_of(base, prior.like, prior.family) if similar is None else (similar,)
-        return add_prior(base, entry, members, out, created, progress)
+        return add_prior(base, entry, members, target, progress)
     assert similar is not None  # nothing is stated beside outcomes, see above
     keys = keys_beside(base.path.parent, evidence.key)
     key_of_hashes(base.quality_heads.fitted_on, keys)  # refused before the work
-    return _from_outcomes(base, entry, similar, evidence, keys, out, created, progress)
+    return _from_outcomes(base, entry, similar, evidence, keys, target, progress)
 
 
 def _from_outcomes(
@@ -108,8 +106,7 @@ def _from_outcomes(
     similar: str,
     evidence: Evidence,
     keys: Sequence[OwnerKey],
-    out: Path | str | None,
-    created: str,
+    target: AddTarget,
     progress: Progress,
 ) -> Added:
     """Add a candidate from its outcomes; `similar` stands in for the output tokens where these are too few."""
@@ -233,7 +230,7 @@ def _from_outcomes(
             candidate=candidate,
             price=price,
             rows=tensors,
-            note=note_of(note, created),
+            note=note_of(note, target.created),
             constant=constant,
             called=source,
         ),
@@ -243,8 +240,9 @@ def _from_outcomes(
             path_rows=path_rows,
             extra_files=extra or {},
         ),
-        root=out,
-        created=created,
+        root=target.root,
+        created=target.created,
+        activate=target.activate,
     )
     predicted = fit.out_of_fold_quality
     return Added(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ from ipr_engine.decide.reference import predict_logit
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.training.add.candidate_row import LAYER, Row
-from ipr_engine.training.add.interface import Added, AskedEntry, note_of
+from ipr_engine.training.add.interface import Added, AddTarget, AskedEntry, note_of
 from ipr_engine.training.fitted_heads import sigmoid
 
 Array = npt.NDArray[np.float64]
@@ -51,8 +50,7 @@ def add_prior(
     base: Bundle,
     entry: AskedEntry,
     members: tuple[str, ...],
-    out: Path | str | None,
-    created: str,
+    target: AddTarget,
     progress: Callable[[str], None],
 ) -> Added:
     """Add the candidate as the mean of the `members`' rows; the other arguments are those of `add_model`.
@@ -84,12 +82,13 @@ def add_prior(
             candidate=candidate,
             price=price,
             rows=rows,
-            note=note_of(note, created),
+            note=note_of(note, target.created),
             called=named,
             constant=constant,
         ),
-        root=out,
-        created=created,
+        root=target.root,
+        created=target.created,
+        activate=target.activate,
     )
     lowered_to = None if shift == 0 else bound.quality
     return Added(

@@ -15,7 +15,9 @@ from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import Key, OwnerKey
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.candidates_file import RatiosAsked, read_candidates
+from ipr_engine.bundle.checks import require_day
 from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.write import require_root
 from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
@@ -72,6 +74,28 @@ class PriorFrom:
     def stated(self) -> bool:
         """Return whether a candidate or a family is named."""
         return self.like is not None or self.family is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddTarget:
+    """An `AddTarget` is the place and the day of the bundle that has the new candidate.
+
+    Attributes:
+        created: the day as YYYY-MM-DD.
+        root: bundle root, None for the old bundle's own.
+        activate: the new bundle becomes the root's CURRENT. Else it only lies there, until `bundle.activate` names it.
+    Raises:
+        InvalidInputError: no day, or a root that cannot be one.
+    """
+
+    created: str
+    root: Path | str | None = None
+    activate: bool = True
+
+    def __post_init__(self) -> None:
+        require_day("created", self.created)
+        if self.root is not None:
+            require_root("out", self.root)
 
 
 @dataclass(frozen=True)

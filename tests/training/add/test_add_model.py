@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, activate
 from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
@@ -104,6 +105,18 @@ def test_where_few_prompts_are_judged_the_others_outcomes_stand_in_for_the_rest(
     assert sum(read_reliability(bundle)["house/new"].counts) == 40  # of its own outcomes
     whole = add_model(root, new, outcomes=source, out=tmp_path / "whole", created=CREATED)
     assert whole.imputed == 0
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_bundle_that_is_not_activated_lies_beside_the_current_one(root, source, new, tmp_path, judged):
+    out = tmp_path / "out"
+    shutil.copytree(root, out)
+    current = Bundle.load(out).hash
+    more = {"outcomes": source} if judged else {}
+    added = add_model(out, new, created=CREATED, activate=False, **more)
+    assert Bundle.load(out).hash == current
+    activate(out, added.folder.name)
+    assert Bundle.load(out).names[-1] == "house/new"
 
 
 def test_its_bins_join_the_reliability_table(root, source, new, tmp_path):
