@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -29,9 +30,10 @@ class SpendingLine:
             return
         self._last, self._shown = now, True
         rate = (done.answered + done.failed) / (now - self._start)
+        room = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
         text = f"{self._command}: {done.answered:,} answers, {done.failed:,} failed, {rate:,.1f} a second, "
         text += f"USD {budget.charged / 1e9:,.4f} spent, {budget.reserved / 1e9:,.4f} in flight at most"
-        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        sys.stderr.write(f"\r\x1b[K{text[:room]}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
     def end(self) -> None:
@@ -228,6 +230,7 @@ def print_estimates(facts: dict[str, Any], *, sent: bool = False) -> None:
 
 def print_outcomes(facts: dict[str, Any]) -> None:
     """Print how the candidates did."""
+    lost = [name for name in ("truncated", "refused") if any(one[name] for one in facts["candidates"])]
     table = TextTable(
         f"{facts['prompts']:,} prompts, USD {facts['spent_usd']:,.4f} of {facts['budget_usd']:g} spent",
         [
@@ -235,10 +238,9 @@ def print_outcomes(facts: dict[str, Any]) -> None:
             "answers",
             "outcomes",
             "mean quality",
-            "USD per 1,000",
-            "output tokens",
-            "cut",
-            "refused",
+            "USD/1k",
+            "mean tokens",
+            *("cut" if name == "truncated" else name for name in lost),
             "USD spent",
         ],
     )
@@ -250,12 +252,12 @@ def print_outcomes(facts: dict[str, Any]) -> None:
             _figure(one["mean_quality"], ".3f"),
             _figure(None if one["mean_cost_usd"] is None else 1000 * one["mean_cost_usd"], ",.3f"),
             _figure(one["mean_output_tokens"], ",.0f"),
-            f"{one['truncated']:,}",
-            f"{one['refused']:,}",
+            *(f"{one[name]:,}" for name in lost),
             f"{one['spent_usd']:,.4f}",
         )
     for one in facts["judges"]:
-        table.add(one["judge"], *("-" for _ in range(7)), f"{one['spent_usd']:,.4f}")
+        table.add(one["judge"], *("-" for _ in range(5 + len(lost))), f"{one['spent_usd']:,.4f}")
+    table.caption = "USD/1k: per 1,000 answers; tokens: of the output"
     page = Page()
     page.table(table)
     page.text(facts["folder"])

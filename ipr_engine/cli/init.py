@@ -15,7 +15,6 @@ from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estim
 from ipr_engine.cli.text_table import Page, TextTable
 from ipr_engine.errors import InvalidInputError
 
-NARROWEST_PRIOR = 80  # columns: its table has few
 ADD_WHO_IS_ASKED = "; first write into {file} who is asked, prices and max_tokens (docs/first-router.md)"
 
 
@@ -108,7 +107,7 @@ def _run_offline(arguments: argparse.Namespace, project: Path) -> int:
         facts = {"project": str(project), "sent": False, "offline": True, "router": told, "report": sentences}
         print(json.dumps({**facts, "studied": STUDIED, "serve": serving, "replace": replace}))
         return 0
-    page = Page(narrowest=NARROWEST_PRIOR)
+    page = Page()
     _print_prior(made, page)
     page.text(sentences)
     page.text(STUDIED)

@@ -10,10 +10,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NARROWEST = 100  # columns; below it the figures would not fit, and a narrower terminal wraps
 PIPED = 132  # columns of a page that no terminal shows
 FEWEST_PROSE = 40  # columns; a narrower terminal wraps
-FEWEST = 8  # columns that a cell is never narrowed below
+FEWEST = 8  # columns that a cell is never narrowed below where that breaks a word
 
 _STYLES = {"bold": "1", "dim": "2", "italic": "3", "yellow": "33"}  # SGR codes
 _ASCII = str.maketrans("┏━┳┓┃┡╇┩│└─┴┘…", "+-++|+++|+-++~")
@@ -29,8 +28,8 @@ class Cell(NamedTuple):
 class TextTable:
     """A `TextTable` is rows of texts under headings.
 
-    A table wider than its page narrows its widest columns first, and breaks their cells between words. The column `cut` is narrowed
-    before the others, and its cells end in an ellipsis instead.
+    A table wider than its page narrows its widest columns first, and breaks their cells between words; words are broken where that is not
+    enough. The column `cut` is narrowed before the others, and its cells end in an ellipsis instead.
     """
 
     def __init__(
@@ -69,9 +68,16 @@ class TextTable:
             given = min(over, max(0, widths[self._cut] - FEWEST))
             widths[self._cut] -= given
             over -= given
-        while over > 0 and max(widths) > FEWEST:
-            widths[widths.index(max(widths))] -= 1
-            over -= 1
+        words = [
+            max(_columns(word) for cell in column for word in cell.text.split(" ")) for column in self._by_column()
+        ]
+        for least in (words, [FEWEST] * len(widths)):
+            while over > 0:
+                wide = [one if one > floor else 0 for one, floor in zip(widths, least, strict=True)]
+                if not any(wide):
+                    break
+                widths[wide.index(max(wide))] -= 1
+                over -= 1
         return widths
 
     def _by_column(self) -> list[tuple[Cell, ...]]:
@@ -101,10 +107,10 @@ class Page:
     NO_COLOR (any value) and TERM=dumb turn the styles off. An encoding without box characters gets `+`, `-` and `|`.
     """
 
-    def __init__(self, *, narrowest: int = NARROWEST) -> None:
+    def __init__(self) -> None:
         terminal = sys.stdout.isatty()
-        self.width = max(narrowest, shutil.get_terminal_size().columns) if terminal else PIPED
-        self._prose = min(self.width, max(FEWEST_PROSE, shutil.get_terminal_size().columns)) if terminal else PIPED
+        self.width = shutil.get_terminal_size().columns if terminal else PIPED
+        self._prose = max(FEWEST_PROSE, self.width)
         self._styled = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._plain = not (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 

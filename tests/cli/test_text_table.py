@@ -3,9 +3,12 @@
 import io
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from ipr_engine.cli import text_table
+from ipr_engine.cli.collecting import SpendingLine, print_outcomes
 from ipr_engine.cli.text_table import FEWEST, PIPED, Cell, Page, TextTable
 
 STYLE = re.compile(r"\x1b\[\d+m")
@@ -49,6 +52,12 @@ def test_the_column_to_cut_ends_in_an_ellipsis():
 def test_a_word_wider_than_its_column_is_broken():
     [first, second] = made(("x" * 20, "1")).lines(25)[4:6]
     assert first.count("x") + second.count("x") == 20
+
+
+def test_no_word_is_broken_while_others_can_be_parted():
+    lines = made(("one-long-candidate-name", "two words of it")).lines(37)
+    assert all(len(line) <= 37 for line in lines)
+    assert lines[4].startswith("│ one-long-candidate-name │ ")
 
 
 def test_no_column_gets_narrower_than_the_fewest():
@@ -123,6 +132,15 @@ def test_prose_is_broken_where_a_terminal_ends_though_tables_may_be_wider(monkey
     assert columns - 5 < max(map(len, prose)) <= columns
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_table_is_narrowed_to_its_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    Page().table(made(("word " * 30, "1")))
+    lines = STYLE.sub("", sys.stdout.getvalue()).splitlines()
+    assert columns - 5 < max(map(len, lines)) <= columns
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=lambda pairs: next(iter(pairs)))
 def test_a_terminal_without_colours_gets_no_style(monkeypatch, environment):
     assert "\x1b" not in shown(monkeypatch, Terminal(), environment)
@@ -137,3 +155,47 @@ def test_an_encoding_without_box_characters_gets_ascii(monkeypatch):
 def test_lines_begin_with_the_spaces_they_were_given(capsys):
     Page().text("first\n  second\n\nlast")
     assert capsys.readouterr().out == "first\n  second\n\nlast\n"
+
+
+def outcome(candidate, **lost):
+    figures = {
+        "answers": 1234,
+        "outcomes": 1230,
+        "mean_quality": 0.8,
+        "mean_cost_usd": 0.0123,
+        "mean_output_tokens": 1240,
+    }
+    return {"candidate": candidate, **figures, "truncated": 0, "refused": 0, "spent_usd": 12.3456, **lost}
+
+
+def collected(capsys, monkeypatch, *candidates):
+    """The lines of what `ipr collect` prints at 80 columns."""
+    monkeypatch.setattr(text_table, "PIPED", 80)
+    facts = {"prompts": 100, "spent_usd": 1.2, "budget_usd": 5, "judges": [], "folder": "out", "candidates": candidates}
+    print_outcomes(facts)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_outcomes_of_a_collection_fit_into_80_columns(capsys, monkeypatch):
+    lines = collected(capsys, monkeypatch, outcome("gpt-4o"), outcome("claude-3-5-sonnet"))
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("│ claude-3-5-sonnet │") for line in lines)
+
+
+def test_answers_that_were_cut_or_refused_have_a_column_where_there_are_any(capsys, monkeypatch):
+    told = "\n".join(collected(capsys, monkeypatch, outcome("a", refused=3), outcome("b")))
+    assert "refused" in told
+    assert "cut" not in told
+
+
+@pytest.mark.parametrize("columns", [60, 200])
+def test_the_line_of_spending_is_no_wider_than_its_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    line = SpendingLine("ipr collect")
+    monkeypatch.setattr(line, "_last", -1e9)
+    line.tell(SimpleNamespace(answered=9, failed=1), SimpleNamespace(charged=1e9, reserved=2e9))
+    shown = sys.stderr.getvalue().removeprefix("\r\x1b[K")
+    assert len(shown) < columns
+    assert shown.endswith("in flight at most") == (columns == 200)
+    assert shown.startswith("ipr collect: 9 answers, 1 failed, ")
