@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ipr_engine.data.importers.scored_records import JoinReport
 
 FORMATS = ("parquet", "csv", "jsonl")
+SHOWN = 5  # names of models that a line tells
 SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide", "records")
 
 
@@ -154,6 +155,12 @@ def run_import(arguments: argparse.Namespace) -> int:
     joined = {} if report is None else {"join": report.to_dict()}
     folder = write_outcomes(outcomes, arguments.out, format=arguments.format)
     _print({**summarise(outcomes), "skipped_rows": len(bad), **joined, "written": str(folder)}, arguments.json)
+    named = ", ".join(outcomes.models[:SHOWN]) + (", ..." if len(outcomes.models) > SHOWN else "")
+    print(
+        f"ipr data: `ipr train` wants --candidates beside these tables: a file of family, provider and prices of {named} "
+        "(docs/own-bundle.md)",
+        file=sys.stderr,
+    )
     return 0
 
 
