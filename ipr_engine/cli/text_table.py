@@ -107,11 +107,12 @@ class Page:
     NO_COLOR (any value) and TERM=dumb turn the styles off. An encoding without box characters gets `+`, `-` and `|`.
     """
 
-    def __init__(self) -> None:
-        terminal = sys.stdout.isatty()
-        self.width = shutil.get_terminal_size().columns if terminal else PIPED
-        self._prose = max(FEWEST_PROSE, self.width)
-        self._styled = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    def __init__(self, *, narrowest: int = 0) -> None:
+        """narrowest: columns of a page whose tables a narrower terminal had better wrap."""
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED
+        self.width = max(narrowest, columns)
+        self._prose = max(FEWEST_PROSE, columns)
+        self._styled = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._plain = not (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
     def table(self, table: TextTable) -> None:
