@@ -28,7 +28,7 @@ STUDIES = {
     "published": "beside RouterDC's and RouteLLM's numbers",
     "claude": "cost saved among Claude candidates",
     "add_model": "a candidate added to frozen heads: how many prompts it takes",
-    "chosen_prompts": "a candidate added from 200 answers: random or chosen prompts, own or imputed outcomes",
+    "chosen_prompts": "a candidate added from 200 answers: random or contested prompts, its own outcomes or as add-model does",
     "prior": "is a prior of public scores any good: `ipr init --offline` on sources that its scores leave out",
     "selection": "which closed form to ship, by nested cross-validation on training splits alone",
     "int8": "decisions and quality with the int8 onnx tier (--transformer: an export with an int8 graph)",

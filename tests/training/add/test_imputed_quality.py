@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -179,3 +182,21 @@ def test_what_cannot_be_imputed_is_refused(changed, message):
     given = {"x": rng.random((40, 3)), "quality": np.ones(40), "others": np.ones((40, 2)), "folds": np.arange(40) % 2}
     with pytest.raises(InvalidInputError, match=message):
         impute_quality(**(given | changed))
+
+
+def test_what_is_said_of_draws_and_rows_is_what_the_study_found():
+    docs = Path(__file__).parents[3] / "docs"
+    found = json.loads((docs / "studies" / "chosen_prompts.json").read_text())
+    sources = [name for name, one in found.items() if isinstance(one, dict) and "full" in one]
+    told = (docs / "adding-a-model.md").read_text()
+    own, product, contested = "random, its own outcomes", "random, as add-model does", "contested, as add-model does"
+    shares = {name: [found[name][method]["share"] for method in (own, product, contested)] for name in sources}
+    for name, row in shares.items():
+        cells = " | ".join(f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for one in row)
+        assert f"| {name} | {cells} |" in told
+    reached = [sum(row[column]["value"] >= 0.8 for row in shares.values()) for column in range(3)]
+    assert (len(sources), reached) == (4, [1, 3, 3])
+    drawn = [found[name]["differences"][f"{contested} - {product}"] for name in sources]
+    assert all(one["low"] < 0 < one["high"] for one in drawn)
+    fitted = [found[name]["differences"][f"{product} - {own}"] for name in sources]
+    assert (sum(one["low"] > 0 for one in fitted), sum(one["high"] < 0 for one in fitted)) == (3, 1)
