@@ -15,7 +15,7 @@ from ipr_engine.bundle.calibration import (
     TESTS,
     TestedTau,
 )
-from ipr_engine.bundle.origin import constant_notice, constant_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
@@ -133,12 +133,15 @@ def calibrate(
         cache: folder that keeps a transformer's embeddings.
     Raises:
         KeyMismatchError: the hashes are of another key than what is at hand.
-        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; or nothing
-            can be saved.
+        InvalidInputError: an argument is out of range; prompts overlap; a candidate lacks outcomes or a price; a prior stands in for
+            one; every point rests on constant heads; or nothing can be saved.
     """
     bundle = engine.bundle
     names = engine.policy(tau=0.0, allowed=of.candidates, family=of.family).allowed
     _check_prices(bundle, names)
+    priors = prior_notice(bundle, names)
+    if priors is not None:
+        raise InvalidInputError(f"candidates: {priors}")
     sample, known_by = _disjoint(bundle, sample, path_data, disjoint)
     risk, test, simultaneous = options.risk, bounds.TESTS[options.test], options.simultaneous
     progress("laying out the path ...")
@@ -166,7 +169,7 @@ def calibrate(
     if repeated:
         progress(f"{repeated} prompts ask what another one asks: they are not independent, and the risk may be higher")
     choices, costs = decide_points(rows, path)
-    _report_constant(bundle, names, choices, progress)
+    _check_constant(bundle, names, choices, progress)
     routed = rows.quality[np.arange(len(rows)), choices].T  # (rows, points)
     best, cheapest = rows.quality[:, path.best], rows.quality[:, path.cheapest]
     order = np.random.default_rng(options.seed).permutation(len(rows))  # bets depend on the order, so chance draws it
@@ -234,16 +237,27 @@ def _tested(
     )
 
 
-def _report_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
-    """Say which heads are constant, and whether the points (points, rows) choose among such heads alone."""
+def prior_notice(bundle: Bundle, names: Sequence[str]) -> str | None:
+    """Return why nothing is certified of these candidates where a prior stands in for some; None where none does."""
+    priors = [name for name in names if prior_of(bundle, name) is not None]
+    if not priors:
+        return None
+    return (
+        f"what a prior decides is not certified, and these have no outcomes of their own: {', '.join(priors)}; fit them on outcomes "
+        "(`ipr train`, or `ipr remove-model` and `ipr add-model --outcomes`), or leave them out"
+    )
+
+
+def _check_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
+    """Say which heads are constant; refuse points (points, rows) that choose among such heads alone."""
     constant = {name: why for name, why in constant_of(bundle).items() if name in names}
     if not constant:
         return
     progress(constant_notice(constant, len(names)))
     if {names[m] for m in np.unique(choices)} <= set(constant):
-        progress(
-            "every operating point rests on constant heads alone: what is certified is a fixed choice by price and length, "
-            "not routing by what prompts say"
+        raise InvalidInputError(
+            "candidates: every operating point rests on constant heads alone: what would be certified is a fixed choice by price and "
+            "length, not routing by what prompts say; train on more prompts, or allow candidates whose heads read them"
         )
 
 

@@ -18,7 +18,7 @@ from ipr_engine._validate import shown
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, CalibrationMap, activate, with_calibrations
 from ipr_engine.bundle.edit import require_one_tier
-from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
+from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate, prior_notice
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
@@ -188,6 +188,8 @@ def choose_questions(
             "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
             f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
         )
+    elif (priors := prior_notice(base, base.names)) is not None:
+        why = priors
     else:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
         test = _distinct(table, asked & _in_split(table, options.certify_split) & whole)

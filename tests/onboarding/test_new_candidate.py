@@ -346,6 +346,19 @@ def test_that_nothing_will_be_certified_is_told_before_anything_is_paid(work, pa
     assert "nothing will be certified: no prompt of split 'nowhere'" in capsys.readouterr().err
 
 
+def test_beside_a_prior_nothing_is_certified_and_that_is_told_before_anything_is_paid(work, paid, tmp_path, capsys):
+    root, file = tmp_path / "root", tmp_path / "prior.json"
+    shutil.copytree(work / "root", root)
+    facts = {"name": "guess", "family": "f", "provider": "p", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
+    file.write_text(json.dumps({"date": CREATED, "candidates": [facts]}))
+    assert main(["add-model", "--bundle", str(root), "--candidates", str(file), "--created", CREATED]) == 0
+    assert command(work, plan(work, paid.base_url, name="beside"), "--bundle", str(root)) == 0
+    told = capsys.readouterr().err
+    assert "0 drawn to certify" in told
+    assert "nothing will be certified: what a prior decides is not certified" in told
+    assert "no outcomes of their own: guess" in told
+
+
 def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, paid, tmp_path, capsys):
     file, root = plan(work, paid.base_url, name="again"), tmp_path / "root"
     shutil.copytree(work / "root", root, symlinks=True)

@@ -161,6 +161,28 @@ def test_nothing_is_promised_or_certified(project):
             engine.policy(tau=0.2, rule=rule)
 
 
+def test_what_a_prior_decides_is_not_certified_on_outcomes_either(small_source, tmp_path, capsys):
+    names(tmp_path, *NAMES[:2])
+    assert command(tmp_path) == 0
+    root = tmp_path / "router" / "bundles"
+    given = [
+        "--bundle",
+        str(root),
+        "--outcomes",
+        str(small_source),
+        "--split",
+        "test",
+        "--disjoint",
+        "--out",
+        str(root),
+    ]
+    assert main(["calibrate", *given, "--map", "gpt-4o=a", "--map", "gpt-4o-mini=b"]) == 1
+    told = capsys.readouterr().err
+    assert "candidates: what a prior decides is not certified" in told
+    assert "no outcomes of their own: gpt-4o, gpt-4o-mini" in told
+    assert not Bundle.load(root).calibrations
+
+
 def test_quality_and_output_tokens_are_those_of_the_table(project):
     decision = Engine.load(project / "bundles").route("hello", tau=0.0)
     public = public_models().find("claude-3-5-sonnet")

@@ -252,8 +252,8 @@ def test_calibration_says_which_heads_are_constant(source, marked, tmp_path, cap
     assert "rests on constant heads alone" not in error
 
 
-def test_calibration_of_constant_heads_alone_says_so(source, tmp_path, capsys):
-    """Every candidate of the set at random: what is certified is a choice by price."""
+def test_constant_heads_alone_are_not_certified(source, tmp_path, capsys):
+    """Every candidate of the set at random: what would be certified is a choice by price."""
     rng = seeded("blind alone")
     folder = tmp_path / "made"
     folder.mkdir()
@@ -275,10 +275,10 @@ def test_calibration_of_constant_heads_alone_says_so(source, tmp_path, capsys):
     ]
     assert main(["train", *base, *file, "--allow-constant"]) == 0
     assert "no head reads the prompt" in capsys.readouterr().out
-    assert main(["calibrate", "--bundle", str(tmp_path / "b"), *base, "--split", "calibration"]) == 0
-    out, error = capsys.readouterr()
-    assert "every operating point rests on constant heads alone" in error
-    assert "no head reads the prompt: only prices and lengths route" in out
+    asked = ["--bundle", str(tmp_path / "b"), *base, "--split", "calibration", "--out", str(tmp_path / "b")]
+    assert main(["calibrate", *asked]) == 1
+    assert "every operating point rests on constant heads alone" in capsys.readouterr().err
+    assert not Bundle.load(tmp_path / "b").calibrations
 
 
 def test_a_prior_made_of_a_constant_row_is_marked_as_constant_too(marked, tmp_path):
