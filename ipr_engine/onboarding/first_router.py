@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.promised import Kept
 from ipr_engine.measures.resampling import Resamples, estimate
+from ipr_engine.onboarding.kept_router import KEPT, keep, made_of, read_kept
 from ipr_engine.onboarding.needed_prompts import TAUS as NEEDED_AT
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.train import train
@@ -72,6 +73,11 @@ def first_router(
     Raises:
         InvalidInputError: too few outcomes; says of whom, and how many there are.
     """
+    digest, root = made_of(plan, tau), project / BUNDLES
+    kept = read_kept(project, digest, root, project / REPORT / "report.md")
+    if kept is not None:
+        say(f"nothing changed since the bundle was made: it stands (take {project / KEPT} away to make it anew)")
+        return _kept(kept, root)
     outcomes = load_outcomes(plan.out_folder)
     _check_enough(outcomes, plan)
     shared = _split(outcomes, plan.seed, say)
@@ -79,7 +85,7 @@ def first_router(
     for table in own_split(project):  # made of the tables anew each time
         table.unlink()
     write_outcomes(shared, split, format=plan.format)
-    candidates, root = plan.out_folder / CANDIDATES, project / BUNDLES
+    candidates = plan.out_folder / CANDIDATES
     target = BundleTarget(root=root, name=project.absolute().name or "first", created=time.strftime("%Y-%m-%d"))
     data = TrainingData(outcomes=split, candidates=candidates)
     trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
@@ -92,7 +98,7 @@ def first_router(
     ends = _ends(engine, made, shared.of_split("train").select(names))
     _evaluate(engine, split, project, say)
     figures = _figures(engine, shared.of_split("test"), ends, tau, rule, plan.seed)
-    return FirstRouter(
+    router = FirstRouter(
         bundle=engine.bundle.path,
         test_prompts=figures["prompts"],
         certified_on=0 if made is None else made.sample.prompts,
@@ -105,6 +111,14 @@ def first_router(
         constant=trained.constant,
         needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
     )
+    facts = {**asdict(router), "bundle": engine.bundle.hash, "constant": dict(router.constant)}
+    keep(project, digest, engine.bundle.hash, facts)
+    return router
+
+
+def _kept(facts: Mapping[str, Any], root: Path) -> FirstRouter:
+    needed = [NeededPrompts(**one) for one in facts["needed"]]
+    return FirstRouter(**{**facts, "bundle": root / facts["bundle"], "needed": needed})
 
 
 def _split(outcomes: Outcomes, seed: int, say: Say) -> Outcomes:

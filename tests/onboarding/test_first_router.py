@@ -87,8 +87,18 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     config = read_config(str(tmp_path / "router" / "upstreams.yaml"))
     assert config.upstreams["small"].model == "adding-2"
     before = paid.calls()
-    assert command(tmp_path, "--yes", "--json") == 0  # again: nothing is paid twice
+    capsys.readouterr()
+    assert command(tmp_path, "--yes", "--json") == 0  # again: nothing is paid twice, and nothing fitted anew
     assert paid.calls() == before
+    told = capsys.readouterr()
+    again = json.loads(told.out)
+    assert (again["router"], again["report"], again["serve"]) == (made["router"], made["report"], made["serve"])
+    assert "nothing changed since the bundle was made: it stands" in told.err
+    assert "evaluating" not in told.err
+    assert command(tmp_path, "--yes", "--json", "--tau", "0.3") == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["router"]["tau"] == 0.3
+    assert "evaluating" in told.err
 
 
 def test_a_plan_that_somebody_edited_stays(tmp_path):
