@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from hashlib import blake2b
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -60,28 +61,57 @@ def duplicate_groups(
     if keys is not None and len(keys) != len(prompts):
         raise InvalidInputError(f"keys: expected one for each of {len(prompts)} prompts, got {len(keys)}")
     forest = _Forest(len(prompts))
-    texts = [normalised(prompt) for prompt in prompts]
-    first: dict[str, int] = {}
-    distinct = []  # one row per normalised text; the others are its copies
-    for row, text in enumerate(texts):
-        if (seen := first.setdefault(text, row)) == row:
-            distinct.append(row)
-        else:
-            forest.join(seen, row)
+    texts = _NormalisedTexts(prompts)
+    first = _first_equal(texts)
+    forest.join_all(first)
     if keys is not None:
-        asked: dict[str, int] = {}
-        for row, key in enumerate(keys):
-            if len(key) >= MIN_KEY:
-                forest.join(asked.setdefault(key, row), row)
+        long = np.flatnonzero([len(key) >= MIN_KEY for key in keys])
+        asked = np.arange(len(keys))
+        asked[long] = long[_first_equal([keys[row] for row in long.tolist()])]
+        forest.join_all(asked)
     # At 1 only equal normalised texts are alike, and those are joined above.
-    if threshold < 1:
-        _join_similar([texts[row] for row in distinct], distinct, forest, threshold, verbose)
+    if threshold < 1 and len(prompts):
+        distinct = np.flatnonzero(
+            first == np.arange(len(prompts))
+        )  # one row per normalised text; the others are its copies
+        _join_similar(_NormalisedTexts(prompts, distinct), distinct.tolist(), forest, threshold, verbose)
     roots = [forest.root(row) for row in range(len(prompts))]
     number: dict[int, int] = {}
     return np.array([number.setdefault(root, len(number)) for root in roots], dtype=np.int64)
 
 
-def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold: float, verbose: bool) -> None:
+class _NormalisedTexts(Sequence[str]):
+    """`_NormalisedTexts` are prompts as they are compared, each made when it is asked for: kept, they would weigh what the prompts do."""
+
+    def __init__(self, prompts: Sequence[str], rows: npt.NDArray[np.int64] | None = None) -> None:
+        """Take the prompts. rows: which of them; None takes all."""
+        self._prompts, self._rows = prompts, rows
+
+    def __len__(self) -> int:
+        return len(self._prompts) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        return normalised(self._prompts[at if self._rows is None else self._rows[at]])
+
+
+def _first_equal(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return (texts,) the place of the first text that is equal to each, by digests of 128 bits: two in 10^9 texts share one with 1e-21."""
+    digests = b"".join(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
+    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+    order = np.lexsort(halves.T)  # stable: of equal ones the first comes first
+    begins = np.append(True, (halves[order][1:] != halves[order][:-1]).any(axis=1))[: len(order)]
+    first = np.empty(len(order), dtype=np.int64)
+    first[order] = order[begins][np.cumsum(begins) - 1]
+    return first
+
+
+def _join_similar(texts: Sequence[str], rows: list[int], forest: _Forest, threshold: float, verbose: bool) -> None:
     """Join rows whose texts are similar; a text here is normalised and distinct, `rows` says whose it is."""
     signatures = np.empty((len(texts), BANDS * ROWS), dtype=np.uint32)
     with Progress("comparing prompts", 2 * len(texts), verbose=verbose) as progress:
@@ -102,14 +132,16 @@ def _join_similar(texts: list[str], rows: list[int], forest: _Forest, threshold:
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield the place of the first of some texts, and these: together at most BATCH characters, or one text."""
-    begin, held = 0, 0
+    some: list[str] = []
+    held = 0
     for i, text in enumerate(texts):
         if held and held + len(text) > BATCH:
-            yield begin, texts[begin:i]
-            begin, held = i, 0
+            yield i - len(some), some
+            some, held = [], 0
+        some.append(text)
         held += max(SHINGLE, len(text))
-    if begin < len(texts):
-        yield begin, texts[begin:]
+    if some:
+        yield len(texts) - len(some), some
 
 
 def _shared_buckets(band: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
@@ -131,7 +163,7 @@ def _shared_buckets(band: npt.NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
 class _Joiner:
     """A `_Joiner` compares a text with the representatives of its bucket; `kept` holds the shingles of these."""
 
-    texts: list[str]
+    texts: Sequence[str]
     rows: list[int]
     signatures: npt.NDArray[np.uint32]
     forest: _Forest
@@ -210,6 +242,11 @@ class _Forest:
         """Make one set of the sets that two rows are in."""
         a, b = sorted((self.root(a), self.root(b)))
         self._parent[b] = a
+
+    def join_all(self, partners: npt.NDArray[np.int64]) -> None:
+        """Join each row with the one that stands for it in `partners`, (rows,)."""
+        for row in np.flatnonzero(partners != np.arange(len(partners))).tolist():
+            self.join(int(partners[row]), row)
 
 
 class Shingler:
