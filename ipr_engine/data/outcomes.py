@@ -36,7 +36,7 @@ def normalised(prompt: str) -> str:
     if prompt.isascii():
         return _ascii_letters(prompt)
     text = unicodedata.normalize("NFC", prompt)
-    return "".join(character for character in text.casefold() if character.isalnum())
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _ascii_letters(text: str) -> str:

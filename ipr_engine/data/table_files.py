@@ -52,6 +52,7 @@ class _ParquetTable(Table):
             cells: list[Any] = self._arrow(column).to_pylist()
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
+        _free_arrow()
         return cells
 
     def text(self, column: str) -> list[str | None]:
@@ -86,9 +87,12 @@ class _ParquetTable(Table):
         if hasattr(whole, "chunks"):  # some versions of pyarrow return a chunked array of one
             whole = whole.chunk(0)
         try:
-            return whole.indices.to_numpy(), whole.dictionary.to_pylist()
+            codes, texts = whole.indices.to_numpy().copy(), whole.dictionary.to_pylist()
         except UnicodeDecodeError:
             raise self._not_utf8(column) from None
+        del whole
+        _free_arrow()
+        return codes, texts
 
     def numbers(self, column: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         types = need("pyarrow", "reading Parquet").types
@@ -97,7 +101,15 @@ class _ParquetTable(Table):
             return np.full(self.rows, np.nan), np.ones(self.rows, dtype=np.bool_)
         if not (types.is_floating(cells.type) or types.is_integer(cells.type)):
             return super().numbers(column)
-        return cells.to_numpy().astype(np.float64, copy=False), cells.is_null().to_numpy().astype(np.bool_, copy=False)
+        values, missing = cells.to_numpy().astype(np.float64), cells.is_null().to_numpy().astype(np.bool_)
+        del cells
+        _free_arrow()
+        return values, missing
+
+
+def _free_arrow() -> None:
+    """Give back what Arrow holds of columns that are no longer needed: it keeps as much as the largest one for the next."""
+    need("pyarrow", "reading Parquet").default_memory_pool().release_unused()
 
 
 def read_table(path: Path, bad: BadRows | None = None) -> Table:

@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from ipr_engine.cli import main
-from ipr_engine.data import duplicate_groups, duplicates, load_outcomes, question_key, split_outcomes, write_outcomes
-from ipr_engine.data.duplicates import Shingler
+from ipr_engine.data import (
+    duplicate_groups,
+    duplicates,
+    load_outcomes,
+    question_key,
+    shingles,
+    split_outcomes,
+    write_outcomes,
+)
 from ipr_engine.data.outcomes import boilerplate_prompts, question_keys
+from ipr_engine.data.shingles import Shingler
 from tests.support.outcome_data import WORDS, make_outcomes, make_prompt
 from tests.support.seeds import seeded
 
@@ -208,10 +216,8 @@ def test_the_command_line_tells_a_missed_share_on_stderr_and_in_json(rng, tmp_pa
 
 
 def test_shingles_of_a_large_source_are_counted_by_sample(monkeypatch):
-    from ipr_engine.data import duplicates
-
     rng = seeded("sampled stretches")
-    monkeypatch.setattr(duplicates, "MOST_BITS", 16)
+    monkeypatch.setattr(shingles, "MOST_BITS", 16)
     prompts = templated(rng, 361)
     assert len(set(duplicate_groups(prompts))) == 361
     assert np.array_equal(*(Shingler(prompts)(prompts[0]) for _ in range(2)))
@@ -222,7 +228,7 @@ def test_texts_coded_together_have_the_codes_of_each_alone(rng, monkeypatch, bat
     texts = [*(text(rng, n) for n in (0, 1, 3, 5, 8, 12, 60)), "x", "", "ab" * 60, "Köln" * 12]
     texts = list(dict.fromkeys(texts + ["x" * 50 + f"{i:04d}" for i in range(60)]))
     alone = [Shingler(texts)(one).tolist() for one in texts]
-    monkeypatch.setattr(duplicates, "BATCH", batch)
+    monkeypatch.setattr(shingles, "BATCH", batch)
     shingler = Shingler(texts)
     codes, begins = shingler.of(texts)
     parts = [np.unique(part).tolist() for part in np.split(codes, begins[1:])]
@@ -233,6 +239,17 @@ def test_groups_do_not_depend_on_how_many_texts_are_coded_together(rng, monkeypa
     prompts = [make_prompt(rng) for _ in range(40)]
     prompts += [prompt + " indeed" for prompt in prompts[:20]] + ["", "?", "ok"]
     whole = duplicate_groups(prompts)
-    monkeypatch.setattr(duplicates, "BATCH", 50)
+    monkeypatch.setattr(shingles, "BATCH", 50)
     assert (duplicate_groups(prompts) == whole).all()
     assert 23 <= len(set(whole.tolist())) < len(prompts)
+
+
+@pytest.mark.parametrize("bound", ["AHEAD", "MOST_KEPT", "MOST_APART"])
+def test_groups_do_not_depend_on_what_is_held_between_comparisons(rng, monkeypatch, bound):
+    base = [make_prompt(rng) for _ in range(30)]
+    # edited more and more: some are near-duplicates, some are compared in several bands and are not
+    prompts = [" ".join([*prompt.split()[n:], *WORDS[:n]]) for prompt in base for n in (0, 6, 18)]
+    whole = duplicate_groups(prompts)
+    assert 30 < len(set(whole.tolist())) < 90
+    monkeypatch.setattr(duplicates, bound, 1)
+    assert (duplicate_groups(prompts) == whole).all()

@@ -59,6 +59,12 @@ def test_a_shared_question_key_joins_when_it_is_long_enough():
     assert duplicate_groups(prompts, [long, long, short, short]).tolist() == [0, 0, 1, 2]
 
 
+def test_groups_of_odd_prompts_are_found():
+    assert duplicate_groups([]).tolist() == []
+    assert duplicate_groups(["!", "", "a"]).tolist() == [0, 0, 1]  # nothing is left of two
+    assert duplicate_groups(["\ud800x", "X", "y"]).tolist() == [0, 0, 1]  # a lone surrogate is no letter
+
+
 def test_boilerplate_does_not_join_a_whole_task(rng):
     shots = " ".join(make_prompt(rng, 80) for _ in range(5))
     prompts = [f"{shots} Question: {make_prompt(rng)}" for _ in range(60)]
