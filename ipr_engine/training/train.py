@@ -16,8 +16,8 @@ from ipr_engine._C import count_texts
 from ipr_engine._files import writable_folder
 from ipr_engine._version import __version__
 from ipr_engine.audit.owner_key import key_of_root, keys_beside
-from ipr_engine.bundle import BundleParts, SupportSpec, heads_sha256, write_bundle
-from ipr_engine.bundle.candidates_file import read_candidates
+from ipr_engine.bundle import BundleParts, Candidate, SupportSpec, heads_sha256, write_bundle
+from ipr_engine.bundle.candidates_file import CandidatesFile, read_candidates
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT
 from ipr_engine.bundle.reliability import RELIABILITY
@@ -89,13 +89,7 @@ def train(
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
         x, billed = encoded.x, bills.astype(np.float64)  # (rows, dim) float32, (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
-        # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
-        recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
-        texts = count_texts(list(rows.prompts))
-        listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
-        own = own_tokens(
-            listed, texts, billed
-        )  # (rows, models) by each candidate's own tokenizer; None where none is named
+        listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
         judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
         estimator = fit.estimator
         compared: list[EstimatorScore] = []
@@ -155,6 +149,25 @@ def train(
         ),
     )
     return trained_figures(folder, rows, estimator, names, heads, constant)
+
+
+def _by_own_tokenizers(
+    asked: CandidatesFile,
+    rows: TrainingRows,
+    billed: Array,
+    at_home: npt.NDArray[np.bool_],
+    progress: Callable[[str], None],
+) -> tuple[list[Candidate], npt.NDArray[np.float32] | None]:
+    """Return the candidates with tokenizers, and (rows, models) tokens by each one's own; None where none is named.
+
+    Args:
+        billed: (rows,) by the encoder's tokenizer. at_home: (rows,), the traffic that the heads speak of.
+    """
+    # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
+    recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
+    texts = count_texts(list(rows.prompts))  # as large as half of the embeddings: nothing after this needs it
+    listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
+    return listed, own_tokens(listed, texts, billed)
 
 
 def _run_state(
