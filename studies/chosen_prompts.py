@@ -134,14 +134,14 @@ def run(study: Study) -> list[Path]:
         of all four, and by area on the test splits of {" and ".join(SETTINGS_FROM)}, by other draws: these two figures are favourable.
         Of a source at most {MOST_TRAINED} train prompts are taken, drawn once, for the refit, too."""
     )
-    tasks: list[Task] = [(*seen, m) for seen in _seen(study) for m in (None, *range(len(seen[0].models)))]
+    tasks: list[Task] = [(*seen, m) for seen in seen_cases(study) for m in (None, *range(len(seen[0].models)))]
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = []
-        for task, part in zip(tasks, pool.map(_measured, tasks), strict=True):
+        for task, part in zip(tasks, pool.map(measured_part, tasks), strict=True):
             study.progress(f"{task[0].name}: {'all' if task[3] is None else task[0].models[task[3]]} is done")
             parts.append(part)
     found = [
-        _joined(case, [part for task, part in zip(tasks, parts, strict=True) if task[0] is case])
+        joined_parts(case, [part for task, part in zip(tasks, parts, strict=True) if task[0] is case])
         for case in dict.fromkeys(task[0] for task in tasks)
     ]
     _tables(page, found)
@@ -154,7 +154,7 @@ def run(study: Study) -> list[Path]:
     return [*page.write(study.out), plot]
 
 
-def _seen(study: Study) -> Iterator[tuple[Case, Array, Array]]:
+def seen_cases(study: Study) -> Iterator[tuple[Case, Array, Array]]:
     """Yield each case with the embeddings of its prompts, of train and of test."""
     for case in study.cases(SOURCES):
         rows = np.sort(np.random.default_rng(0).permutation(len(case.train.quality))[:MOST_TRAINED])
@@ -163,7 +163,7 @@ def _seen(study: Study) -> Iterator[tuple[Case, Array, Array]]:
         yield less, train_x, test_x
 
 
-def _measured(task: Task) -> Any:
+def measured_part(task: Task) -> Any:
     """Fit heads of all candidates, or leave one out: a part of a source, for a process of its own."""
     case, train_x, test_x, m = task
     with one_thread():
@@ -174,7 +174,8 @@ def _measured(task: Task) -> Any:
         return area(case, worth_sweep(quality, cost / NANO)), np.square(quality - case.test.quality).mean(axis=0)
 
 
-def _joined(case: Case, parts: list[Any]) -> Shares:
+def joined_parts(case: Case, parts: list[Any]) -> Shares:
+    """Return a source of its parts: `measured_part` of all candidates, then of each one left out."""
     (full, full_brier), *left_out = parts
     return Shares(
         name=case.name,
@@ -271,7 +272,7 @@ def _tables(page: Page, found: list[Shares]) -> None:
         [_behind(s) for s in found],
     )
     for s in found:
-        page.figures[s.name] = _figures(s)
+        page.figures[s.name] = shares_facts(s)
 
 
 def _about(s: Shares) -> list[str]:
@@ -295,7 +296,8 @@ def _behind(s: Shares) -> list[str]:
     return [s.name, f"{gains.sum():.3f}", first, str(int((gains > 0).sum())), *kept]
 
 
-def _figures(s: Shares) -> dict[str, Any]:
+def shares_facts(s: Shares) -> dict[str, Any]:
+    """Return a source as plain JSON types."""
     return {
         "models": list(s.models),
         "without": [float(one.without[0]) for one in s.left_out],
