@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine._validate import shown
-from ipr_engine.bundle import CalibrationMap, with_calibrations
+from ipr_engine.bundle import CalibrationMap, activate, with_calibrations
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, calibrate
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
@@ -86,11 +86,14 @@ def first_router(
         table.unlink()
     write_outcomes(shared, split, format=plan.format)
     candidates = plan.out_folder / CANDIDATES
-    target = BundleTarget(root=root, name=project.absolute().name or "first", created=time.strftime("%Y-%m-%d"))
+    name, created = project.absolute().name or "first", time.strftime("%Y-%m-%d")
+    target = BundleTarget(root=root, name=name, created=created, activate=False)
     data = TrainingData(outcomes=split, candidates=candidates)
     trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
-    made, why_not = _calibrated(root, split, tau, say)
-    engine = Engine.load(root)
+    made, why_not, folder = _calibrated(trained.folder, split, tau, say)
+    # CURRENT moves once, to what is certified: until then the bundle of before serves.
+    activate(root, folder.name)
+    engine = Engine.load(folder)
     knot = None if made is None else next(one for one in made.knots if one.level == tau)
     certified = knot is not None and not knot.insufficient
     rule = CALIBRATED if certified else PATH
@@ -174,9 +177,9 @@ def _ends(engine: Engine, made: CalibrationMap | None, train_rows: Outcomes) -> 
     return int(np.nanmean(train_rows.quality, axis=0).argmax()), int(cost.argmin())
 
 
-def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[CalibrationMap | None, str | None]:
-    """Certify, and write the bundle; return the map, or why there is none."""
-    engine = Engine.load(root)
+def _calibrated(folder: Path, split: Path, tau: float, say: Say) -> tuple[CalibrationMap | None, str | None, Path]:
+    """Certify, and write the bundle; return the map, or why there is none, and the bundle's folder."""
+    engine = Engine.load(folder)
     try:
         made = calibrate(
             engine,
@@ -187,9 +190,8 @@ def _calibrated(root: Path, split: Path, tau: float, say: Say) -> tuple[Calibrat
             progress=say,
         )
     except InvalidInputError as error:
-        return None, str(error)
-    with_calibrations(engine.bundle, [made], root=root)
-    return made, None
+        return None, str(error), folder
+    return made, None, with_calibrations(engine.bundle, [made], activate=False)
 
 
 def _figures(

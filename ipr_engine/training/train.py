@@ -147,6 +147,7 @@ def train(
                 **({CONSTANT: constant} if constant else {}),
             },
         ),
+        activate=target.activate,
     )
     return trained_figures(folder, rows, estimator, names, heads, constant)
 

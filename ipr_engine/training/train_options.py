@@ -231,7 +231,7 @@ class BundleTarget:
     """A `BundleTarget` is the place and the name of a new bundle.
 
     Attributes:
-        root: bundle root; the new bundle becomes its CURRENT.
+        root: bundle root. activate: the new bundle becomes its CURRENT.
         name, created: of the bundle; the day as YYYY-MM-DD.
         key: the owner's, under which the bundle keeps hashes of its prompts; None takes ROOT/owner.key, and makes it where it is
             not there. It belongs to no bundle: keep it out of what you hand on.
@@ -243,6 +243,7 @@ class BundleTarget:
     name: str
     created: str
     key: Key | None = None
+    activate: bool = True
 
     def __post_init__(self) -> None:
         require_text("name", self.name)

@@ -19,8 +19,10 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 import yaml
 
 from ipr_engine import Engine
+from ipr_engine.calibration.calibrate import calibrate
 from ipr_engine.cli.main import main
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.onboarding import first_router
 from ipr_engine.onboarding.first_plan import first_plan, write_upstreams
 from ipr_engine.onboarding.needed_prompts import needed_prompts
 from ipr_engine.server.server_config import read_config
@@ -67,14 +69,19 @@ def command(folder, *more):
 
 
 @pytest.mark.slow
-def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path, paid, capsys):
+def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path, paid, capsys, monkeypatch):
     write_prompts(tmp_path, 300)
     (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
     assert command(tmp_path, "--json") == 0
     dry = json.loads(capsys.readouterr().out)
     assert not dry["sent"]
     assert not paid.calls()
+    current, moved = tmp_path / "router" / "bundles" / "CURRENT", []
+    monkeypatch.setattr(
+        first_router, "calibrate", lambda *given, **more: moved.append(current.exists()) or calibrate(*given, **more)
+    )
     assert command(tmp_path, "--yes", "--json") == 0
+    assert moved == [False]  # a server that follows CURRENT sees the certified bundle alone
     made = json.loads(capsys.readouterr().out)
     assert made["report"].startswith("On ")
     assert made["collected"]["spent_usd"] <= sum(one["most_usd"] for one in dry["estimate"]["candidates"])
