@@ -1,8 +1,8 @@
 """python -m benchmarks.scale make|run: the commands from outcome data to a report, on a source of any size.
 
 make: a source of N prompts, made of the prompts of a real one (edited_source.py). run: make one, then `ipr data check`, `ipr data split`,
-`ipr train`, `ipr calibrate` and `ipr eval` on it, each a process of its own: seconds, and the most memory it held.
-On a machine that others use, seconds of processors say more than those of a clock.
+`ipr train`, `ipr calibrate` and `ipr eval` on it, each a process of its own with one thread for linear algebra: seconds, and the most
+memory it held. On a machine that others use, seconds of processors say more than those of a clock.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SHARES = "train=0.7,calibration=0.15,test=0.15"
 MOST_MIB = 4096.0
 MOST_SECONDS = 3600.0  # of all commands together
 NAMES = ("check", "split", "train", "calibrate", "eval")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def main() -> int:
@@ -89,7 +90,7 @@ def _run(arguments: list[str], answer: Path) -> tuple[float, float, float]:
         child = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "ipr_engine", *arguments],
-            os.environ,
+            os.environ | ONE_THREAD,
             file_actions=[(os.POSIX_SPAWN_DUP2, file.fileno(), 1)],
         )
         _, status, used = os.wait4(child, 0)
