@@ -142,12 +142,14 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
         own_split,
         two_sentences,
     )
+    from ipr_engine.onboarding.kept_router import refuse_changed
 
     own_split(project)
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)
     if is_edited(project):
         _tell([f"{project / PLAN_FILE} was edited and is taken as it is; --models and --prompts change nothing in it"])
+    refuse_changed(project, project / BUNDLES, [one.name for one in plan.asked])
     report = SourceReport()
     dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)

@@ -25,7 +25,7 @@ from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.promised import Kept
 from ipr_engine.measures.resampling import Resamples, estimate
-from ipr_engine.onboarding.kept_router import KEPT, keep, made_of, read_kept
+from ipr_engine.onboarding.kept_router import KEPT, keep, let_go, made_of, read_kept
 from ipr_engine.onboarding.needed_prompts import TAUS as NEEDED_AT
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.train import train
@@ -92,6 +92,7 @@ def first_router(
     trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
     made, why_not, folder = _calibrated(trained.folder, split, tau, say)
     # CURRENT moves once, to what is certified: until then the bundle of before serves.
+    let_go(project)
     activate(root, folder.name)
     engine = Engine.load(folder)
     knot = None if made is None else next(one for one in made.knots if one.level == tau)

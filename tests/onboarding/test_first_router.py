@@ -19,6 +19,7 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 import yaml
 
 from ipr_engine import Engine
+from ipr_engine.bundle import activate
 from ipr_engine.calibration.calibrate import calibrate
 from ipr_engine.cli.main import main
 from ipr_engine.errors import InvalidInputError
@@ -106,6 +107,15 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     told = capsys.readouterr()
     assert json.loads(told.out)["router"]["tau"] == 0.3
     assert "evaluating" in told.err
+    root = tmp_path / "router" / "bundles"
+    made_on_the_way = next(one.name for one in root.iterdir() if one.is_dir() and one.name != engine.bundle.hash)
+    activate(root, made_on_the_way)  # as another command would, `ipr add-model` say
+    assert command(tmp_path, "--yes", "--json") == 1
+    assert (
+        "another command changed it, and it would be replaced; name another folder with --out"
+        in capsys.readouterr().err
+    )
+    assert paid.calls() == before
 
 
 def test_a_plan_that_somebody_edited_stays(tmp_path):

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from ipr_engine.bundle import Bundle, activate
-from ipr_engine.onboarding.kept_router import KEPT, keep, made_of, read_kept
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.onboarding.kept_router import KEPT, keep, let_go, made_of, read_kept, refuse_changed
 from tests.support.bundles import make_siblings
 
 FACTS = {"tau": 0.2}
@@ -58,6 +59,20 @@ def test_another_current_bundle_ends_it(project, plan):
     [other] = [one for one in project.root.iterdir() if one.is_dir() and one.name != current]
     activate(project.root, other.name)
     assert kept(project, made_of(plan, 0.2)) is None
+
+
+def test_a_bundle_that_another_command_changed_is_not_replaced_unasked(project):
+    made = Bundle.load(project.root)
+    [other] = [one for one in project.root.iterdir() if one.is_dir() and one.name != made.hash]
+    refuse_changed(project.folder, project.root, made.names)
+    activate(project.root, other.name)
+    names = Bundle.load(project.root).names
+    with pytest.raises(InvalidInputError, match=f"{other.name[:12]}, is not the one that .* made, {made.hash[:12]}"):
+        refuse_changed(project.folder, project.root, names)
+    with pytest.raises(InvalidInputError, match=f"replaced, and '{names[0]}' with it; name another folder with --out"):
+        refuse_changed(project.folder, project.root, names[1:])
+    let_go(project.folder)
+    refuse_changed(project.folder, project.root, names)
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"made_of": 1}'])
