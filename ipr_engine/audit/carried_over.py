@@ -91,8 +91,15 @@ def policy_of(
             found = f"terms: {_without_names(str(error), loaded)}"
         policies[key] = found
     if isinstance(found, str):
-        raise InvalidInputError(found)
+        raise InvalidInputError(f"{found}{_of_another(loaded, record)}")
     return found
+
+
+def _of_another(loaded: PlannedBundle, record: Record) -> str:
+    """Return what to say of a record whose candidates this bundle does not all have."""
+    if record.bundle == loaded.hash or set(record.candidates) <= set(loaded.bundle.names):
+        return ""
+    return f"; the record is of bundle {record.bundle[:12]}, and this is {loaded.hash[:12]}: give the one that you mean, with --bundle"
 
 
 def _replaced(own: dict[str, Any], given: Options, names: tuple[str, ...]) -> dict[str, Any]:

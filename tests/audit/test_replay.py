@@ -217,6 +217,10 @@ def test_a_bundle_with_another_set_of_candidates_is_compared_where_they_meet(eng
     assert first.differences[0].field == "candidates"
     assert not any("epsilon" in d.field for d in first.differences)
     assert "terms: allowed: unknown 'epsilon/nano'" in second.refused
+    hashes = (one.bundle.hash[:12] for one in (engine, fewer))
+    assert second.refused.endswith(
+        "of bundle {}, and this is {}: give the one that you mean, with --bundle".format(*hashes)
+    )
     more = Engine.load(make_bundle(tmp_path / "more", models=6, dim=16))
     first, second = replay(lines, more, key=KEY)
     assert "tokens_out: the record gives none for model/005" in first.refused
