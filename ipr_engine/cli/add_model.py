@@ -294,7 +294,10 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     page.text(f"{seconds:,.0f} s in all, {asked_s:,.0f} of them to ask and grade; USD {facts['spent_usd']:,.4f} spent")
     if made.added.path is not None:
         page.text(f"path rows: {made.added.path}")
-    print(f"\n    {serve}")
+    print(f"\n    {serve}\n")
+    page.text(
+        f"This decides, and asks nobody. For a gateway (--upstreams) name {chosen.name} in its file too: who is not there is never chosen."
+    )
     return 0
 
 
