@@ -166,11 +166,11 @@ def reliability(pyplot: Any, summary: Summary, title: str) -> Any:
             lw=1.6,
             capsize=3,
             zorder=3,
+            clip_on=False,
         )
         error = prediction.expected_calibration_error(predicted, quality)
-        axes.set_title(
-            f"{name}\nECE {100 * error:.1f} points, {len(bins)} bins of equal count", loc="left", fontsize=11.5
-        )
+        counted = "one bin" if len(bins) == 1 else f"{len(bins)} bins of equal count"
+        axes.set_title(f"{name}\nECE {100 * error:.1f} points, {counted}", loc="left", fontsize=11.5)
         axes.set_xlabel("predicted quality, %")
         axes.set_aspect("equal")
         axes.set_xlim(0, 100)

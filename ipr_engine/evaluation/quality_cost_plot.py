@@ -42,7 +42,9 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     for name, style in LINES.items():
         curve = summary.curves.get(name)
         if curve is not None:
-            axes.plot(1000 * curve.cost[0], 100 * curve.quality[0], label=_label(summary, name), **style)
+            # Dense: between two of its points a curve is straight in USD, and on the log scale it is not.
+            line = _dense(np.stack([1000 * curve.cost[0], 100 * curve.quality[0]], axis=1), steps=40)
+            axes.plot(*line.T, label=_label(summary, name), **style)
     main = next((n for n in ("router, worth", "router, minmax") if n in summary.curves), None)
     if main is not None and len(singles.cost) > 1:
         cost, low, high = _band(summary.curves[main])
@@ -101,7 +103,8 @@ def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     frame = axes.get_window_extent()
     taken: list[Any] = [axes.get_legend().get_window_extent()]
-    drawn = np.concatenate([_dense(axes.transData.transform(line.get_xydata())) for line in axes.get_lines()])
+    # Close enough that a name cannot slip between two of them: curves are dense as they are drawn.
+    drawn = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.get_lines()])
     # From the best candidate down: whoever comes first finds the places free.
     for m in np.argsort(-y):
         best: tuple[float, Any, Any] | None = None
@@ -135,9 +138,9 @@ def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str
         taken.append(best[2])
 
 
-def _dense(points: Array, steps: int = 12) -> Array:
-    """Return points along a polyline (points, 2), close enough that a name cannot slip between two of them."""
+def _dense(points: Array, steps: int) -> Array:
+    """Return points along a polyline (points, 2) in its order, `steps` on each of its pieces."""
     if len(points) < 2:
         return points
-    part = np.linspace(0, 1, steps)[:, None, None]
-    return np.asarray(((1 - part) * points[:-1] + part * points[1:]).reshape(-1, 2))
+    part = np.linspace(0, 1, steps)[None, :, None]
+    return np.asarray(((1 - part) * points[:-1, None] + part * points[1:, None]).reshape(-1, 2))

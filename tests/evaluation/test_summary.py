@@ -94,6 +94,24 @@ def test_every_plot_is_a_png_of_some_size(summary, tmp_path):
         assert path.stat().st_size > 20_000
 
 
+def test_curves_are_straight_in_usd_between_their_points_on_a_log_scale_too(summary):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine._extras import need_pyplot
+    from ipr_engine.evaluation.quality_cost_plot import quality_cost
+
+    pyplot = need_pyplot()
+    figure = quality_cost(pyplot, summary, "generated")
+    line = figure.axes[0].get_lines()[0]
+    curve = summary.curves[line.get_label().split("  ")[0]]
+    cost, quality = 1000 * curve.cost[0], 100 * curve.quality[0]
+    middle = [(cost[:-1] + cost[1:]) / 2, (quality[:-1] + quality[1:]) / 2]
+    pieces = line.get_xydata().reshape(len(cost) - 1, -1, 2)  # neighbours on both sides of the middle of each piece
+    steps = pieces.shape[1]
+    np.testing.assert_allclose((pieces[:, steps // 2 - 1] + pieces[:, steps // 2]).T / 2, middle)
+    np.testing.assert_allclose(pieces[:, [0, -1], 0], np.stack([cost[:-1], cost[1:]], axis=1))
+    pyplot.close(figure)
+
+
 @pytest.mark.parametrize("models", [1, 2])
 def test_one_candidate_is_evaluated_without_areas(models, tmp_path):
     pytest.importorskip("sklearn", reason=skips.EVAL)
