@@ -15,7 +15,7 @@ from ipr_engine.bundle.calibration import (
     TESTS,
     TestedTau,
 )
-from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, constant_throughout, prior_of
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
@@ -249,12 +249,12 @@ def prior_notice(bundle: Bundle, names: Sequence[str]) -> str | None:
 
 
 def _check_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
-    """Say which heads are constant; refuse points (points, rows) that choose among such heads alone."""
+    """Say which heads are constant; refuse points (points, rows) that all choose among candidates without any other."""
     constant = {name: why for name, why in constant_of(bundle).items() if name in names}
     if not constant:
         return
     progress(constant_notice(constant, len(names)))
-    if {names[m] for m in np.unique(choices)} <= set(constant):
+    if {names[m] for m in np.unique(choices)} <= constant_throughout(bundle):
         raise InvalidInputError(
             "candidates: every operating point rests on constant heads alone: what would be certified is a fixed choice by price and "
             "length, not routing by what prompts say; train on more prompts, or allow candidates whose heads read them"
