@@ -233,8 +233,9 @@ class _Joiner:
         if self.held > MOST_KEPT:
             self.kept.clear()
             self.held = 0
-        self.kept[i] = shingles
-        self.held += len(shingles)
+        if i not in self.kept:  # a text stands in several bands
+            self.kept[i] = shingles
+            self.held += len(shingles)
 
 
 @cache
