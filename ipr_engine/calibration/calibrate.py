@@ -244,7 +244,7 @@ def prior_notice(bundle: Bundle, names: Sequence[str]) -> str | None:
         return None
     return (
         f"what a prior decides is not certified, and these have no outcomes of their own: {', '.join(priors)}; fit them on outcomes "
-        "(`ipr train`, or `ipr remove-model` and `ipr add-model --outcomes`), or leave them out"
+        "(`ipr train`, or `ipr remove-model` and `ipr add-model --outcomes`), or certify without them (`ipr calibrate --allow`)"
     )
 
 
@@ -257,7 +257,7 @@ def _check_constant(bundle: Bundle, names: Sequence[str], choices: Indices, prog
     if {names[m] for m in np.unique(choices)} <= constant_throughout(bundle):
         raise InvalidInputError(
             "candidates: every operating point rests on constant heads alone: what would be certified is a fixed choice by price and "
-            "length, not routing by what prompts say; train on more prompts, or allow candidates whose heads read them"
+            "length, not routing by what prompts say; train on more prompts, or certify others (`ipr calibrate --allow`)"
         )
 
 
