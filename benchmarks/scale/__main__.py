@@ -1,8 +1,9 @@
-"""python -m benchmarks.scale make|run: the commands from outcome data to a report, on a source of any size.
+"""python -m benchmarks.scale make|run|parts: the commands from outcome data to a report, on a source of any size.
 
 make: a source of N prompts, made of the prompts of a real one (edited_source.py). run: make one, then `ipr data check`, `ipr data split`,
 `ipr train`, `ipr calibrate` and `ipr eval` on it, each a process of its own with one thread for linear algebra: seconds, and the most
-memory it held. On a machine that others use, seconds of processors say more than those of a clock.
+memory it held. parts: what is lost where a step is taken on a part of the prompts (parts.py). On a machine that others use, seconds
+of processors say more than those of a clock.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 def main() -> int:
     """Make a source, or measure the commands on one and print a line; return 1 where a command fails or a bound is broken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("action", choices=("make", "run"))
+    parser.add_argument("action", choices=("make", "run", "parts"))
     parser.add_argument("--rows", type=int, required=True, help="prompts")
     parser.add_argument("--real", type=Path, required=True, metavar="DIR", help="outcome data whose prompts are drawn")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the source (make), or of all work (run)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", choices=NAMES, help="run: only this command; repeatable")
-    parser.add_argument("--record", action="store_true", help="run: append the line to benchmarks/results/scale.jsonl")
+    parser.add_argument(
+        "--record", action="store_true", help="run, parts: append the line to benchmarks/results/scale.jsonl"
+    )
     arguments = parser.parse_args()
     if arguments.action == "make":
         if arguments.out is None:
@@ -44,19 +47,38 @@ def main() -> int:
     if arguments.record and arguments.only:
         parser.error("--record: a line has every command; leave out --only")
     with tempfile.TemporaryDirectory() as temporary:
-        line = _measured(arguments, arguments.out or Path(temporary))
-    places = f"python -m benchmarks.scale run --rows {arguments.rows} --real {arguments.real.name}"
+        take = _measured if arguments.action == "run" else _parts
+        line = take(arguments, arguments.out or Path(temporary))
+    places = f"python -m benchmarks.scale {arguments.action} --rows {arguments.rows} --real {arguments.real.name}"
     line = recorded(line, f"{places} --seed {arguments.seed}")
     print(as_json(line), flush=True)
     if arguments.record:
         append(FOLDER / "scale.jsonl", [line])
-    return 0 if line["kept"] else 1
+    return 0 if line.get("kept", True) else 1
+
+
+def _made(arguments: argparse.Namespace, folder: Path) -> Path:
+    made = folder / "made"
+    if not (made / CANDIDATES).is_file():
+        make_source(arguments.real, arguments.rows, made, seed=arguments.seed)
+    return made
+
+
+def _parts(arguments: argparse.Namespace, folder: Path) -> Line:
+    from .parts import measured_parts
+
+    found = measured_parts(_made(arguments, folder), lambda message: print(message, file=sys.stderr, flush=True))
+    return {
+        "op": "scale_parts",
+        "prompts": arguments.rows,
+        "source": arguments.real.name,
+        "seed": arguments.seed,
+        **found,
+    }
 
 
 def _measured(arguments: argparse.Namespace, folder: Path) -> Line:
-    made, divided, bundles = folder / "made", folder / "split", folder / "bundles"
-    if not (made / CANDIDATES).is_file():
-        make_source(arguments.real, arguments.rows, made, seed=arguments.seed)
+    made, divided, bundles = _made(arguments, folder), folder / "split", folder / "bundles"
     source, bundle = ["--outcomes", str(divided)], ["--bundle", str(bundles)]
     commands = {
         "check": ["data", "check", str(made)],

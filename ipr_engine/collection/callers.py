@@ -135,12 +135,24 @@ class _LiteLLMCaller:
         if kind == "APIConnectionError" or not isinstance(status, int):
             return Failed(reason=f"litellm {kind}", retry=kind == "APIConnectionError")
         headers = getattr(getattr(error, "response", None), "headers", None) or {}
-        code = "content_filter" if kind == "ContentPolicyViolationError" else getattr(error, "code", None)
-        told = json.dumps({"error": {"code": code if isinstance(code, str) else None}}).encode()
+        code = "content_filter" if kind == "ContentPolicyViolationError" else _code(error)
+        told = json.dumps({"error": {"code": code}}).encode()
         return read_reply(max(status, 400), {key.lower(): value for key, value in dict(headers).items()}, told)
 
     async def close(self) -> None:
         await self._litellm.close_litellm_async_clients()
+
+
+def _code(error: BaseException | None) -> str | None:
+    """Return the code that a provider gave an error: LiteLLM's own class may have a number there, what caused it the text."""
+    while error is not None:
+        body = getattr(error, "body", None)
+        told = [getattr(error, "code", None), body.get("code") if isinstance(body, dict) else None]
+        for code in told:
+            if isinstance(code, str) and not code.isdigit():
+                return code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class _UnreadReplyError(Exception):

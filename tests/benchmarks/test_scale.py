@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -80,6 +81,24 @@ def test_commands_are_measured_each_in_a_process_of_its_own(real, tmp_path):
     assert set(line["seconds"]) == set(line["cpu_seconds"]) == set(line["peak_mib"]) == {"check", "split"}
     assert line["kept"] is True
     assert all(mib > 20 for mib in line["peak_mib"].values())
+
+
+@pytest.mark.slow
+def test_what_a_part_of_the_prompts_loses_is_measured(make_source, real, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason=skips.EVAL)
+    parts = importlib.import_module("benchmarks.scale.parts")
+    bounds = {"MOST_COMPARED": 400, "SUPPORT_ROWS": 400, "MOST_TRAIN": 200, "CENTROIDS": 4}
+    for name, value in bounds.items():
+        monkeypatch.setattr(parts, name, value)
+    few = {"estimators": ("plain", "advantage_rank1"), "repeats": 1}
+    monkeypatch.setattr(parts, "compare_estimators", partial(parts.compare_estimators, **few))
+    told: list[str] = []
+    line = parts.measured_parts(make_source(real, 900, tmp_path / "made"), told.append)
+    area = line["estimators"]["area_of_all"]
+    assert max(area.values()) == line["estimators"]["400"]["area"] >= line["estimators"]["100"]["area"]
+    assert line["support"]["100"] > line["support"]["400"] == 0
+    assert list(line["knn"]) == ["50", "100", "200", "400"]
+    assert len(told) == 10
 
 
 @pytest.mark.slow

@@ -58,8 +58,9 @@ def test_no_usage_is_none(paid):
     ("model", "reason", "retry"),
     [
         ("wrong", "http_400 invalid_request", False),
-        ("locked", "http_401", False),
-        ("limited-9", "http_429", True),
+        ("locked", "http_401 invalid_request", False),
+        ("limited-9", "http_429 rate_limit_exceeded", True),
+        ("broke", "http_429 insufficient_quota", False),
         ("bare", "no_choices", False),
     ],
 )
