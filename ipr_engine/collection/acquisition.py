@@ -1,8 +1,8 @@
 """A `CellChooser` says which (prompt, candidate) cells of an outcome table to buy next; an `AcquisitionPlan` how it spends.
 
 The first round buys whole rows: every candidate on prompts in random order. Each later round asks which candidates a router fitted on
-what is known would choose (`routed_shares.contender_shares`), and goes on down the same prompts with those that are chosen often for
-what they cost. Candidates that no setting would choose are asked no more; they keep the rows of the first round. Which cells are
+what is known would choose (`routed_shares.contender_shares`), and goes on down the same prompts with those that are chosen enough for
+what they cost. Candidates that hardly any setting would choose are asked no more; they keep their rows. Which cells are
 bought never depends on a prompt's own outcomes, only on the candidates' as a whole, so that the table stays a fair sample of prompts.
 """
 

@@ -23,7 +23,7 @@ class AcquisitionPlan:
     first_share: float = 0.3
     rounds: int = 5
     calls_share: float = 1.0
-    least: float = 0.3
+    least: float = 0.03
     draws: int = 24
     seed: int = 0
 

@@ -16,13 +16,13 @@ LEVELS = np.array([0.5, 0.9, 0.3, 0.7])  # the third is worse than the first and
 COSTS = np.array([1.0, 10.0, 12.0, 3.0])
 
 
-def table(*parts):
+def table(*parts, levels=LEVELS, costs=COSTS):
     """Return embeddings, qualities and expected costs of four candidates."""
     random = seeded("acquisition", *parts)
     x = random.standard_normal((PROMPTS, DIM))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    quality = (random.random((PROMPTS, 4)) < LEVELS + 0.2 * x[:, :1]).astype(float)
-    return x, quality, np.tile(COSTS, (PROMPTS, 1))
+    quality = (random.random((PROMPTS, 4)) < levels + 0.2 * x[:, :1]).astype(float)
+    return x, quality, np.tile(costs, (PROMPTS, 1))
 
 
 def bought_by(chooser, quality, budgets):
@@ -52,6 +52,14 @@ def test_a_dear_candidate_that_is_worse_is_not_bought_again():
     more = (second & ~first).sum(axis=0)
     assert more[2] == 0
     assert (more[[0, 1]] > 0).all()
+
+
+def test_a_candidate_that_few_settings_choose_is_bought_on_unless_the_plan_asks_for_more():
+    x, quality, cost = table("dear", levels=np.array([0.5, 0.9, 0.8, 0.7]), costs=np.array([1.0, 10.0, 8.0, 3.0]))
+    known = np.ones(quality.shape, bool)
+    assert CellChooser(x, cost).contenders(quality, known).all()
+    asks_more = CellChooser(x, cost, AcquisitionPlan(least=0.3))
+    assert asks_more.contenders(quality, known).tolist() == [True, True, False, True]
 
 
 def test_no_round_spends_more_than_its_budget_or_buys_a_cell_twice():
