@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 
@@ -53,13 +54,33 @@ def constant_of(bundle: BundleSpec) -> dict[str, str]:
 
     It is what the fit wrote down, and rows of zeros, which an earlier release did not tell.
 
-    Of a two-tier bundle the first heads.
+    Of a two-tier bundle what is written of either heads, and zeros of the first.
     """
-    heads = bundle.quality_heads
-    stated = bundle.provenance.get(CONSTANT)
+    return _constant_rows(bundle.names, bundle.quality_heads, bundle.provenance)
+
+
+def constant_throughout(bundle: BundleSpec) -> set[str]:
+    """Return the candidates whose heads are constant in every tier: of what a prompt says, nothing reaches their predictions."""
+    second = bundle.escalation_heads
+    if second is None:
+        return set(constant_of(bundle))
+    tiers = (("first", bundle.quality_heads), ("second", second))
+    # A two-tier bundle keeps the provenance of the two that it was joined of.
+    own = [_constant_rows(bundle.names, heads, _provenance_of(bundle, tier)) for tier, heads in tiers]
+    return set(own[0]) & set(own[1])
+
+
+def _provenance_of(bundle: BundleSpec, tier: str) -> Mapping[str, Any]:
+    joined = bundle.provenance.get(tier)
+    found = joined.get("provenance") if isinstance(joined, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _constant_rows(names: Sequence[str], heads: HeadsSpec, provenance: Mapping[str, Any]) -> dict[str, str]:
+    stated = provenance.get(CONSTANT)
     written = stated if isinstance(stated, dict) else {}
     found = {}
-    for row, name in enumerate(bundle.names):
+    for row, name in enumerate(names):
         if name in written:
             found[name] = str(written[name])
         # Bundles of earlier releases say nothing of constant heads: their zeros tell.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
 from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
-from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of
+from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of, prior_of
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND
 from ipr_engine.bundle.spec import Candidate, EncoderSpec, EscalationSpec, HeadsSpec, PathRows
@@ -127,9 +128,13 @@ def _seed(bundle: Bundle) -> object:
 
 def _marks(first: Bundle, second: Bundle) -> dict[str, Any]:
     """Return what is marked in either bundle: candidates that were added, priors among them, and constant heads."""
-    added = [note for bundle in (second, first) if isinstance(note := bundle.provenance.get("added"), dict)]
+    noted = [(bundle, note) for bundle in (second, first) if isinstance(note := bundle.provenance.get("added"), dict)]
+    added = [
+        (prior_of(bundle, name) is not None, name, note) for bundle, notes in noted for name, note in notes.items()
+    ]
     of_second = {name: f"{reason} (second heads)" for name, reason in constant_of(second).items()}
-    marks = {"added": {name: note for notes in added for name, note in notes.items()}}
+    # Of two notes that of a prior stands: one of the tiers has no outcomes of the candidate.
+    marks = {"added": {name: note for _, name, note in sorted(added, key=itemgetter(0))}}
     marks[CONSTANT] = {**of_second, **constant_of(first)}
     return {key: mark for key, mark in marks.items() if mark}
 

@@ -15,7 +15,7 @@ from ipr_engine.bundle.calibration import (
     TESTS,
     TestedTau,
 )
-from ipr_engine.bundle.origin import constant_notice, constant_of, prior_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, constant_throughout, prior_of
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
@@ -244,20 +244,20 @@ def prior_notice(bundle: Bundle, names: Sequence[str]) -> str | None:
         return None
     return (
         f"what a prior decides is not certified, and these have no outcomes of their own: {', '.join(priors)}; fit them on outcomes "
-        "(`ipr train`, or `ipr remove-model` and `ipr add-model --outcomes`), or leave them out"
+        "(`ipr train`, or `ipr remove-model` and `ipr add-model --outcomes`), or certify without them (`ipr calibrate --allow`)"
     )
 
 
 def _check_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
-    """Say which heads are constant; refuse points (points, rows) that choose among such heads alone."""
+    """Say which heads are constant; refuse points (points, rows) that all choose among candidates without any other."""
     constant = {name: why for name, why in constant_of(bundle).items() if name in names}
     if not constant:
         return
     progress(constant_notice(constant, len(names)))
-    if {names[m] for m in np.unique(choices)} <= set(constant):
+    if {names[m] for m in np.unique(choices)} <= constant_throughout(bundle):
         raise InvalidInputError(
             "candidates: every operating point rests on constant heads alone: what would be certified is a fixed choice by price and "
-            "length, not routing by what prompts say; train on more prompts, or allow candidates whose heads read them"
+            "length, not routing by what prompts say; train on more prompts, or certify others (`ipr calibrate --allow`)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -30,16 +31,35 @@ class SpendingLine:
             return
         self._last, self._shown = now, True
         rate = (done.answered + done.failed) / (now - self._start)
-        room = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
-        text = f"{self._command}: {done.answered:,} answers, {done.failed:,} failed, {rate:,.1f} a second, "
-        text += f"USD {budget.charged / 1e9:,.4f} spent, {budget.reserved / 1e9:,.4f} in flight at most"
-        sys.stderr.write(f"\r\x1b[K{text[:room]}" if self._terminal else f"{text}\n")
+        parts = [
+            f"{self._command}: {done.answered:,} answers",
+            f"USD {budget.charged / 1e9:,.4f} spent",
+            f"{budget.reserved / 1e9:,.4f} in flight at most",
+            f"{done.failed:,} failed",
+            f"{rate:,.1f} a second",
+        ]
+        if self._terminal:
+            # A line that wraps could not be written over, and half a figure would be another one.
+            while len(parts) > 1 and len(", ".join(parts)) >= _columns_of_stderr():
+                parts.pop()
+            sys.stderr.write(f"\r\x1b[K{', '.join(parts)}")
+        else:
+            sys.stderr.write(f"{', '.join(parts)}\n")
         sys.stderr.flush()
 
     def end(self) -> None:
         """End the line."""
         if self._shown and self._terminal:
             sys.stderr.write("\n")
+
+
+def _columns_of_stderr() -> int:
+    """Return how wide the terminal is that stderr is shown on: stdout may be a file."""
+    try:
+        own = os.get_terminal_size(sys.stderr.fileno())
+    except (ValueError, OSError):
+        own = os.terminal_size((80, 24))
+    return shutil.get_terminal_size(own).columns
 
 
 def collected_facts(made: Any, plan: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ipr_engine._validate import shown_each
 from ipr_engine.cli import data_embed, data_noise
 from ipr_engine.cli.options import add_key_option, named_pairs
 from ipr_engine.errors import InvalidInputError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ipr_engine.data.importers.scored_records import JoinReport
 
 FORMATS = ("parquet", "csv", "jsonl")
-SHOWN = 5  # names of models that a line tells
 SOURCES = ("routerbench", "routellm", "llmrouterbench", "wide", "records")
 
 
@@ -155,10 +155,9 @@ def run_import(arguments: argparse.Namespace) -> int:
     joined = {} if report is None else {"join": report.to_dict()}
     folder = write_outcomes(outcomes, arguments.out, format=arguments.format)
     _print({**summarise(outcomes), "skipped_rows": len(bad), **joined, "written": str(folder)}, arguments.json)
-    named = ", ".join(outcomes.models[:SHOWN]) + (", ..." if len(outcomes.models) > SHOWN else "")
     print(
-        f"ipr data: `ipr train` wants --candidates beside these tables: a file of family, provider and prices of {named} "
-        "(docs/own-bundle.md)",
+        "ipr data: `ipr train` wants --candidates beside these tables: a file of family, provider and prices of "
+        f"{shown_each(outcomes.models)} (docs/own-bundle.md)",
         file=sys.stderr,
     )
     return 0

@@ -71,6 +71,8 @@ class TextTable:
         words = [
             max(_columns(word) for cell in column for word in cell.text.split(" ")) for column in self._by_column()
         ]
+        if self._cut is not None:
+            words[self._cut] = FEWEST
         for least in (words, [FEWEST] * len(widths)):
             while over > 0:
                 wide = [one if one > floor else 0 for one, floor in zip(widths, least, strict=True)]

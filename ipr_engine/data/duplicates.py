@@ -33,7 +33,7 @@ BANDS, ROWS = 25, 5
 REPRESENTATIVES = 16  # kept per bucket: bounds the work where one template fills a bucket
 AHEAD = 1024  # texts whose shingles are made together
 MOST_KEPT = 1 << 23  # codes of shingles held, to save making them again: 64 MB
-MOST_APART = 1 << 21  # pairs held that are not similar
+MOST_APART = 1 << 21  # pairs held that are not similar: 160 MB
 ESTIMATE_MARGIN = 0.2  # 5 standard deviations of a similarity estimated from 125 hashes at 0.8
 SEED = 20240612  # of the hash functions; part of the method, so that groups are the same everywhere
 
@@ -153,7 +153,7 @@ class _Joiner:
     Attributes:
         kept: text -> its shingles, `held` codes together.
         ahead, near: of the texts that come next: their shingles, and which representatives may be similar.
-        apart: pairs that were compared and are not similar: they meet in several bands.
+        apart: pairs that were compared and are not similar, as `_pair` numbers them: they meet in several bands.
     """
 
     texts: Sequence[str]
@@ -165,7 +165,7 @@ class _Joiner:
     kept: dict[int, UInt64] = field(default_factory=dict)
     ahead: dict[int, UInt64] = field(default_factory=dict)
     near: dict[int, list[bool]] = field(default_factory=dict)
-    apart: set[tuple[int, int]] = field(default_factory=set)
+    apart: set[int] = field(default_factory=set)
     held: int = 0
 
     def joins_one(self, i: int, representatives: list[int]) -> bool:
@@ -174,14 +174,14 @@ class _Joiner:
         for place, j in enumerate(representatives):
             if root(rows[i]) == root(rows[j]):
                 return True
-            if not self._close(i, representatives)[place] or (j, i) in self.apart:
+            if not self._close(i, representatives)[place] or self._pair(j, i) in self.apart:
                 continue
             if _jaccard(self._shingles(i), self._shingles(j)) >= self.threshold:
                 self.forest.join(rows[j], rows[i])
                 return True
             if len(self.apart) >= MOST_APART:
                 self.apart.clear()
-            self.apart.add((j, i))
+            self.apart.add(self._pair(j, i))
         return False
 
     def stands(self, i: int) -> None:
@@ -208,9 +208,13 @@ class _Joiner:
         for place, j in enumerate(representatives):
             if root(rows[i]) == root(rows[j]):
                 return False
-            if self._close(i, representatives)[place] and (j, i) not in self.apart:
+            if self._close(i, representatives)[place] and self._pair(j, i) not in self.apart:
                 return True
         return False
+
+    def _pair(self, j: int, i: int) -> int:
+        """Return the number of a pair of texts: a number takes half of what a tuple does."""
+        return j * len(self.texts) + i
 
     def _close(self, i: int, representatives: list[int]) -> list[bool]:
         """Return whether each may be similar to text i, as the share of equal minima estimates it: (representatives,)."""
@@ -233,8 +237,9 @@ class _Joiner:
         if self.held > MOST_KEPT:
             self.kept.clear()
             self.held = 0
-        self.kept[i] = shingles
-        self.held += len(shingles)
+        if i not in self.kept:  # a text stands in several bands
+            self.kept[i] = shingles
+            self.held += len(shingles)
 
 
 @cache

@@ -73,15 +73,14 @@ def first_router(
     Raises:
         InvalidInputError: too few outcomes; says of whom, and how many there are.
     """
-    digest, root = made_of(plan, tau), project / BUNDLES
-    kept = read_kept(project, digest, root, project / REPORT / "report.md")
+    digest, root, split = made_of(plan, tau), project / BUNDLES, project / SPLIT
+    kept = read_kept(project, digest, root, split, project / REPORT / "report.md")
     if kept is not None:
         say(f"nothing changed since the bundle was made: it stands (take {project / KEPT} away to make it anew)")
         return _kept(kept, root)
     outcomes = load_outcomes(plan.out_folder)
     _check_enough(outcomes, plan)
     shared = _split(outcomes, plan.seed, say)
-    split = project / SPLIT
     for table in own_split(project):  # made of the tables anew each time
         table.unlink()
     write_outcomes(shared, split, format=plan.format)
@@ -116,7 +115,7 @@ def first_router(
         needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
     )
     facts = {**asdict(router), "bundle": engine.bundle.hash, "constant": dict(router.constant)}
-    keep(project, digest, engine.bundle.hash, facts)
+    keep(project, digest, engine.bundle.hash, split, facts)
     return router
 
 

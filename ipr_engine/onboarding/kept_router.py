@@ -21,18 +21,22 @@ KEPT = "router.json"
 
 def made_of(plan: CollectionPlan, tau: float) -> str:
     """Return a digest of all that the steps after the collection read: tables, candidates, seed, tau and this version."""
-    tables = [file for file in plan.out_folder.iterdir() if file.stem in (PROMPTS, OUTCOMES) or file.name == CANDIDATES]
-    parts = [f"{file.name} {file_sha256(file)[0]}".encode() for file in sorted(tables)]
-    return sha256_hex(*parts, json.dumps([plan.seed, tau, __version__]).encode())
+    settings = json.dumps([plan.seed, tau, __version__])
+    return sha256_hex(*_digests(plan.out_folder), settings.encode())
 
 
-def read_kept(project: Path, digest: str, root: Path, report: Path) -> dict[str, Any] | None:
-    """Return what was kept of these inputs; None where they or the bundle that is current differ, or the report is gone."""
-    kept, current = _kept(project), _current(root)
-    if current is None or kept.get("made_of") != digest or kept.get("bundle") != current.hash or not report.is_file():
-        return None
-    facts = kept.get("router")
-    return facts if isinstance(facts, dict) else None
+def read_kept(project: Path, digest: str, root: Path, split: Path, report: Path) -> dict[str, Any] | None:
+    """Return what was kept of these inputs.
+
+    None where they differ, or the bundle that is current, or the tables of the split; where the report is gone, or the file is damaged.
+    """
+    try:
+        kept = json.loads((project / KEPT).read_bytes())
+        bundle, facts = Bundle.load(root).hash, kept["router"]
+        stands = kept["made_of"] == _seal(digest, bundle, split, facts) and report.is_file()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, BundleError):
+        return None  # nothing that stands: everything is made anew
+    return facts if stands else None
 
 
 def refuse_changed(project: Path, root: Path, asked: Sequence[str]) -> None:
@@ -43,13 +47,16 @@ def refuse_changed(project: Path, root: Path, asked: Sequence[str]) -> None:
     Raises:
         InvalidInputError: names both bundles, candidates that would be lost, and what to do.
     """
-    made, current = _kept(project).get("bundle"), _current(root)
-    if made is None or current is None or current.hash == made:
+    try:
+        made, current = str(json.loads((project / KEPT).read_bytes())["bundle"]), Bundle.load(root)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, BundleError):
+        return  # nothing that stands: everything is made anew
+    if current.hash == made:
         return
     lost = [name for name in current.names if name not in asked]
     told = f", and {shown_each(lost)} with it" if lost else ""
     raise InvalidInputError(
-        f"{root}: its current bundle, {current.hash[:12]}, is not the one that `ipr init` made, {str(made)[:12]}: another command "
+        f"{root}: its current bundle, {current.hash[:12]}, is not the one that `ipr init` made, {made[:12]}: another command "
         f"changed it, and it would be replaced{told}; name another folder with --out, or take {project / KEPT} away to let it be "
         "replaced"
     )
@@ -60,23 +67,17 @@ def let_go(project: Path) -> None:
     (project / KEPT).unlink(missing_ok=True)
 
 
-def keep(project: Path, digest: str, bundle: str, facts: Mapping[str, Any]) -> None:
-    """Write what came of these inputs, and the hash of the bundle that did."""
-    kept = {"made_of": digest, "bundle": bundle, "router": dict(facts)}
+def keep(project: Path, digest: str, bundle: str, split: Path, facts: Mapping[str, Any]) -> None:
+    """Write what came of these inputs beside a digest of it, of them, of the bundle and of the split."""
+    kept = {"made_of": _seal(digest, bundle, split, facts), "bundle": bundle, "router": dict(facts)}
     write_atomically(project / KEPT, json.dumps(kept, indent=1).encode())
 
 
-def _kept(project: Path) -> dict[str, Any]:
-    """Return what is kept; nothing where it is damaged or gone."""
-    try:
-        kept = json.loads((project / KEPT).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
+def _seal(digest: str, bundle: str, split: Path, facts: Mapping[str, Any]) -> str:
+    return sha256_hex(digest.encode(), bundle.encode(), *_digests(split), json.dumps(facts, sort_keys=True).encode())
 
 
-def _current(root: Path) -> Bundle | None:
-    try:
-        return Bundle.load(root)
-    except (OSError, ValueError, BundleError):
-        return None  # nothing that stands: everything is made anew
+def _digests(folder: Path) -> list[bytes]:
+    """Return name and digest of each table in a folder, and of its candidates."""
+    tables = [file for file in folder.iterdir() if file.stem in (PROMPTS, OUTCOMES) or file.name == CANDIDATES]
+    return [f"{file.name} {file_sha256(file)[0]}".encode() for file in sorted(tables)]

@@ -21,6 +21,7 @@ from ipr_engine.bundle import (
     write_bundle,
 )
 from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
+from ipr_engine.bundle.origin import prior_of
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.cli import main
 from ipr_engine.data import prompt_hashes
@@ -212,6 +213,28 @@ def test_a_map_is_of_what_both_tiers_choose_and_dies_with_the_gap(scene, tmp_pat
     stale = Engine(moved).policy(tau=0.3, rule="calibrated").calibration
     assert stale.status == "stale"
     assert "heads or the gap between the tiers changed" in stale.reason
+
+
+def test_points_of_two_tiers_are_certified_while_heads_of_either_read_prompts(scene, tmp_path):
+    bundle, path_data, sample = scene
+    marked, bare = {"constant": dict.fromkeys(bundle.names, "no better than a mean")}, {}
+    for first, second, refused in ((marked, bare, False), (bare, marked, False), (marked, marked, True)):
+        joined = {"first": {"provenance": first}, "second": {"provenance": second}}
+        engine = Engine(replace(bundle, provenance=marked | joined))
+        if not refused:
+            assert calibrate(engine, sample, path_data, points=4).sample.prompts == len(sample)
+            continue
+        with pytest.raises(InvalidInputError, match="every operating point rests on constant heads alone"):
+            calibrate(engine, sample, path_data, points=4)
+
+
+@pytest.mark.parametrize("tier", [0, 1])
+def test_a_candidate_is_a_prior_where_either_tier_has_no_outcomes_of_it(tiers, tmp_path, tier):
+    name, other = tiers[0].names[:2]
+    notes = [{"outcomes": "a table"}, {"outcomes": "a table"}]
+    notes[tier] = {"prior_from": [other]}
+    noted = [replace(one, provenance={"added": {name: note}}) for one, note in zip(tiers, notes, strict=True)]
+    assert prior_of(join(tmp_path, noted), name) == f"prior from {other}"
 
 
 def test_the_maps_key_covers_both_heads_both_encoders_and_the_gap(scene, tiers):

@@ -188,14 +188,24 @@ def test_answers_that_were_cut_or_refused_have_a_column_where_there_are_any(caps
     assert "cut" not in told
 
 
-@pytest.mark.parametrize("columns", [60, 200])
-def test_the_line_of_spending_is_no_wider_than_its_terminal(monkeypatch, columns):
+@pytest.mark.parametrize("columns", [1, 30, 41, 60, 80, 200])
+def test_the_line_of_spending_is_no_wider_than_its_terminal_and_every_figure_whole(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "stderr", Terminal())
     line = SpendingLine("ipr collect")
     monkeypatch.setattr(line, "_last", -1e9)
-    line.tell(SimpleNamespace(answered=9, failed=1), SimpleNamespace(charged=1e9, reserved=2e9))
+    line.tell(SimpleNamespace(answered=9, failed=1), SimpleNamespace(charged=1.5e9, reserved=2e9))
     shown = sys.stderr.getvalue().removeprefix("\r\x1b[K")
-    assert len(shown) < columns
-    assert shown.endswith("in flight at most") == (columns == 200)
-    assert shown.startswith("ipr collect: 9 answers, 1 failed, ")
+    assert len(shown) < columns or shown == "ipr collect: 9 answers"
+    whole = ["ipr collect: 9 answers", "USD 1.5000 spent", "2.0000 in flight at most", "1 failed"]
+    parts = shown.split(", ")
+    assert parts[:4] == whole[: len(parts)]
+    assert len(parts) == {1: 1, 30: 1, 41: 2, 60: 2, 80: 4, 200: 5}[columns]
+
+
+def test_a_column_that_is_cut_keeps_room_for_its_ellipsis_beside_wide_words():
+    table = TextTable("a title", ["name", "prompt"], cut=1)
+    table.add("x" * 60, "a b c d e f g h i j k l")
+    lines = table.lines(40)
+    assert {len(line) for line in lines[1:]} == {40}
+    assert lines[4].endswith("│ a b c d… │")

@@ -179,7 +179,7 @@ def test_the_command_writes_tables_and_tells_what_joined(log, tmp_path, capsys):
     told = json.loads(printed.out)
     assert (told["join"]["joined"], told["join"]["strangers"], told["outcomes"]) == (2, 1, 2)
     assert "2 of 5 records joined" in printed.err
-    listed = ", ".join(load_outcomes(out).models)
+    listed = ", ".join(map(repr, load_outcomes(out).models))
     assert (
         f"`ipr train` wants --candidates beside these tables: a file of family, provider and prices of {listed}"
         in printed.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -29,12 +30,15 @@ def project(plan, tmp_path):
     current, _ = make_siblings(tmp_path, 2)
     activate(current.parent, current.name)
     (tmp_path / "report.md").write_text("report")
-    keep(tmp_path, made_of(plan, 0.2), current.name, FACTS)
-    return SimpleNamespace(folder=tmp_path, root=current.parent, report=tmp_path / "report.md")
+    split = tmp_path / "split"
+    split.mkdir()
+    (split / "prompts.jsonl").write_text("with splits")
+    keep(tmp_path, made_of(plan, 0.2), current.name, split, FACTS)
+    return SimpleNamespace(folder=tmp_path, root=current.parent, split=split, report=tmp_path / "report.md")
 
 
 def kept(project, digest):
-    return read_kept(project.folder, digest, project.root, project.report)
+    return read_kept(project.folder, digest, project.root, project.split, project.report)
 
 
 def test_it_stands_while_nothing_that_it_was_made_of_changes(project, plan):
@@ -75,10 +79,27 @@ def test_a_bundle_that_another_command_changed_is_not_replaced_unasked(project):
     refuse_changed(project.folder, project.root, names)
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"made_of": 1}'])
+def test_figures_that_somebody_changed_are_made_anew(project, plan):
+    file = project.folder / KEPT
+    for changed in ({}, {"tau": 0.3}, {**FACTS, "needed": 3}):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "router": changed}))
+        assert kept(project, made_of(plan, 0.2)) is None
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "3", '{"made_of": 1}', "[" * 100_000])
 def test_what_is_damaged_or_gone_is_made_anew(project, plan, text):
     file = project.folder / KEPT
     file.unlink() if text is None else file.write_text(text)
+    assert kept(project, made_of(plan, 0.2)) is None
+
+
+def test_another_split_or_none_is_made_anew(project, plan):
+    table = project.split / "prompts.jsonl"
+    table.write_text("with other splits")
+    assert kept(project, made_of(plan, 0.2)) is None
+    table.unlink()
+    assert kept(project, made_of(plan, 0.2)) is None
+    project.split.rmdir()
     assert kept(project, made_of(plan, 0.2)) is None
 
 

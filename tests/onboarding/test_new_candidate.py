@@ -298,6 +298,26 @@ def test_current_moves_once_to_what_is_certified(work, paid, tmp_path, capsys, m
     assert [set(one.candidates) for one in new.calibrations] == [set(new.names)]
 
 
+def test_interrupted_before_it_certifies_the_old_bundle_serves(work, paid, tmp_path, monkeypatch):
+    def interrupted(*given, **more):
+        raise KeyboardInterrupt
+
+    root = tmp_path / "root"
+    shutil.copytree(work / "root", root)
+    old, file = Bundle.load(root), plan(work, paid.base_url, name="halfway")
+    counts = ("--choose", "40", "--certify", "30", "--yes", "--json", "--bundle", str(root))
+    with monkeypatch.context() as patched:
+        patched.setattr(new_candidate, "calibrate", interrupted)
+        assert command(work, file, *counts) == 130
+    assert Bundle.load(root).hash == old.hash
+    calls = paid.calls()
+    assert command(work, file, *counts) == 0
+    assert paid.calls() == calls
+    new = Bundle.load(root)
+    assert new.names == (*old.names, "halfway")
+    assert [set(one.candidates) for one in new.calibrations] == [set(new.names)]
+
+
 def test_what_is_certified_is_what_was_added_whatever_is_current_by_then(work, paid, tmp_path, capsys, monkeypatch):
     def added_and_rolled_back(*given, **more):
         added = add_model(*given, **more)
