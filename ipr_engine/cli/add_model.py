@@ -239,7 +239,8 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     _tell(facts["notices"])
     paced = "as fast as the provider answers (its limits name no requests_per_minute)"
     if minutes is not None:
-        paced = f"{minutes:.1f} minutes at least, by requests_per_minute of the plan's providers"
+        least = f"{minutes:.1f} minutes at least" if minutes >= 0.1 else "some seconds at least"
+        paced = f"{least}, by requests_per_minute of the plan's providers"
     _tell(
         [
             f"{len(chosen.fit)} prompts are drawn for the row, {len(chosen.certify)} drawn to certify; {calls:,} calls, {paced}"

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ipr_engine._files import writable_file
-from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.collecting import GOES_ON, SpendingLine, collected_facts, print_estimates, print_outcomes
 from ipr_engine.cli.ray_options import add_ray_options, ray_cluster
 from ipr_engine.errors import InvalidInputError
 
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     add_ray_options(parser, "grades answers")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resume=GOES_ON)
 
 
 def run(arguments: argparse.Namespace) -> int:

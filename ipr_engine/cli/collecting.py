@@ -11,6 +11,7 @@ from typing import Any
 from ipr_engine._validate import shown
 from ipr_engine.cli.text_table import Page, TextTable
 
+GOES_ON = "; the same command goes on where it stopped"
 EVERY_S = 1.0  # between two states of the line on a terminal
 EVERY_S_ELSEWHERE = 30.0
 
@@ -175,7 +176,7 @@ def notices_of(made: Any, plan: Any) -> list[str]:
         if done.overrun:
             told.append(f"stopped: {done.overrun}")
         if done.interrupted:
-            told.append("interrupted; the same command goes on where it stopped")
+            told.append(f"interrupted{GOES_ON}")
     if made.unbilled_usd:
         told.append(
             f"USD {made.unbilled_usd:.4f} is charged at the most for calls that failed or were lost on the way and may be billed"
@@ -280,7 +281,7 @@ def print_outcomes(facts: dict[str, Any]) -> None:
     table.caption = "USD/1k: per 1,000 answers; tokens: of the output"
     page = Page()
     page.table(table)
-    page.text(facts["folder"])
+    page.text(f"outcome tables: {facts['folder']}")
 
 
 def _figure(value: float | None, form: str) -> str:
