@@ -99,7 +99,6 @@ def first_router(
     rule = CALIBRATED if certified else PATH
     names = list(engine.bundle.names)
     ends = _ends(engine, made, shared.of_split("train").select(names))
-    _evaluate(engine, split, project, say)
     figures = _figures(engine, shared.of_split("test"), ends, tau, rule, plan.seed)
     router = FirstRouter(
         bundle=engine.bundle.path,
@@ -114,6 +113,7 @@ def first_router(
         constant=trained.constant,
         needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
     )
+    _evaluate(engine, split, project, two_sentences(router), say)
     facts = {**asdict(router), "bundle": engine.bundle.hash, "constant": dict(router.constant)}
     keep(project, digest, engine.bundle.hash, split, facts)
     return router
@@ -219,10 +219,11 @@ def _figures(
     }
 
 
-def _evaluate(engine: Engine, split: Path, project: Path, say: Say) -> None:
-    """Write the report of `ipr eval`."""
+def _evaluate(engine: Engine, split: Path, project: Path, served: str, say: Say) -> None:
+    """Write the report of `ipr eval`. served: what came of the project, which stands at its head."""
     say("evaluating beside every baseline ...")
     summary = evaluate_engine(engine, load_outcomes(split), command="ipr init")
+    summary.figures["about"] = {"served": served, **summary.figures["about"]}
     folder = project / REPORT
     try:
         from ipr_engine.evaluation.plots import draw_all

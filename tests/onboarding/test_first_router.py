@@ -87,7 +87,7 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     assert made["report"].startswith("On ")
     assert made["collected"]["spent_usd"] <= sum(one["most_usd"] for one in dry["estimate"]["candidates"])
     assert made["router"]["figures"]["of_best_cost"]["value"] < 0.9
-    assert (tmp_path / "router" / "report" / "report.md").exists()
+    assert f"- served: {made['report']}" in (tmp_path / "router" / "report" / "report.md").read_text()
     assert made["serve"].startswith("ipr serve --bundle ")
     engine = Engine.load(tmp_path / "router" / "bundles")
     assert engine.route("Please add the numbers 7 and 12 and tell the sum.", tau=0.2).model == "small"
