@@ -133,6 +133,7 @@ def _print_prior(made: Any, page: Page) -> None:
 
 def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
     from ipr_engine.collection.collect import CollectOptions, collect
+    from ipr_engine.collection.ledger import LEDGER, Ledger
     from ipr_engine.collection.sources import SourceReport, read_prompts
     from ipr_engine.onboarding.first_plan import PLAN_FILE, UPSTREAMS_FILE, first_plan, is_edited, write_upstreams
     from ipr_engine.onboarding.first_router import (
@@ -187,7 +188,10 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
         raise InvalidInputError(
             "outcomes: no answer has a quality, so there is nothing to fit; what is wrong is said above"
         )
-    router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
+    with Ledger(
+        plan.out_folder / LEDGER
+    ):  # who holds it is alone in the project: split, bundles and report are one run's
+        router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
     _tell(write_upstreams(plan, project))
     serve = shlex.join(
         (

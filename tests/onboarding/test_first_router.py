@@ -22,6 +22,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import activate
 from ipr_engine.calibration.calibrate import calibrate
 from ipr_engine.cli.main import main
+from ipr_engine.collection.ledger import LEDGER, Ledger
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding import first_router
 from ipr_engine.onboarding.first_plan import first_plan, write_upstreams
@@ -78,9 +79,14 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     assert not dry["sent"]
     assert not paid.calls()
     current, moved = tmp_path / "router" / "bundles" / "CURRENT", []
-    monkeypatch.setattr(
-        first_router, "calibrate", lambda *given, **more: moved.append(current.exists()) or calibrate(*given, **more)
-    )
+
+    def calibrated(*given, **more):
+        moved.append(current.exists())
+        with pytest.raises(InvalidInputError, match="another process writes this ledger"):  # so a second init waits
+            Ledger(next((tmp_path / "router").rglob(LEDGER)))
+        return calibrate(*given, **more)
+
+    monkeypatch.setattr(first_router, "calibrate", calibrated)
     assert command(tmp_path, "--yes", "--json") == 0
     assert moved == [False]  # a server that follows CURRENT sees the certified bundle alone
     made = json.loads(capsys.readouterr().out)
