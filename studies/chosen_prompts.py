@@ -334,7 +334,7 @@ def _plot(found: list[Shares], path: Path) -> Path:
     pyplot = importlib.import_module("matplotlib.pyplot")
     style: Mapping[str, Any] = STYLE
     with pyplot.rc_context(style):
-        figure, ax = pyplot.subplots(figsize=(11, 5))
+        figure, ax = pyplot.subplots(figsize=(11, 5), layout="constrained")
         for i, (method, colour) in enumerate(zip(METHODS, COLOURS, strict=True)):
             at = np.arange(len(found)) + 0.2 * (i - 1.5)
             gains = [_draws(s, method) for s in found]
@@ -343,10 +343,8 @@ def _plot(found: list[Shares], path: Path) -> Path:
                 ax.plot(np.full(len(gain), place), 100 * gain, ".", color="#333333", ms=4)
         ax.axhline(100 * GOAL, color="#777777", lw=1, ls=(0, (4, 3)))
         ax.set_xticks(range(len(found)), [s.name for s in found])
-        ax.set_ylim(-20, 150)  # single draws beyond are cut off
         ax.set_ylabel("gain in area, % of the full refit's")
-        ax.legend(loc="upper center", ncols=4, fontsize=8)
-        figure.tight_layout()
+        figure.legend(loc="outside lower center", ncols=4, fontsize=10)
         figure.savefig(path, metadata={"Software": None})
         pyplot.close(figure)
     return path
