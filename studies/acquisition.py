@@ -30,8 +30,8 @@ ESTIMATOR = "advantage_shared"  # closed form, some seconds a sparse table; ther
 SEEDS = 20
 CALLS = 0.33  # of the table's cells, at most
 GOAL = 0.9
-WHOLE, CHOSEN = "random rows", "chosen"
-SHARES: Mapping[float, tuple[str, ...]] = {0.15: (WHOLE, CHOSEN), 0.33: (WHOLE, CHOSEN)}  # of the dollars
+WHOLE, CELLS, CHOSEN = "random rows", "random cells", "chosen"
+SHARES: Mapping[float, tuple[str, ...]] = {0.15: (WHOLE, CHOSEN), 0.33: (WHOLE, CELLS, CHOSEN)}  # of the dollars
 WORKERS = 2  # fits at once, one thread each
 T_95 = 2.093  # Student's 0.975 quantile, 19 degrees of freedom
 
@@ -50,7 +50,7 @@ class Bought:
 
 
 def run(study: Study) -> list[Path]:
-    page = study.page("acquisition", "Which outcomes to buy: chosen cells beside random rows at equal dollars")
+    page = study.page("acquisition", "Which outcomes to buy: chosen cells beside random ones at equal dollars")
     plan = AcquisitionPlan()
     page.say(
         f"""A part of the train split's outcomes is bought, heads (`{ESTIMATOR}`, static encoder) are fitted on it, and measured on
@@ -76,13 +76,15 @@ def run(study: Study) -> list[Path]:
                 plots.setdefault(f"{arm}, {share:.0%}", {})[case.name] = mean
                 kept = f"{np.mean(bought.calls):.0%}", f"{np.mean(bought.dollars):.0%}"
                 rows.append([case.name, arm, *kept, _shown(mean), "yes" if mean.value >= GOAL else "no"])
-            paired = over_seeds(np.subtract(arms[CHOSEN].gains, arms[WHOLE].gains).tolist())
-            text = f"{paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
-            apart = paired.low > 0 or paired.high < 0
-            differences.append([case.name, f"{share:.0%}", f"**{text}**" if apart else text])
+            for arm in arms:
+                if arm != CHOSEN:
+                    paired = over_seeds(np.subtract(arms[CHOSEN].gains, arms[arm].gains).tolist())
+                    text = f"{paired.value:+.3f} [{paired.low:+.3f}, {paired.high:+.3f}]"
+                    apart = paired.low > 0 or paired.high < 0
+                    differences.append([case.name, arm, f"{share:.0%}", f"**{text}**" if apart else text])
     page.table(["source", "bought", "calls", "dollars", "gain", f"{GOAL:.0%} reached"], rows)
-    page.say(f"## Gain of *{CHOSEN}* minus that of random rows, the same dollars and seeds")
-    page.table(["source", "dollars", "difference in gain"], differences)
+    page.say(f"## Gain of *{CHOSEN}* minus that of random buying, the same dollars and seeds")
+    page.table(["source", "minus", "dollars", "difference in gain"], differences)
     sources = list(page.figures)
     plot = intervals(
         study.out / "acquisition.png",
@@ -127,10 +129,11 @@ def buy(arm: str, rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
     cost = rows.cost
     if arm == CHOSEN:
         return _buy_chosen(rows, x, budget_usd, seed)
-    order = np.random.default_rng(seed).permutation(len(cost))
-    mask = np.zeros(cost.shape, np.bool_)
-    mask[order[np.cumsum(cost.sum(axis=1)[order]) <= budget_usd]] = True
-    return mask
+    order = np.random.default_rng(seed).permutation(len(cost) if arm == WHOLE else cost.size)
+    paid = cost.sum(axis=1) if arm == WHOLE else cost.reshape(-1)
+    mask = np.zeros(len(order), np.bool_)
+    mask[order[np.cumsum(paid[order]) <= budget_usd]] = True
+    return np.repeat(mask[:, None], cost.shape[1], axis=1) if arm == WHOLE else mask.reshape(cost.shape)
 
 
 def _buy_chosen(rows: Rows, x: Array, budget_usd: float, seed: int) -> Mask:
