@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
-from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
+from ipr_engine.cli.options import GOES_ON, add_cache_option, add_encoder_options, add_key_option, load_options
 from ipr_engine.cli.text_table import Page
 from ipr_engine.errors import InvalidInputError
 
@@ -215,6 +215,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     from ipr_engine.training.add.interface import Evidence
 
     start = time.monotonic()
+    arguments.resume = GOES_ON
     require_day("--created", arguments.created)
     require_root("--out", Bundle.load(arguments.bundle).path.parent if arguments.out is None else arguments.out)
     given = {name: getattr(arguments, name) for name in ("choose", "draw", "certify", "certify_split", "tau")}

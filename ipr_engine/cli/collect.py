@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from ipr_engine._files import writable_file
-from ipr_engine.cli.collecting import GOES_ON, SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.options import GOES_ON
 from ipr_engine.cli.ray_options import add_ray_options, ray_cluster
 from ipr_engine.errors import InvalidInputError
 

@@ -9,9 +9,9 @@ import time
 from typing import Any
 
 from ipr_engine._validate import shown
+from ipr_engine.cli.options import GOES_ON
 from ipr_engine.cli.text_table import Page, TextTable
 
-GOES_ON = "; the same command goes on where it stopped"
 EVERY_S = 1.0  # between two states of the line on a terminal
 EVERY_S_ELSEWHERE = 30.0
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipr_engine.cli.options import add_encoder_options
+from ipr_engine.cli.options import GOES_ON, add_encoder_options
 from ipr_engine.cli.ray_options import add_ray_options, ray_cluster
 
 
@@ -31,7 +31,7 @@ def add_parser(actions: Any) -> None:
     add_encoder_options(parser, folders=False)
     parser.add_argument("--json", action="store_true", help="one JSON object a source on stdout")
     add_ray_options(parser, "embeds prompts")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, resume=GOES_ON)
 
 
 def run(arguments: argparse.Namespace) -> int:

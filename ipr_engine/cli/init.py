@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_folder
-from ipr_engine.cli.collecting import GOES_ON, SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.collecting import SpendingLine, collected_facts, print_estimates, print_outcomes
+from ipr_engine.cli.options import GOES_ON
 from ipr_engine.cli.text_table import Page, TextTable
 from ipr_engine.errors import InvalidInputError
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--tau", type=float, default=0.2, help="what the report is of (default 0.2)")
     parser.add_argument("--yes", action="store_true", help="send the calls")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.set_defaults(run=run, resume=GOES_ON)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -145,6 +146,7 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
     )
     from ipr_engine.onboarding.kept_router import refuse_changed
 
+    arguments.resume = GOES_ON
     own_split(project)
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)

@@ -81,10 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         return 1
     except KeyboardInterrupt:
-        resume = getattr(arguments, "resume", "")  # of commands that keep what is done
-        if getattr(arguments, "run_folder", None):
-            resume = "; the same command goes on from --run-folder"
-        print(f"ipr {arguments.command}: interrupted{resume}", file=sys.stderr)
+        print(f"ipr {arguments.command}: interrupted{getattr(arguments, 'resume', '')}", file=sys.stderr)
         return 130
 
 

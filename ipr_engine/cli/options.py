@@ -18,6 +18,7 @@ from ipr_engine.policy.policy_spec import PolicySpec
 from ipr_engine.policy.rules import with_aim
 
 Loaded = TypeVar("Loaded")
+GOES_ON = "; the same command goes on where it stopped"  # `resume` of a command that keeps what is done, for whoever interrupts it
 _OF_TRANSFORMERS = ("tier", "device", "threads", "encoder_folders")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipr_engine.bundle.encoder_entry import DTYPES
 from ipr_engine.bundle.origin import constant_notice
-from ipr_engine.cli.options import add_cache_option, add_encoder_options, add_key_option, load_options
+from ipr_engine.cli.options import GOES_ON, add_cache_option, add_encoder_options, add_key_option, load_options
 from ipr_engine.errors import InvalidInputError
 
 
@@ -98,6 +98,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.run_folder is not None:
+        arguments.resume = GOES_ON
     from ipr_engine.training.train import train
     from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 

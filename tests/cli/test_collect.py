@@ -155,11 +155,3 @@ graders:
     assert set(told["means"]) == {"big", "small"}
     assert main(["data", "noise", folder]) == 0
     assert "is the luck of the sample" in capsys.readouterr().out
-
-
-def test_interrupted_it_says_that_it_goes_on(collect, monkeypatch):
-    def interrupted(path):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("ipr_engine.collection.collection_plan.read_plan", interrupted)
-    assert collect() == (130, "", "ipr collect: interrupted; the same command goes on where it stopped\n")
