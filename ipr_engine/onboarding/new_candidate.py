@@ -18,7 +18,15 @@ from ipr_engine._validate import shown
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle, CalibrationMap, activate, with_calibrations
 from ipr_engine.bundle.edit import require_one_tier
-from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate, prior_notice
+from ipr_engine.bundle.origin import constant_throughout
+from ipr_engine.calibration.calibrate import (
+    CandidateSet,
+    CertifyOptions,
+    Disjointness,
+    calibrate,
+    free_notice,
+    prior_notice,
+)
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
@@ -85,6 +93,7 @@ class ChosenQuestions:
     Attributes:
         table: the outcome table that they are of. name: the candidate's. evidence: how its row is fitted; its outcomes are the table.
         fit, certify: rows of the table. not_asked: why nothing is certified, None where something may be.
+        rests_on_new: whether every head of the bundle is constant: something is certified only if the new one's is not.
         seen: prompts of the split to certify that are left out, since a head was fitted on them or their questions.
     """
 
@@ -96,6 +105,7 @@ class ChosenQuestions:
     fit: Indices
     certify: Indices
     not_asked: str | None
+    rests_on_new: bool = False
     seen: int = 0
 
     def questions(self) -> Iterator[Question]:
@@ -180,17 +190,8 @@ def choose_questions(
         chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
     else:
         chosen = np.sort(np.random.default_rng([seed, 0]).permutation(fit)[: options.choose])
-    test, why, seen = np.zeros(0, np.int64), None, 0
-    if not options.certify:
-        why = "no prompts were to be asked for it"
-    elif base.quality_heads.fitted_on.prompt_hashes is None:
-        why = (
-            "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
-            f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
-        )
-    elif (priors := prior_notice(base, base.names)) is not None:
-        why = priors
-    else:
+    test, why, seen = np.zeros(0, np.int64), _never_certified(base, plan, options), 0
+    if why is None:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
         test = _distinct(table, asked & _in_split(table, options.certify_split) & whole)
         fresh = _fresh(base, table.take(test), table.take(_in_split(table, split)), keys)
@@ -210,8 +211,23 @@ def choose_questions(
         fit=chosen,
         certify=test,
         not_asked=why,
+        rests_on_new=why is None and constant_throughout(base) >= set(base.names),
         seen=seen,
     )
+
+
+def _never_certified(base: Bundle, plan: CollectionPlan, options: ChosenOptions) -> str | None:
+    """Return why nothing is certified whatever is answered; None where something may be."""
+    new = plan.asked[0]
+    if not options.certify:
+        return "no prompts were to be asked for it"
+    if base.quality_heads.fitted_on.prompt_hashes is None:
+        return (
+            "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
+            f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
+        )
+    free = free_notice({**base.prices.prices, new.name: new.price}, (*base.names, new.name))
+    return prior_notice(base, base.names) or (None if free is None else f"prices: {free}")
 
 
 def _fresh(base: Bundle, rows: Outcomes, fitting: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
