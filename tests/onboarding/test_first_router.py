@@ -19,7 +19,8 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 import yaml
 
 from ipr_engine import Engine
-from ipr_engine.bundle import activate
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.calibration.calibrate import calibrate
 from ipr_engine.collection.ledger import LEDGER, Ledger
 from ipr_engine.errors import InvalidInputError
@@ -79,8 +80,8 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     assert json.loads(told.out)["router"]["tau"] == 0.3
     assert "evaluating" in told.err
     root = tmp_path / "router" / "bundles"
-    made_on_the_way = next(one.name for one in root.iterdir() if one.is_dir() and one.name != engine.bundle.hash)
-    activate(root, made_on_the_way)  # as another command would, `ipr add-model` say
+    assert [one.name for one in root.iterdir() if one.is_dir()] == [Bundle.load(root).hash]  # none is left on the way
+    without_candidate(Bundle.load(root), "small")  # by another command
     assert run_init(tmp_path, "--yes", "--json") == 1
     assert (
         "another command changed it, and it would be replaced; name another folder with --out"
