@@ -305,6 +305,10 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         page.text(f"path rows: {made.added.path}")
     print(f"\n    {serve}\n")
     page.text(
+        f"Its answers are in {plan.out_folder}: name that folder in `ledgers` of what `ipr init` or `ipr collect` is given, "
+        "and they are not paid again where all candidates are fitted anew."
+    )
+    page.text(
         f"This decides, and asks nobody. For a gateway (--upstreams) name {chosen.name} in its file too: who is not there is never chosen."
     )
     return 0

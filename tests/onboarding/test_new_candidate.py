@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.adding_numbers import CREATED, plan, run_add_model, write_work
+from tests.support.adding_numbers import CREATED, plan, run_add_model, run_init, write_work
 from tests.support.paid_server import PaidServer
 from tests.support.skips import COLLECT, GRADE, TRAIN
 
@@ -17,6 +17,8 @@ pytest.importorskip("openai", reason=COLLECT)
 pytest.importorskip("aiolimiter", reason=COLLECT)
 pytest.importorskip("regex", reason=GRADE)
 pytest.importorskip("threadpoolctl", reason=TRAIN)
+
+import yaml
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
@@ -333,6 +335,20 @@ def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, pai
     assert run_add_model(work, file, *given, "--certify", "50") == 0
     assert json.loads(capsys.readouterr().out)["certified_on"] == 50
     assert sum(paid.calls().values()) - before == 20
+
+
+def test_its_answers_are_not_paid_again_by_an_init_that_is_told_where_they_are(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="shared")
+    given = ("--choose", "40", "--certify", "0", "--yes", "--out", str(tmp_path / "out"))
+    assert run_add_model(work, file, *given) == 0
+    assert "name that folder in `ledgers`" in " ".join(capsys.readouterr().out.split())
+    models = yaml.safe_load(file.read_text())
+    for key in ("prompts", "budget_usd", "out"):
+        del models[key]
+    (work / "models.yaml").write_text(yaml.safe_dump(models | {"ledgers": ["collected-shared"]}))
+    assert run_init(work, "--json") == 0
+    (one,) = json.loads(capsys.readouterr().out)["estimate"]["candidates"]
+    assert (one["candidate"], one["calls"], one["settled"]) == ("shared", 380, 40)
 
 
 @pytest.mark.parametrize("flag", [("--choose", "50"), ("--yes",), ("--tau", "0.3")])
