@@ -185,6 +185,39 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet and that its owner alone may read: the whole of it or nothing, wherever the process ends.
+
+    Raises:
+        FileExistsError: something of that name is there; it stays as it is.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+    temp = temporary_beside(path)
+    _write_private(temp, data)
+    try:
+        os.link(temp, path)  # as a rename, but never over another file
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: there a process killed in the midst may leave a part
+        _write_private(path, data)
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            os.fchmod(descriptor, 0o600)  # whatever the umask
+            out.write(data)
+            out.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's own entries to the disk: names that were made or replaced in it."""
     descriptor = os.open(folder, os.O_RDONLY)

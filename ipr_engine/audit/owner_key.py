@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._extras import need
+from ipr_engine._files import write_private
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
@@ -68,6 +69,8 @@ class OwnerKey:
             raise InvalidInputError(f"key: cannot read {path}: {error.strerror}; {_MAKE}") from None
         # Not decoded before it is checked: an error would show bytes of whatever the file holds.
         text = data.strip()
+        if not data:
+            raise InvalidInputError(f"key: {path} is empty, and nothing is lost with it; delete it, then {_MAKE}")
         if len(text) != 2 * KEY_BYTES or not set(text) <= set(b"0123456789abcdef"):
             raise InvalidInputError(
                 f"key: expected {2 * KEY_BYTES} lower-case hex digits in {path}, got something else; {_MAKE}"
@@ -83,19 +86,13 @@ class OwnerKey:
         """
         file, key = _path(path), secrets.token_bytes(KEY_BYTES)
         try:
-            # O_EXCL: never over a key that is there.
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            write_private(file, f"{key.hex()}\n".encode())
         except FileExistsError:
             raise InvalidInputError(
                 f"key: {file} is there already, and a key is never replaced; name another file, or use this one"
             ) from None
         except OSError as error:
             raise InvalidInputError(f"key: cannot write {file}: {error.strerror}; name another file") from None
-        with os.fdopen(descriptor, "w") as out:
-            os.fchmod(descriptor, 0o600)  # whatever the umask
-            out.write(f"{key.hex()}\n")
-            out.flush()
-            os.fsync(descriptor)
         return cls(key)
 
     def digest(self, message: bytes) -> bytes:
@@ -159,7 +156,12 @@ def key_of_root(root: Path) -> OwnerKey:
     if (root / KEY_FILE).exists():
         return OwnerKey.load(root / KEY_FILE)
     root.mkdir(parents=True, exist_ok=True)
-    return OwnerKey.create(root / KEY_FILE)
+    try:
+        return OwnerKey.create(root / KEY_FILE)
+    except InvalidInputError:
+        if not (root / KEY_FILE).exists():
+            raise
+        return OwnerKey.load(root / KEY_FILE)  # another process has made it meanwhile
 
 
 def key_of(id: str, keys: Sequence[OwnerKey], what: str) -> OwnerKey:

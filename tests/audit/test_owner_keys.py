@@ -1,14 +1,20 @@
 """An owner's key: its file is private and never replaced, nothing shows it, and the one of an id is found."""
 
+import errno
 import pickle
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.audit.owner_key import PUBLISHED, OwnerKey, key_of
+from ipr_engine.audit.owner_key import KEY_FILE, PUBLISHED, OwnerKey, key_of, key_of_root
 from ipr_engine.audit.replay import replay
 from ipr_engine.errors import KeyMismatchError
 from tests.support import skips
+from tests.support.places import ROOT
 from tests.support.replay_logs import KEY, OTHER
 
 pytest.importorskip("cryptography", reason=skips.RECORDS)
@@ -22,6 +28,55 @@ def test_a_key_file_is_private_and_never_replaced(tmp_path):
     with pytest.raises(InvalidInputError, match="is there already, and a key is never replaced"):
         OwnerKey.create(path)
     assert OwnerKey.load(path) == key
+
+
+def refused(*_):
+    raise PermissionError(errno.EPERM, "not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_key_file_is_whole_or_not_there(tmp_path, monkeypatch, links):
+    if not links:  # as FAT and some network file systems
+        monkeypatch.setattr("ipr_engine._files.os.link", refused)
+    path = tmp_path / "owner.key"
+    with monkeypatch.context() as full:
+        full.setattr("ipr_engine._files.os.fsync", refused)
+        with pytest.raises(InvalidInputError, match="cannot write"):
+            OwnerKey.create(path)
+    assert not list(tmp_path.iterdir())
+    key = OwnerKey.create(path)
+    assert [one.name for one in tmp_path.iterdir()] == ["owner.key"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InvalidInputError, match="never replaced"):
+        OwnerKey.create(path)
+    assert OwnerKey.load(path) == key
+
+
+@pytest.mark.parametrize("before", ["fchmod", "fsync", "link"])
+def test_a_process_killed_while_it_makes_a_key_leaves_none_and_the_next_one_makes_it(tmp_path, before):
+    killed = (
+        "import os, pathlib, sys\n"
+        "from ipr_engine.audit.owner_key import key_of_root\n"
+        "setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), 9))\n"
+        "key_of_root(pathlib.Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path), before], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / KEY_FILE).exists()
+    assert key_of_root(tmp_path) == OwnerKey.load(tmp_path / KEY_FILE)
+
+
+def test_of_several_that_make_the_key_of_a_root_at_once_all_have_one(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(key_of_root, [tmp_path] * 32))
+    assert set(made) == {OwnerKey.load(tmp_path / KEY_FILE)}
+    assert [one.name for one in tmp_path.iterdir()] == [KEY_FILE]
+
+
+def test_an_empty_key_file_is_told_from_one_that_holds_something_else(tmp_path):
+    (tmp_path / "owner.key").touch()
+    with pytest.raises(InvalidInputError, match=r"owner\.key is empty, and nothing is lost with it; delete it"):
+        key_of_root(tmp_path)
 
 
 def test_neither_repr_nor_an_error_shows_a_key(tmp_path):
