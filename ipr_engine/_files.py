@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from ipr_engine.errors import InvalidInputError
 
 _ON_THE_WAY = ".tmp-"  # of a write that did not end
+_ITS_NAME = re.compile(re.escape(_ON_THE_WAY) + "[0-9]+-[0-9a-f]{16}")  # as `temporary_beside` gives it
 _CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 
 
@@ -109,12 +111,15 @@ def temporary_beside(path: Path) -> Path:
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """Make a folder below `parent` for what is on the way, and remove it at the end of the block, where it was not renamed.
 
-    What killed processes left of such folders is removed first. A lock on each, which ends with its process, says who lives.
+    What killed processes left of such folders is removed first, and nothing of another name. A lock on each, which ends with its process,
+    says who lives; where a folder cannot be locked, as on NFS, none is removed.
     """
     import shutil  # what only decides does without its compressors
 
     parent.mkdir(parents=True, exist_ok=True)
     for other in parent.glob(f"{_ON_THE_WAY}*"):
+        if not _ITS_NAME.fullmatch(other.name):
+            continue  # somebody's own
         with _opened(other) as left_over:
             if left_over is not None and _lock(left_over, wait=False):
                 shutil.rmtree(other, ignore_errors=True)
