@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.support.adding_numbers import (
     write_prompts,
     write_work,
 )
-from tests.support.killed_at import ONE_ESTIMATOR, killed_at
+from tests.support.killed_at import killed_runs, short_run
 from tests.support.paid_server import PaidServer
 from tests.support.places import ROOT
 from tests.support.skips import COLLECT, EVAL, GRADE, TRAIN
@@ -32,7 +33,6 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 
 from ipr_engine._files import temporary_folder
 from ipr_engine.bundle import Bundle
-from ipr_engine.training import train
 
 ROUTER, NEW, WRITE = (
     "ipr_engine.onboarding.first_router",
@@ -47,13 +47,19 @@ def paid(tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="module")
+def killed_at():
+    with killed_runs() as running:
+        yield running
+
+
 def bundles(root: Path) -> set[str]:
     """Return the names of the folders in a root, those of what is on the way too."""
     return {one.name for one in root.iterdir() if one.is_dir()}
 
 
 @pytest.mark.slow
-def test_what_a_killed_init_left_is_gone_after_the_next_one(tmp_path, paid, monkeypatch):
+def test_what_a_killed_init_left_is_gone_after_the_next_one(tmp_path, paid, killed_at, monkeypatch):
     write_prompts(tmp_path, 120)
     (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
     given, root = init_arguments(tmp_path, "--yes"), tmp_path / "router" / "bundles"
@@ -68,10 +74,9 @@ def test_what_a_killed_init_left_is_gone_after_the_next_one(tmp_path, paid, monk
         assert not (root / "CURRENT").exists()
         assert [name for name in bundles(root) if name.startswith(".tmp-")]
         calls = paid.calls()  # all of the first run
-    for step in ("_figures", "keep"):
-        killed_at(f"{ROUTER}:{step}", 1, given)
-        assert Bundle.load(root).calibrations
-    monkeypatch.setattr(train, "CLOSED_FORM", ONE_ESTIMATOR)
+    killed_at(f"{ROUTER}:_evaluate", 1, given)  # the bundle serves, and nothing is kept of how it was made
+    assert Bundle.load(root).calibrations
+    short_run(monkeypatch)
     assert run_init(tmp_path, "--yes") == 0
     made = Bundle.load(root)
     assert bundles(root) == {made.hash}
@@ -81,7 +86,7 @@ def test_what_a_killed_init_left_is_gone_after_the_next_one(tmp_path, paid, monk
 
 
 @pytest.mark.slow
-def test_what_a_killed_add_model_left_is_gone_after_the_next_one(tmp_path, paid):
+def test_what_a_killed_add_model_left_is_gone_after_the_next_one(tmp_path, paid, killed_at):
     work = write_work(tmp_path)
     root, file = work / "root", plan(work, paid.base_url)
     counts = ("--choose", "40", "--certify", "30", "--yes")
@@ -114,6 +119,39 @@ def test_a_folder_whose_process_was_killed_is_removed_by_the_next_one(tmp_path):
     with temporary_folder(tmp_path) as own, temporary_folder(tmp_path) as other:
         assert bundles(tmp_path) == {own.name, other.name}
     assert not bundles(tmp_path)
+
+
+def test_what_is_somebody_s_own_is_not_removed(tmp_path):
+    outside = tmp_path / "outside"
+    root, left = tmp_path / "root", outside / "kept"
+    left.mkdir(parents=True)
+    root.mkdir()
+    for name in (".tmp-notes", ".tmp-1-old", ".tmp-12-0123456789abcdef-copy", "0" * 64):
+        (root / name).mkdir()
+        (root / name / "file").touch()
+    (root / ".tmp-1-0123456789abcdef").symlink_to(outside)
+    (root / ".tmp-2-0123456789abcdef").touch()
+    (root / ".tmp-3-0123456789abcdef").mkdir()  # of a killed process
+    (root / ".tmp-3-0123456789abcdef" / "link").symlink_to(outside)
+    there = {one for one in root.rglob("*") if ".tmp-3-" not in str(one)}
+    with temporary_folder(root) as own:
+        assert {one for one in root.rglob("*") if one != own} == there
+    assert left.exists()
+
+
+def test_many_at_once_keep_each_its_own_folder(tmp_path):
+    def write(number: int) -> str:
+        with temporary_folder(tmp_path) as own:
+            (own / "file").write_text(str(number))
+            with temporary_folder(tmp_path) as other:
+                (other / "file").touch()
+            assert (own / "file").read_text() == str(number)
+            own.rename(tmp_path / f"done-{number}")
+        return (tmp_path / f"done-{number}" / "file").read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(write, range(64))) == [str(number) for number in range(64)]
+    assert len(bundles(tmp_path)) == 64
 
 
 def test_what_is_on_the_way_elsewhere_is_not_removed(tmp_path, paid):
