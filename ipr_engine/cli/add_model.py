@@ -235,7 +235,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     )
     plan = read_plan(arguments.plan)
     chosen = choose_questions(plan, arguments.bundle, evidence, options)
-    dry = collect(plan, chosen.questions(), CollectOptions(dry_run=True))
+    dry = collect(plan, chosen.questions(), CollectOptions(dry_run=True), say=lambda message: _tell([message]))
     facts = collected_facts(dry, plan)
     calls = sum(one["calls"] for one in facts["candidates"])
     minutes = _minutes(plan, facts["candidates"])

@@ -125,8 +125,7 @@ def collect(
         made, outcome = _Made(), "failed"
         try:
             made.taken = take_in(ledger, plan, questions, run)
-            for other in plan.other_folders:
-                take_answers(ledger, other)
+            take_answers(ledger, plan.other_folders, say)
             if options.dry_run:
                 made.estimates = asyncio.run(estimate(ledger, plan, run, again=options.retry_failed))
             else:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from hashlib import sha256
 
 import pytest
 
 from ipr_engine.collection.collect import CollectOptions, collect
 from ipr_engine.collection.ledger import LEDGER, Ledger
+from ipr_engine.collection.other_ledgers import check_ledgers, take_answers
 from ipr_engine.errors import InvalidInputError
 from tests.support.collections import candidate, plan_for, questions
+
+FILL = "INSERT INTO answer (key, candidate, text, attempt) VALUES (?, ?, ?, ?)"
 
 
 def outcomes(plan):
@@ -58,6 +63,28 @@ def test_a_folder_without_a_ledger_the_own_one_and_one_in_use_are_refused(tmp_pa
     again = plan_for(tmp_path, server.base_url, ledgers=("other/collected",))
     with (
         Ledger(other.out_folder / LEDGER),
-        pytest.raises(InvalidInputError, match="another process writes this ledger"),
+        pytest.raises(InvalidInputError, match=r"ledgers\[0\]: .*another process writes this ledger"),
     ):
         collect(again, questions(1))
+    with sqlite3.connect(other.out_folder / LEDGER) as connection:
+        connection.execute("UPDATE ledger SET format = 2")
+    with pytest.raises(InvalidInputError, match=r"ledgers\[0\]: .*is a ledger of format 2, this release knows 1"):
+        collect(again, questions(1))
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(InvalidInputError, match=r"ledgers\[1\]: expected the folder of another collection"):
+        check_ledgers((other.out_folder, tmp_path / "round"), tmp_path)
+
+
+def test_pages_are_taken_once_and_told(tmp_path):
+    rows = [(sha256(b"%d" % number).digest(), "plain", str(number), number % 3 or None) for number in range(2345)]
+    for name, part in (("one", rows[:1500]), ("two", rows[1000:])):
+        (tmp_path / name).mkdir()
+        with Ledger(tmp_path / name / LEDGER) as other:
+            other.do(lambda of, part=part: of.executemany(FILL, part))
+    told = []
+    with Ledger(tmp_path / LEDGER) as ledger:
+        for _ in range(2):
+            take_answers(ledger, [tmp_path / "one", tmp_path / "two"], told.append)
+        taken = ledger.do(lambda of: of.execute("SELECT key, candidate, text, attempt FROM answer").fetchall())
+    assert sorted(taken) == sorted((*row[:3], None if row[3] is None else 0) for row in rows)
+    assert [line.split()[0] for line in told] == ["1,500", "845"]
