@@ -133,6 +133,7 @@ def _print_prior(made: Any, page: Page) -> None:
 
 
 def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
+    from ipr_engine.bundle.write import require_root
     from ipr_engine.calibration.calibrate import free_notice
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.ledger import LEDGER, Ledger
@@ -149,13 +150,14 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
 
     arguments.resume = GOES_ON
     own_split(project)
+    require_root("--out", project / BUNDLES)  # before anything is paid
     project.mkdir(parents=True, exist_ok=True)
     plan = first_plan(arguments.models, arguments.prompts, arguments.budget, project)
     if is_edited(project):
         _tell([f"{project / PLAN_FILE} was edited and is taken as it is; --models and --prompts change nothing in it"])
     refuse_changed(project, project / BUNDLES, [one.name for one in plan.asked])
     report = SourceReport()
-    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
+    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True), say=lambda message: _tell([message]))
     facts = collected_facts(dry, plan)
     facts["notices"] = [*report.lines, *facts["notices"]]
     calls = sum(one["calls"] for one in facts["candidates"])

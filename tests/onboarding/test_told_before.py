@@ -64,3 +64,15 @@ def test_a_first_router_with_a_candidate_that_costs_nothing_is_told_so(tmp_path,
         "nothing will be certified: prices: expected a price above 0 of every candidate, 'small'"
         in capsys.readouterr().err
     )
+
+
+def test_a_place_of_bundles_that_cannot_be_written_is_told_before_any_call(tmp_path, capsys):
+    write_prompts(tmp_path, 120)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url=NOBODY))
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "bundles").touch()
+    assert run_init(tmp_path, "--yes") == 1
+    told = capsys.readouterr().err
+    assert "--out: expected a folder to write to" in told
+    assert "bundles is no folder; name another" in told
+    assert [one.name for one in (tmp_path / "router").iterdir()] == ["bundles"]
