@@ -208,11 +208,13 @@ class _Reporting:
 
 
 def _hash_of_keys(shard: Path) -> bytes:
-    """Return the hash of a shard's keys; nothing where it is damaged, or gone."""
+    """Return the hash of a shard's keys; nothing where it is damaged, or gone, or of another version."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(shard, framework="numpy") as tensors:
+            if (tensors.metadata() or {}).get("version") != _VERSION:
+                return b""
             return hashlib.sha256(tensors.get_tensor("keys").tobytes()).digest()
     except (OSError, SafetensorError):
         return b""

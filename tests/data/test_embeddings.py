@@ -198,7 +198,7 @@ def test_a_shard_of_the_same_prompts_is_the_same_file(tmp_path, encoder, prompts
     assert len(shards(tmp_path / "cache")) == 1
 
 
-def test_a_shard_is_known_by_its_prompts(tmp_path, encoder, prompts):
+def test_a_shard_is_known_by_its_prompts(tmp_path, encoder, prompts, monkeypatch):
     cache, other = EmbeddingCache(tmp_path / "cache"), EmbeddingCache(tmp_path / "cache")
     distinct = list(dict.fromkeys(prompts))
     assert not cache.has_shard(encoder, distinct)
@@ -206,5 +206,8 @@ def test_a_shard_is_known_by_its_prompts(tmp_path, encoder, prompts):
     assert cache.has_shard(encoder, distinct)
     assert not cache.has_shard(encoder, distinct[:-1])
     assert not cache.has_shard(encoder, distinct[::-1])
+    monkeypatch.setattr("ipr_engine.data.embeddings._VERSION", "2")  # what reads it would drop it
+    assert not EmbeddingCache(tmp_path / "cache").has_shard(encoder, distinct)
+    monkeypatch.undo()
     shards(tmp_path / "cache")[0].write_bytes(b"damaged")
     assert not EmbeddingCache(tmp_path / "cache").has_shard(encoder, distinct)
