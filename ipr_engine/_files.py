@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ipr_engine.errors import InvalidInputError
 
+_ON_THE_WAY = ".tmp-"  # of a write that did not end
 _CHUNK = 1 << 18  # stays in the L2 cache between the read and the hash
 
 
@@ -101,7 +102,60 @@ def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
 
 def temporary_beside(path: Path) -> Path:
     """Return a free name in the same folder; whatever starts with ".tmp-" there is of a write that did not end."""
-    return path.with_name(f".tmp-{os.getpid()}-{os.urandom(8).hex()}")
+    return path.with_name(f"{_ON_THE_WAY}{os.getpid()}-{os.urandom(8).hex()}")
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder below `parent` for what is on the way, and remove it at the end of the block, where it was not renamed.
+
+    What killed processes left of such folders is removed first. A lock on each, which ends with its process, says who lives.
+    """
+    import shutil  # what only decides does without its compressors
+
+    parent.mkdir(parents=True, exist_ok=True)
+    for other in parent.glob(f"{_ON_THE_WAY}*"):
+        with _opened(other) as left_over:
+            if left_over is not None and _lock(left_over, wait=False):
+                shutil.rmtree(other, ignore_errors=True)
+    while True:
+        folder = temporary_beside(parent / "any")
+        folder.mkdir()
+        with _opened(folder) as own:
+            if own is not None:
+                _lock(own, wait=True)
+            if not folder.exists():  # another process took it for left over, before it was locked
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int | None]:
+    """Give the descriptor of a folder; None for whatever is none, or is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Lock what is open, and return whether that was done: another process may hold it, or the file system have no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipr_engine._files import as_path, sync_folder, temporary_beside, writable_folder, write_atomically, write_new
+from ipr_engine._files import as_path, sync_folder, temporary_folder, writable_folder, write_atomically, write_new
 from ipr_engine.bundle.bundle_files import is_plain_relative, read_regular, sha256_of
 from ipr_engine.bundle.candidate_entry import PRICES, candidate_json, price_version, prices_bytes, version_of
 from ipr_engine.bundle.encoder_entry import encoder_json
@@ -60,10 +59,7 @@ class Draft:
         """Write the files and this manifest below the root, verify them, and return the new bundle's folder."""
         data = json_bytes(manifest, MANIFEST)
         digest = hashlib.sha256(data).hexdigest()
-        self.root.mkdir(parents=True, exist_ok=True)
-        temp = temporary_beside(self.root / MANIFEST)
-        try:
-            temp.mkdir()
+        with temporary_folder(self.root) as temp:
             self._fill(temp)
             write_new(temp / MANIFEST, data)
             # The entries of all folders are on the disk before the rename makes them visible.
@@ -73,8 +69,6 @@ class Draft:
             Bundle.load(temp)
             _move_to(temp, self.root / digest)
             sync_folder(self.root)
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)  # already moved when all went well
         if activate:
             set_current(self.root, digest)
         return self.root / digest

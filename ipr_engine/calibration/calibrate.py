@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from ipr_engine.bundle.calibration import (
     TestedTau,
 )
 from ipr_engine.bundle.origin import constant_notice, constant_of, constant_throughout, prior_of
+from ipr_engine.bundle.price import Price
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.observed import POINTS, Observed, OperatingPath, decide_points, fit_path, observe
 from ipr_engine.calibration.promises import (
@@ -138,8 +139,9 @@ def calibrate(
     """
     bundle = engine.bundle
     names = engine.policy(tau=0.0, allowed=of.candidates, family=of.family).allowed
-    _check_prices(bundle, names)
-    priors = prior_notice(bundle, names)
+    free, priors = free_notice(bundle.prices.prices, names), prior_notice(bundle, names)
+    if free is not None:
+        raise InvalidInputError(f"prices: {free}")
     if priors is not None:
         raise InvalidInputError(f"candidates: {priors}")
     sample, known_by = _disjoint(bundle, sample, path_data, disjoint)
@@ -248,6 +250,17 @@ def prior_notice(bundle: Bundle, names: Sequence[str]) -> str | None:
     )
 
 
+def free_notice(prices: Mapping[str, Price], names: Iterable[str]) -> str | None:
+    """Return why nothing is certified of these candidates where some of them cost nothing; None where each has a price."""
+    free = [name for name in names if prices[name].is_free]
+    if not free:
+        return None
+    return (
+        f"expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "
+        "a map trades quality for cost: give what their tokens cost you, or calibrate without them"
+    )
+
+
 def _check_constant(bundle: Bundle, names: Sequence[str], choices: Indices, progress: Callable[[str], None]) -> None:
     """Say which heads are constant; refuse points (points, rows) that all choose among candidates without any other."""
     constant = {name: why for name, why in constant_of(bundle).items() if name in names}
@@ -290,17 +303,6 @@ def _label(outcomes: Outcomes) -> str:
     """Name the outcomes by source and split, where they are of one split."""
     splits = sorted(set(outcomes.splits) - {""})
     return f"{outcomes.source}, split {splits[0]}" if len(splits) == 1 else outcomes.source
-
-
-def _check_prices(bundle: Bundle, names: Sequence[str]) -> None:
-    """Refuse candidates that cost nothing."""
-    prices = bundle.prices.prices
-    free = [n for n in names if prices[n].is_free]
-    if free:
-        raise InvalidInputError(
-            f"prices: expected a price above 0 of every candidate, {', '.join(map(repr, free))} cost nothing; "
-            "a map trades quality for cost: give what their tokens cost you, or calibrate without them"
-        )
 
 
 def _disjoint(bundle: Bundle, sample: Outcomes, path_data: Outcomes, disjoint: Disjointness) -> tuple[Outcomes, str]:

@@ -8,7 +8,7 @@ from ipr_engine._extras import need_pyplot
 from ipr_engine._files import writable_file
 from ipr_engine.bundle import CalibrationMap
 from ipr_engine.bundle.calibration import INSUFFICIENT
-from ipr_engine.evaluation.plot_style import BLUE, GREY, RED
+from ipr_engine.evaluation.plot_style import BLUE, GREY, RED, log_cost_axis
 
 
 def draw(made: CalibrationMap, path: Path) -> None:
@@ -40,7 +40,7 @@ def draw(made: CalibrationMap, path: Path) -> None:
         [cost[0], cost[-1]], [quality[0], quality[-1]], "o", color=RED, ms=9, zorder=1,
         label=f"singles: {made.best} (best), {made.cheapest} (cheapest)",
     )  # fmt: skip
-    axes.set_xscale("log")
+    log_cost_axis(axes)
     axes.set_xlabel("mean expected cost, USD per 1,000 prompts (log scale)")
     axes.set_ylabel("mean quality, %")
     axes.grid(alpha=0.25)

@@ -34,6 +34,11 @@ OF_PLAN = {
     "yes": "--yes",
 }
 
+RESTS_ON_NEW = (
+    "every head of the bundle is constant: nothing will be certified unless that of {name} tells prompts apart. Train the bundle on more "
+    "prompts first (`ipr train`), or pay for none to certify (--certify 0)"
+)
+
 
 def add_parser(subparsers: Any) -> None:
     add = subparsers.add_parser(
@@ -249,6 +254,8 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     )
     if chosen.not_asked is not None:
         _tell([f"nothing will be certified: {chosen.not_asked}"])
+    if chosen.rests_on_new:
+        _tell([RESTS_ON_NEW.format(name=chosen.name)])
     if chosen.seen:
         _tell([f"{chosen.seen} prompts of the split to certify are left out: heads have seen them, or their questions"])
     if calls and not arguments.yes:
@@ -297,6 +304,10 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     if made.added.path is not None:
         page.text(f"path rows: {made.added.path}")
     print(f"\n    {serve}\n")
+    page.text(
+        f"Its answers are in {plan.out_folder}: name that folder in `ledgers` of what `ipr init` or `ipr collect` is given, "
+        "and they are not paid again where all candidates are fitted anew."
+    )
     page.text(
         f"This decides, and asks nobody. For a gateway (--upstreams) name {chosen.name} in its file too: who is not there is never chosen."
     )

@@ -239,6 +239,7 @@ def print_estimates(facts: dict[str, Any], *, sent: bool = False) -> None:
     for one in facts["candidates"]:
         figures = (one["expected_usd"], one["most_usd"], one["spent_usd"])
         table.add(one["candidate"], f"{one['calls']:,}", f"{one['settled']:,}", *(f"{usd:,.4f}" for usd in figures))
+    table.caption = "settled: calls that need not be sent, as they have an answer or failed for good"
     names = ("expected_usd", "most_usd", "spent_usd")
     table.add(
         "all",

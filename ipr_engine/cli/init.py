@@ -133,6 +133,7 @@ def _print_prior(made: Any, page: Page) -> None:
 
 
 def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
+    from ipr_engine.calibration.calibrate import free_notice
     from ipr_engine.collection.collect import CollectOptions, collect
     from ipr_engine.collection.ledger import LEDGER, Ledger
     from ipr_engine.collection.sources import SourceReport, read_prompts
@@ -170,6 +171,9 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
     if not arguments.json:
         print_estimates(facts, sent=arguments.yes)
     _tell(facts["notices"])
+    free = free_notice({one.name: one.price for one in plan.asked}, [one.name for one in plan.asked])
+    if free is not None:
+        _tell([f"nothing will be certified: prices: {free}"])
     if calls and not arguments.yes:
         if arguments.json:
             print(json.dumps({"project": str(project), "sent": False, "estimate": facts}))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 PIPED = 132  # columns of a page that no terminal shows
 FEWEST_PROSE = 40  # columns; a narrower terminal wraps
+EASY = 24  # columns that a column to cut keeps while another can be broken between words
 FEWEST = 8  # columns that a cell is never narrowed below where that breaks a word
 
 _STYLES = {"bold": "1", "dim": "2", "italic": "3", "yellow": "33"}  # SGR codes
@@ -29,7 +30,7 @@ class TextTable:
     """A `TextTable` is rows of texts under headings.
 
     A table wider than its page narrows its widest columns first, and breaks their cells between words; words are broken where that is not
-    enough. The column `cut` is narrowed before the others, and its cells end in an ellipsis instead.
+    enough. The column `cut` is narrowed before the others, to EASY, and again once they are; its cells end in an ellipsis instead.
     """
 
     def __init__(
@@ -64,16 +65,15 @@ class TextTable:
     def _widths(self, width: int) -> list[int]:
         widths = [max(map(_columns, (cell.text for cell in column))) for column in self._by_column()]
         over = sum(widths) + 3 * len(widths) + 1 - width
-        if over > 0 and self._cut is not None:
-            given = min(over, max(0, widths[self._cut] - FEWEST))
-            widths[self._cut] -= given
-            over -= given
         words = [
             max(_columns(word) for cell in column for word in cell.text.split(" ")) for column in self._by_column()
         ]
+        floors = [words, [FEWEST] * len(widths)]
         if self._cut is not None:
-            words[self._cut] = FEWEST
-        for least in (words, [FEWEST] * len(widths)):
+            easy = [*widths[: self._cut], EASY, *widths[self._cut + 1 :]]
+            words[self._cut] = EASY
+            floors = [easy, words, [*words[: self._cut], FEWEST, *words[self._cut + 1 :]], floors[-1]]
+        for least in floors:
             while over > 0:
                 wide = [one if one > floor else 0 for one, floor in zip(widths, least, strict=True)]
                 if not any(wide):

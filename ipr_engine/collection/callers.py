@@ -6,16 +6,15 @@ import asyncio
 import json
 import logging
 import os
-import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ipr_engine._extras import need
+from ipr_engine.collection.bounded_reply import PACKING, UnreadReplyError, bounded_session, read_bounded
 from ipr_engine.collection.provider import NO_KEY, OPENAI, Provider
 from ipr_engine.collection.reply import Answered, Failed, read_reply, without_secrets
 
 CONNECT_S = 15.0
-MOST_REPLY_BYTES = 32 * 2**20  # of one reply, unpacked: some ten times what the longest answers take
 
 
 class Caller(Protocol):
@@ -83,7 +82,7 @@ class _OpenAICaller:
             return read_reply(reply.status_code, reply.headers, reply.content)
         except openai.APIConnectionError as error:  # time-outs among them
             return _not_connected(error)
-        except _UnreadReplyError as error:
+        except UnreadReplyError as error:
             return Failed(reason=error.args[0])
         except (
             Exception
@@ -101,6 +100,8 @@ class _LiteLLMCaller:
     def __init__(self, provider: Provider, key: str) -> None:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else its import fetches a table of prices
         self._litellm = need("litellm", "asking candidates by LiteLLM", "litellm")
+        self._aiohttp = need("aiohttp", "asking candidates by LiteLLM", "litellm")
+        self._session: Any = None  # is made in the loop that asks
         self._litellm.telemetry = False
         self._litellm.suppress_debug_info = True
         self._litellm.drop_params = False  # a parameter that is not taken is told, not dropped
@@ -119,7 +120,9 @@ class _LiteLLMCaller:
     async def _ask(self, body: Mapping[str, Any]) -> Answered | Failed:
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = await self._litellm.acompletion(**body, **self._given)
+                if self._session is None:
+                    self._session = bounded_session(self._aiohttp)
+                reply = await self._litellm.acompletion(**body, **self._given, shared_session=self._session)
                 content = reply.model_dump_json(warnings=False).encode()
         except TimeoutError:
             return Failed(reason="timeout", retry=True)
@@ -128,6 +131,9 @@ class _LiteLLMCaller:
         return read_reply(200, {}, content)
 
     def _failed(self, error: Exception) -> Answered | Failed:
+        unread = _unread(error)
+        if unread is not None:
+            return Failed(reason=unread)
         status = getattr(error, "status_code", None)
         kind = type(error).__name__
         if kind in ("Timeout", "APITimeoutError"):
@@ -141,6 +147,17 @@ class _LiteLLMCaller:
 
     async def close(self) -> None:
         await self._litellm.close_litellm_async_clients()
+        if self._session is not None:
+            await self._session.close()
+
+
+def _unread(error: BaseException | None) -> str | None:
+    """Return why a reply was not read to its end, where that is what an error came of."""
+    while error is not None:
+        if isinstance(error, UnreadReplyError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _code(error: BaseException | None) -> str | None:
@@ -155,32 +172,10 @@ def _code(error: BaseException | None) -> str | None:
     return None
 
 
-class _UnreadReplyError(Exception):
-    """A reply is not read to its end; its argument is the reason."""
-
-
 async def _read_bounded(response: Any) -> None:
-    """Read a reply of the SDK's HTTP client, as far as `MOST_REPLY_BYTES`: the SDK itself would read one without an end.
-
-    Replies are asked for unpacked. A server that packs them all the same is read where zlib can.
-    """
-    packing = response.headers.pop("content-encoding", "identity").strip().lower()
-    if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
-        raise _UnreadReplyError("packed")
-    content = bytearray()
-    async for chunk in response.aiter_raw():
-        content += chunk
-        if len(content) > MOST_REPLY_BYTES:
-            raise _UnreadReplyError("too_long")
+    """Read a reply of the SDK's HTTP client within the bound."""
+    whole = await read_bounded(response.aiter_raw(), response.headers.pop(PACKING, None))
     await response.aclose()
-    whole = bytes(content)
-    if packing not in ("", "identity"):
-        try:
-            whole = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(whole, MOST_REPLY_BYTES + 1)
-        except zlib.error:
-            raise _UnreadReplyError("packed") from None
-        if len(whole) > MOST_REPLY_BYTES:
-            raise _UnreadReplyError("too_long")
     response.__init__(response.status_code, headers=response.headers, content=whole, request=response.request)
 
 

@@ -30,6 +30,7 @@ from ipr_engine.collection.grade_calibrations import calibrate_graders
 from ipr_engine.collection.grading_step import GradedCounts, PlanGraders
 from ipr_engine.collection.judging import open_judge_calls
 from ipr_engine.collection.ledger import LEDGER, Ledger, spent_so_far
+from ipr_engine.collection.other_ledgers import check_ledgers, take_answers
 from ipr_engine.collection.outcome_tables import CandidateSums, Filed, WrittenTables, write_tables
 from ipr_engine.collection.question import Question
 from ipr_engine.errors import IprError
@@ -117,12 +118,15 @@ def collect(
     graders = PlanGraders(plan, {} if options.dry_run else plan.made_graders, say)
     folder = writable_folder(plan.out_folder, "out")
     plan.check_folder()
+    check_ledgers(plan.other_folders, folder)
     _make_private(folder)
     with Ledger(folder / LEDGER) as ledger:
         run = ledger.do(lambda of: _begin(of, plan))
         made, outcome = _Made(), "failed"
         try:
             made.taken = take_in(ledger, plan, questions, run)
+            for other in plan.other_folders:
+                take_answers(ledger, other)
             if options.dry_run:
                 made.estimates = asyncio.run(estimate(ledger, plan, run, again=options.retry_failed))
             else:

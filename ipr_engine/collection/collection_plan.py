@@ -49,6 +49,7 @@ class CollectionPlan:
         truncated: whether an answer that was cut at `max_tokens` is graded as it is, or has no outcome.
         refused: the same of an answer that its provider's filter refused.
         part_tokens: input tokens of each image and other part without text, at most; None: prompts with such parts are refused.
+        ledgers: folders of other collections, from the plan's: what has an answer there is not asked again.
         out: the folder of the ledger and the tables, from the plan's. format: of the tables.
     """
 
@@ -64,6 +65,7 @@ class CollectionPlan:
     truncated: Kept = "missing"
     refused: Kept = "graded"
     part_tokens: int | None = None
+    ledgers: tuple[str, ...] = ()
     out: str = "collected"
     format: Literal["parquet", "csv", "jsonl"] = "parquet"
     path: str = "plan.yaml"
@@ -179,6 +181,11 @@ class CollectionPlan:
     def out_folder(self) -> Path:
         """The folder of the ledger and the tables."""
         return self.folder / self.out
+
+    @property
+    def other_folders(self) -> tuple[Path, ...]:
+        """The folders of the other collections."""
+        return tuple(self.folder / one for one in self.ledgers)
 
     @property
     def sha256(self) -> str:

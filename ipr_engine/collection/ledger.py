@@ -25,6 +25,7 @@ from ipr_engine.errors import InvalidInputError, IprError
 FORMAT = 1
 LEDGER = "ledger.sqlite"  # the file, in the folder of a collection
 MOST_TOGETHER = 512  # pieces of work in one commit
+FROM_ANOTHER = 0  # the attempt of an answer that another ledger paid
 PAGE = 256  # rows read at a time: memory does not grow with the ledger
 Work = Callable[[sqlite3.Connection], Any]
 Result = TypeVar("Result")
@@ -67,7 +68,7 @@ CREATE TABLE grade (
 ) WITHOUT ROWID;
 """
 """Times are seconds since 1970. An attempt is sent, answered, failed, or lost: in flight when its process ended. `key` names a request
-by its content. An answer without an attempt was read from a log."""
+by its content. An answer without an attempt was read from a log, and one of attempt 0 is another ledger's, without its price there."""
 
 
 class LedgerError(IprError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._files import write_atomically
+from ipr_engine._tensor_files import metadata_of, tensor_file
 from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
@@ -47,6 +47,7 @@ class EmbeddingCache:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Take the folder, which need not exist; InvalidInputError where it is a file."""
         self.folder = Path(folder)
+        self._keys_of: dict[str, bytes] = {}  # a shard's name -> hash of its prompts' keys
         if self.folder.exists() and not self.folder.is_dir():
             raise InvalidInputError(f"folder: expected a folder, {self.folder} is a file")
 
@@ -92,6 +93,14 @@ class EmbeddingCache:
                 rows_of.pop(key.tobytes(), None)
         return [prompts[rows[0]] for rows in rows_of.values()]
 
+    def has_shard(self, encoder: Encoder, prompts: Sequence[str]) -> bool:
+        """Return whether a shard holds these prompts, all of them in this order and no others; a shard's rows are not read for it."""
+        wanted = hashlib.sha256(b"".join(_key(prompt, row) for row, prompt in enumerate(prompts))).digest()
+        for shard in (self.folder / _folder_name(encoder.identity)).glob("*.safetensors"):
+            if shard.name not in self._keys_of:
+                self._keys_of[shard.name] = _hash_of_keys(shard)
+        return wanted in self._keys_of.values()
+
     def add(self, encoder: Encoder, prompts: Sequence[str]) -> None:
         """Encode prompts, whether they are kept or not, and keep them as one shard; for at most 8192 of them, which are absent."""
         part = [(_key(prompt, row), prompt) for row, prompt in enumerate(prompts)]
@@ -114,7 +123,7 @@ class EmbeddingCache:
         else:
             try:
                 tensors: dict[str, npt.NDArray[Any]] = load(data)
-                written_for = _metadata(data)
+                written_for = metadata_of(data)
             except (SafetensorError, ValueError, KeyError) as error:
                 reason = f"it is no safetensors file ({error})"
             else:
@@ -135,9 +144,7 @@ class EmbeddingCache:
 
     def _write(self, place: Path, encoder: Encoder, tensors: dict[str, npt.NDArray[Any]]) -> None:
         """Write tensors as a shard under the hash of its bytes."""
-        from safetensors.numpy import save
-
-        data = save(tensors, metadata={"encoder": encoder.identity, "version": _VERSION})
+        data = tensor_file(tensors, {"encoder": encoder.identity, "version": _VERSION})
         place.mkdir(parents=True, exist_ok=True)
         write_atomically(place / f"{hashlib.sha256(data).hexdigest()}.safetensors", data)
 
@@ -200,6 +207,17 @@ class _Reporting:
         return self._encoder.count_tokens(text)
 
 
+def _hash_of_keys(shard: Path) -> bytes:
+    """Return the hash of a shard's keys; nothing where it is damaged, or gone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(shard, framework="numpy") as tensors:
+            return hashlib.sha256(tensors.get_tensor("keys").tobytes()).digest()
+    except (OSError, SafetensorError):
+        return b""
+
+
 def _rows_of(prompts: Sequence[str]) -> dict[bytes, list[int]]:
     """Return the rows of each distinct prompt, which is looked up and encoded once, whatever number of rows has it."""
     rows_of: dict[bytes, list[int]] = {}
@@ -223,13 +241,6 @@ def _folder_name(identity: str) -> str:
     if len(identity) == 64 and set(identity) <= set("0123456789abcdef"):
         return identity
     return hashlib.sha256(identity.encode()).hexdigest()
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata of safetensors bytes: 8 bytes of the header's length, then the header as JSON."""
-    length = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
-    return metadata
 
 
 def _encode(encoder: Encoder, part: list[tuple[bytes, str]], progress: Progress) -> dict[str, npt.NDArray[Any]]:

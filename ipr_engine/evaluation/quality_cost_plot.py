@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
-from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, log_cost_axis
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import Curve
 
@@ -65,8 +65,7 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     # Beyond a factor of 15 the cheap candidates would lie on one another.
     if cost.min() > 0 and cost.max() / cost.min() > 15:
         unit += " (log scale; areas are taken on the linear one)"
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        log_cost_axis(axes)
     axes.margins(x=0.09)  # room for the names of the dearest
     axes.set_xlabel(unit)
     axes.set_ylabel("mean quality, % of the maximum")

@@ -77,8 +77,8 @@ class ShardEncoder:
             )
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Encode the prompts of a row."""
+        """Encode the prompts of a row. Ray may ask twice: where a node is lost, what it had to say of a shard that is written is, too."""
         prompts = [str(one) for one in row["prompts"]]
-        if not self._refused:
+        if not self._refused and not self._cache.has_shard(self._encoder, prompts):
             self._cache.add(self._encoder, prompts)
         return {"embedded": 0 if self._refused else len(prompts), "refused": self._refused}

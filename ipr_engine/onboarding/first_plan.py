@@ -49,6 +49,11 @@ def first_plan(
     for provider in (document.get("providers") or {}).values() if isinstance(document.get("providers"), dict) else ():
         if isinstance(provider, dict) and isinstance(provider.get("api_key_file"), str):
             provider["api_key_file"] = os.path.join(given.absolute().parent, provider["api_key_file"])
+    if isinstance(document.get("ledgers"), list):
+        beside = given.absolute().parent
+        document["ledgers"] = [
+            os.path.join(beside, one) if isinstance(one, str) else one for one in document["ledgers"]
+        ]
     if isinstance(document.get("candidates"), list):
         for entry in document["candidates"]:
             if isinstance(entry, dict):

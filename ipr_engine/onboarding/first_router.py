@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ipr_engine._files import temporary_folder
 from ipr_engine._validate import shown
-from ipr_engine.bundle import CalibrationMap, activate, with_calibrations
-from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, calibrate
+from ipr_engine.audit.owner_key import OwnerKey, key_of_root
+from ipr_engine.bundle import CalibrationMap, with_calibrations
+from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
@@ -86,13 +88,15 @@ def first_router(
     write_outcomes(shared, split, format=plan.format)
     candidates = plan.out_folder / CANDIDATES
     name, created = project.absolute().name or "first", time.strftime("%Y-%m-%d")
-    target = BundleTarget(root=root, name=name, created=created, activate=False)
-    data = TrainingData(outcomes=split, candidates=candidates)
-    trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
-    made, why_not, folder = _calibrated(trained.folder, split, tau, say)
-    # CURRENT moves once, to what is certified: until then the bundle of before serves.
-    let_go(project)
-    activate(root, folder.name)
+    data, key = TrainingData(outcomes=split, candidates=candidates), key_of_root(root)
+    with temporary_folder(root) as staging:
+        target = BundleTarget(root=staging, name=name, created=created, activate=False, key=key)
+        trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
+        fitted = Engine.load(trained.folder)
+        made, why_not = _calibrated(fitted, split, tau, key, say)
+        # CURRENT moves once, to what is certified: until then the bundle of before serves.
+        let_go(project)
+        folder = with_calibrations(fitted.bundle, [] if made is None else [made], root=root)
     engine = Engine.load(folder)
     knot = None if made is None else next(one for one in made.knots if one.level == tau)
     certified = knot is not None and not knot.insufficient
@@ -177,9 +181,10 @@ def _ends(engine: Engine, made: CalibrationMap | None, train_rows: Outcomes) -> 
     return int(np.nanmean(train_rows.quality, axis=0).argmax()), int(cost.argmin())
 
 
-def _calibrated(folder: Path, split: Path, tau: float, say: Say) -> tuple[CalibrationMap | None, str | None, Path]:
-    """Certify, and write the bundle; return the map, or why there is none, and the bundle's folder."""
-    engine = Engine.load(folder)
+def _calibrated(
+    engine: Engine, split: Path, tau: float, key: OwnerKey, say: Say
+) -> tuple[CalibrationMap | None, str | None]:
+    """Certify; return the map, or why there is none."""
     try:
         made = calibrate(
             engine,
@@ -187,11 +192,12 @@ def _calibrated(folder: Path, split: Path, tau: float, say: Say) -> tuple[Calibr
             load_outcomes(split, split="train"),
             of=CandidateSet(),
             options=CertifyOptions(taus=sorted({*TAUS, tau})),
+            disjoint=Disjointness(key=key),
             progress=say,
         )
     except InvalidInputError as error:
-        return None, str(error), folder
-    return made, None, with_calibrations(engine.bundle, [made], activate=False)
+        return None, str(error)
+    return made, None
 
 
 def _figures(
@@ -247,7 +253,9 @@ def two_sentences(made: FirstRouter) -> str:
         second = f"The promise is certified on {made.certified_on} prompts that no head has seen (risk 10 %)."
     else:
         need = next((one for one in made.needed if one.tau == made.tau), None)
-        more = need is not None and need.prompts > made.collected
+        more = (
+            need is not None and made.certified_on and need.prompts > made.collected
+        )  # else it was not tested, on however many
         enough = f"; about {need.prompts:,} collected prompts may" if need is not None and more else ""
         second = f"The promise is not certified: {made.why_not}{enough}."
     return f"{first} {second}"

@@ -14,11 +14,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._files import temporary_folder
 from ipr_engine._validate import shown
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
-from ipr_engine.bundle import Bundle, CalibrationMap, activate, with_calibrations
+from ipr_engine.bundle import Bundle, CalibrationMap, with_calibrations
 from ipr_engine.bundle.edit import require_one_tier
-from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate, prior_notice
+from ipr_engine.bundle.origin import constant_throughout
+from ipr_engine.calibration.calibrate import (
+    CandidateSet,
+    CertifyOptions,
+    Disjointness,
+    calibrate,
+    free_notice,
+    prior_notice,
+)
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
@@ -85,6 +94,7 @@ class ChosenQuestions:
     Attributes:
         table: the outcome table that they are of. name: the candidate's. evidence: how its row is fitted; its outcomes are the table.
         fit, certify: rows of the table. not_asked: why nothing is certified, None where something may be.
+        rests_on_new: whether every head of the bundle is constant: something is certified only if the new one's is not.
         seen: prompts of the split to certify that are left out, since a head was fitted on them or their questions.
     """
 
@@ -96,6 +106,7 @@ class ChosenQuestions:
     fit: Indices
     certify: Indices
     not_asked: str | None
+    rests_on_new: bool = False
     seen: int = 0
 
     def questions(self) -> Iterator[Question]:
@@ -180,17 +191,8 @@ def choose_questions(
         chosen = fit[choose_prompts(outcome[fit], options.choose, seed=seed)]
     else:
         chosen = np.sort(np.random.default_rng([seed, 0]).permutation(fit)[: options.choose])
-    test, why, seen = np.zeros(0, np.int64), None, 0
-    if not options.certify:
-        why = "no prompts were to be asked for it"
-    elif base.quality_heads.fitted_on.prompt_hashes is None:
-        why = (
-            "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
-            f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
-        )
-    elif (priors := prior_notice(base, base.names)) is not None:
-        why = priors
-    else:
+    test, why, seen = np.zeros(0, np.int64), _never_certified(base, plan, options), 0
+    if why is None:
         whole = ~np.isnan(outcome).any(axis=1)  # a promise is tested where every candidate is judged
         test = _distinct(table, asked & _in_split(table, options.certify_split) & whole)
         fresh = _fresh(base, table.take(test), table.take(_in_split(table, split)), keys)
@@ -210,8 +212,23 @@ def choose_questions(
         fit=chosen,
         certify=test,
         not_asked=why,
+        rests_on_new=why is None and constant_throughout(base) >= set(base.names),
         seen=seen,
     )
+
+
+def _never_certified(base: Bundle, plan: CollectionPlan, options: ChosenOptions) -> str | None:
+    """Return why nothing is certified whatever is answered; None where something may be."""
+    new = plan.asked[0]
+    if not options.certify:
+        return "no prompts were to be asked for it"
+    if base.quality_heads.fitted_on.prompt_hashes is None:
+        return (
+            "the bundle keeps no hashes of its fitting prompts, so nobody can check that no head has seen those to certify; "
+            f"train it anew with `ipr train`, on the table in {MERGED}/ of the plan's out"
+        )
+    free = free_notice({**base.prices.prices, new.name: new.price}, (*base.names, new.name))
+    return prior_notice(base, base.names) or (None if free is None else f"prices: {free}")
 
 
 def _fresh(base: Bundle, rows: Outcomes, fitting: Outcomes, keys: Sequence[OwnerKey]) -> npt.NDArray[np.bool_]:
@@ -262,32 +279,32 @@ def new_candidate(
         (folder / f"{table}.{plan.format}").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_outcomes(merged, folder, format=plan.format)
-    # CURRENT moves once, to what is certified: until then the old bundle serves.
-    added = add_model(
-        bundle,
-        plan.out_folder / CANDIDATES,
-        AddTarget(created=created, root=out, activate=False),
-        name=name,
-        evidence=replace(chosen.evidence, outcomes=folder),
-        progress=say,
-    )
-    written = added.folder
-    sample = merged.take(chosen.certify[judged[chosen.certify]])
-    made, why = None, chosen.not_asked
-    if why is None:
-        say(f"certifying on {len(sample)} prompts ...")
-        made, why, written = _certified(written, chosen, sample, merged)
-    activate(written.parent, written.name)
+    root = Bundle.load(bundle).path.parent if out is None else Path(out)
+    with temporary_folder(root) as staging:
+        added = add_model(
+            bundle,
+            plan.out_folder / CANDIDATES,
+            AddTarget(created=created, root=staging, activate=False),
+            name=name,
+            evidence=replace(chosen.evidence, outcomes=folder),
+            progress=say,
+        )
+        sample = merged.take(chosen.certify[judged[chosen.certify]])
+        made, why, grown = None, chosen.not_asked, Bundle.load(added.folder)
+        if why is None:
+            say(f"certifying on {len(sample)} prompts ...")
+            made, why = _certified(grown, chosen, sample, merged)
+        # CURRENT moves once, to what is certified: until then the old bundle serves.
+        written = with_calibrations(grown, [] if made is None else [made], root=root)
     knot = None if made is None else next(one for one in made.knots if one.level == options.tau)
     certified = knot is not None and not knot.insufficient
     needed: list[NeededPrompts] = []
     if made is not None:
-        grown = Bundle.load(written)
         ends = (grown.names.index(made.best), grown.names.index(made.cheapest))
         needed = needed_prompts(old_quality(sample, grown), *ends, taus=[options.tau])
     return CollectedCandidate(
         bundle=written,
-        added=added,
+        added=replace(added, folder=written),
         fitted_on=int(judged[chosen.fit].sum()),
         certified_on=0 if made is None else made.sample.prompts,
         unanswered=len(chosen.certify) - len(sample),
@@ -322,14 +339,14 @@ def merge(table: Outcomes, collected: Outcomes, name: str, rows: Sequence[int]) 
 
 
 def _certified(
-    folder: Path, chosen: ChosenQuestions, sample: Outcomes, merged: Outcomes
-) -> tuple[CalibrationMap | None, str | None, Path]:
-    """Certify, and write the bundle; return the map, or why there is none, and the bundle's folder."""
+    grown: Bundle, chosen: ChosenQuestions, sample: Outcomes, merged: Outcomes
+) -> tuple[CalibrationMap | None, str | None]:
+    """Certify the bundle with the new candidate; return the map, or why there is none."""
     evidence = chosen.evidence
     loading = {} if evidence.encoder_options is None else vars(evidence.encoder_options)
-    engine = Engine.load(folder, **loading)
-    trained = engine.bundle.provenance.get("sources", {})
-    sources = {name: name_in_source(trained, name, sample.source) for name in engine.bundle.names}
+    engine = Engine.load(grown.path, **loading)
+    trained = grown.provenance.get("sources", {})
+    sources = {name: name_in_source(trained, name, sample.source) for name in grown.names}
     try:
         made = calibrate(
             engine,
@@ -341,8 +358,8 @@ def _certified(
             cache=evidence.cache,
         )
     except InvalidInputError as error:
-        return None, str(error), folder
-    return made, None, with_calibrations(engine.bundle, [made], root=folder.parent, activate=False)
+        return None, str(error)
+    return made, None
 
 
 def told(made: CollectedCandidate, name: str, tau: float) -> str:

@@ -132,7 +132,7 @@ def app(
         read("/ready", _ready(state)),
         read("/metrics", _metrics(state)),
     ]
-    unknown = _unknown(state, {route.path for route in routes if route.path.startswith(VERSION)})
+    unknown = _unknown(state, {route.path: min(route.methods - {"HEAD"}) for route in routes})
     made = _application(applications.Starlette)(
         routes=routes, lifespan=lifespan, exception_handlers={404: unknown, 405: unknown}
     )
@@ -246,31 +246,40 @@ def _metrics(state: ServerState) -> Handler:
     return answer
 
 
-def _unknown(state: ServerState, known: Collection[str]) -> Callable[[Any, Any], Awaitable[Any]]:
+def _unknown(state: ServerState, known: Mapping[str, str]) -> Callable[[Any, Any], Awaitable[Any]]:
     """Return what answers a path or a method that is not known, as clients read errors; it counts under one name.
 
-    known: the paths that an SDK asks for.
+    known: path -> its method.
     """
     responses = need("starlette.responses", "a server", "serve")
+    asked_by_sdks = [path for path in known if path.startswith(VERSION)]
+    every = "; ".join(
+        f"{method} {', '.join(_paths(known, method))}" for method in sorted({*known.values()}, reverse=True)
+    )
 
     async def answer(request: Any, error: Any) -> Any:
         # the scope would hold the connection, and the connection the scope
         request.scope.get("extensions", {}).pop(SHORT_WAY, None)
         status = error.status_code
         path = request.url.path.removeprefix(request.scope.get("root_path", ""))
-        meant, why = _meant(path, known)
-        message = f"the path is not known{why}"
+        meant, why = _meant(path, asked_by_sdks)
+        short = f"the path is not known{why}"
+        message = short if why else f"{short}; these are: {every}"
         if status == 405:
-            message = f"method: expected {' or '.join(sorted(error.headers['Allow'].split(', ')))} here"
+            short = message = f"method: expected {' or '.join(sorted(error.headers['Allow'].split(', ')))} here"
         state.metrics.requests("other", "", str(status)).inc()
         if state.logs_requests:
             told = Told("other")
-            told.refused = message
+            told.refused = short
             state.log(told, status, math.nan)
         form = MESSAGES if meant.startswith(MESSAGES.path) else CHAT
         return responses.JSONResponse(form.error(status, message), status, headers=error.headers)
 
     return answer
+
+
+def _paths(known: Mapping[str, str], method: str) -> list[str]:
+    return [path.replace(":path}", "}") for path, its in known.items() if its == method]
 
 
 def _meant(path: str, known: Collection[str]) -> tuple[str, str]:

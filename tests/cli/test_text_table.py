@@ -49,6 +49,14 @@ def test_the_column_to_cut_ends_in_an_ellipsis():
     assert len(lines) == 6
 
 
+def test_the_column_to_cut_gets_the_room_that_headings_leave():
+    table = TextTable("a title", ["name", "a figure of several words"], cut=0)
+    table.add("one two three four five", "1")
+    assert "│ one two three four five │ " in table.lines(37)[-2]
+    assert "│ one two three four fi… │ " in table.lines(36)[-2]
+    assert {len(line) for line in table.lines(36)[1:]} == {36}
+
+
 def test_a_word_wider_than_its_column_is_broken():
     [first, second] = made(("x" * 20, "1")).lines(25)[4:6]
     assert first.count("x") + second.count("x") == 20

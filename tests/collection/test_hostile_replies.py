@@ -14,7 +14,7 @@ from tests.support.skips import COLLECT
 pytest.importorskip("openai", reason=COLLECT)
 pytest.importorskip("aiolimiter", reason=COLLECT)
 
-from ipr_engine.collection import callers
+from ipr_engine.collection import bounded_reply
 from ipr_engine.collection.collect import collect
 from ipr_engine.collection.ledger import LEDGER
 from ipr_engine.collection.provider import Provider
@@ -83,7 +83,7 @@ def written(body, headers):
     ],
 )
 def test_a_hostile_reply_is_a_failed_call_and_the_others_go_on(tmp_path, monkeypatch, kind, reason):
-    monkeypatch.setattr(callers, "MOST_REPLY_BYTES", 2**20)
+    monkeypatch.setattr(bounded_reply, "MOST_REPLY_BYTES", 2**20)
     monkeypatch.setenv("PAID_API_KEY", KEY)
     with raw_server(written) as address:
         keyed = {"paid": Provider(base_url=address, api_key_env="PAID_API_KEY", limits=replace(FAST, retries=0))}

@@ -188,3 +188,23 @@ def test_what_is_absent_is_told_and_added_as_one_shard(tmp_path, encoder, prompt
     seen = list(encoder.seen)
     assert_equal(cache.embed(encoder, prompts), encoder.inner.encode(prompts))
     assert encoder.seen == seen
+
+
+def test_a_shard_of_the_same_prompts_is_the_same_file(tmp_path, encoder, prompts):
+    cache = EmbeddingCache(tmp_path / "cache")
+    distinct = list(dict.fromkeys(prompts))
+    for _ in range(20):  # the order of a file's metadata was one of chance
+        cache.add(encoder, distinct)
+    assert len(shards(tmp_path / "cache")) == 1
+
+
+def test_a_shard_is_known_by_its_prompts(tmp_path, encoder, prompts):
+    cache, other = EmbeddingCache(tmp_path / "cache"), EmbeddingCache(tmp_path / "cache")
+    distinct = list(dict.fromkeys(prompts))
+    assert not cache.has_shard(encoder, distinct)
+    other.add(encoder, distinct)
+    assert cache.has_shard(encoder, distinct)
+    assert not cache.has_shard(encoder, distinct[:-1])
+    assert not cache.has_shard(encoder, distinct[::-1])
+    shards(tmp_path / "cache")[0].write_bytes(b"damaged")
+    assert not EmbeddingCache(tmp_path / "cache").has_shard(encoder, distinct)

@@ -112,6 +112,30 @@ def test_curves_are_straight_in_usd_between_their_points_on_a_log_scale_too(summ
     pyplot.close(figure)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.03, 0.4, ["0.05", "0.1", "0.2"]),
+        (0.9, 60.0, ["1", "2", "5", "10", "20", "50"]),
+        (0.2, 1.4, ["0.2", "0.5", "1"]),
+    ],
+)
+def test_a_log_axis_of_costs_has_plain_numbers(low, high, shown):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine._extras import need_pyplot
+    from ipr_engine.evaluation.plot_style import log_cost_axis
+
+    pyplot = need_pyplot()
+    figure, axes = pyplot.subplots()
+    log_cost_axis(axes)
+    axes.set_xlim(low, high)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in axes.get_xticklabels() + axes.get_xticklabels(minor=True)]
+    at = [*axes.get_xticks(), *axes.get_xticks(minor=True)]
+    assert [label for label, x in zip(labels, at, strict=True) if low <= x <= high] == shown
+    pyplot.close(figure)
+
+
 @pytest.mark.parametrize("models", [1, 2])
 def test_one_candidate_is_evaluated_without_areas(models, tmp_path):
     pytest.importorskip("sklearn", reason=skips.EVAL)

@@ -17,7 +17,7 @@ from ipr_engine.data.embeddings import EmbeddingCache
 from ipr_engine.encoders.registry import open_encoder
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.on_ray.cluster import RayCluster
-from ipr_engine.on_ray.embed_on_ray import embed_on_ray
+from ipr_engine.on_ray.embed_on_ray import ShardEncoder, embed_on_ray
 from ipr_engine.on_ray.grade_on_ray import grade_on_ray
 from tests.support import skips
 from tests.support.bundles import make_encoder
@@ -120,6 +120,18 @@ def test_shards_of_a_killed_worker_are_made_by_another(tmp_path, nodes):
     np.testing.assert_array_equal(cache.embed(encoder, prompts).x, encoder.encode(prompts).x)
     assert embed_on_ray(cache, encoder, {"folder": str(folder)}, prompts, workers) == 0
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == -(-len(prompts) // 2048)  # none twice
+
+
+def test_a_shard_that_ray_asks_for_again_is_not_encoded_again(tmp_path):
+    folder = make_encoder(tmp_path / "table")
+    encoder, row = open_encoder(folder), {"prompts": ["one", "two"]}
+    made = []
+    for _ in range(2):  # of two workers, as the first may be lost
+        worker = ShardEncoder(str(tmp_path / "cache"), encoder.identity, {"folder": str(folder)})
+        assert worker(row) == {"embedded": 2, "refused": ""}
+        made.append([(path.name, path.stat().st_mtime_ns) for path in (tmp_path / "cache").rglob("*.safetensors")])
+    assert made[0] == made[1]
+    assert len(made[0]) == 1
 
 
 def test_a_worker_with_another_grader_is_told(tmp_path, nodes):

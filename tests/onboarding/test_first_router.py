@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 
 import pytest
 
+from tests.support.adding_numbers import MODELS, run_init, write_prompts
 from tests.support.paid_server import PaidServer
 from tests.support.skips import COLLECT, EVAL, GRADE, TRAIN
 
@@ -19,37 +19,15 @@ pytest.importorskip("threadpoolctl", reason=TRAIN)
 import yaml
 
 from ipr_engine import Engine
-from ipr_engine.bundle import activate
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.calibration.calibrate import calibrate
-from ipr_engine.cli.main import main
 from ipr_engine.collection.ledger import LEDGER, Ledger
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.onboarding import first_router
 from ipr_engine.onboarding.first_plan import first_plan, write_upstreams
 from ipr_engine.onboarding.needed_prompts import needed_prompts
 from ipr_engine.server.server_config import read_config
-
-MODELS = """\
-prices_date: '2026-11-29'
-providers:
-  paid: {{base_url: "{base_url}", limits: {{concurrency: 16}}}}
-candidates:
-  - {{name: big, family: f, provider: paid, model: adding-9, input_usd_per_1m: 3, output_usd_per_1m: 15, max_tokens: 32}}
-  - {{name: small, family: f, provider: paid, model: adding-2, input_usd_per_1m: 0.1, output_usd_per_1m: 0.4, max_tokens: 32,
-     parameters: {{temperature: 0}}}}
-graders:
-  right: {{kind: numeric}}
-"""
-
-
-def write_prompts(folder, count):
-    draw = random.Random(5)
-    numbers = [(draw.randrange(10 ** draw.randint(1, 6)), draw.randrange(100)) for _ in range(count)]
-    lines = [
-        {"prompt": f"Please add the numbers {a} and {b} and tell the sum.", "reference": str(a + b)} for a, b in numbers
-    ]
-    (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return folder / "prompts.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -58,23 +36,11 @@ def paid(tmp_path_factory):
         yield running
 
 
-def command(folder, *more):
-    given = [
-        "--models",
-        str(folder / "models.yaml"),
-        "--prompts",
-        str(folder / "prompts.jsonl"),
-        "--out",
-        str(folder / "router"),
-    ]
-    return main(["init", *given, "--budget", "5", *more])
-
-
 @pytest.mark.slow
 def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path, paid, capsys, monkeypatch):
     write_prompts(tmp_path, 300)
     (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
-    assert command(tmp_path, "--json") == 0
+    assert run_init(tmp_path, "--json") == 0
     dry = json.loads(capsys.readouterr().out)
     assert not dry["sent"]
     assert not paid.calls()
@@ -87,7 +53,7 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
         return calibrate(*given, **more)
 
     monkeypatch.setattr(first_router, "calibrate", calibrated)
-    assert command(tmp_path, "--yes", "--json") == 0
+    assert run_init(tmp_path, "--yes", "--json") == 0
     assert moved == [False]  # a server that follows CURRENT sees the certified bundle alone
     made = json.loads(capsys.readouterr().out)
     assert made["report"].startswith("On ")
@@ -102,21 +68,21 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     assert config.upstreams["small"].model == "adding-2"
     before = paid.calls()
     capsys.readouterr()
-    assert command(tmp_path, "--yes", "--json") == 0  # again: nothing is paid twice, and nothing fitted anew
+    assert run_init(tmp_path, "--yes", "--json") == 0  # again: nothing is paid twice, and nothing fitted anew
     assert paid.calls() == before
     told = capsys.readouterr()
     again = json.loads(told.out)
     assert (again["router"], again["report"], again["serve"]) == (made["router"], made["report"], made["serve"])
     assert "nothing changed since the bundle was made: it stands" in told.err
     assert "evaluating" not in told.err
-    assert command(tmp_path, "--yes", "--json", "--tau", "0.3") == 0
+    assert run_init(tmp_path, "--yes", "--json", "--tau", "0.3") == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["router"]["tau"] == 0.3
     assert "evaluating" in told.err
     root = tmp_path / "router" / "bundles"
-    made_on_the_way = next(one.name for one in root.iterdir() if one.is_dir() and one.name != engine.bundle.hash)
-    activate(root, made_on_the_way)  # as another command would, `ipr add-model` say
-    assert command(tmp_path, "--yes", "--json") == 1
+    assert [one.name for one in root.iterdir() if one.is_dir()] == [Bundle.load(root).hash]  # none is left on the way
+    without_candidate(Bundle.load(root), "small")  # by another command
+    assert run_init(tmp_path, "--yes", "--json") == 1
     assert (
         "another command changed it, and it would be replaced; name another folder with --out"
         in capsys.readouterr().err
@@ -192,6 +158,6 @@ def test_a_folder_that_is_somebody_s_own_is_no_split_to_replace(tmp_path, capsys
     own = tmp_path / "router" / "split" / "notes.txt"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    assert command(tmp_path) == 1
+    assert run_init(tmp_path) == 1
     assert "notes.txt" in capsys.readouterr().err
     assert own.read_text() == "mine"

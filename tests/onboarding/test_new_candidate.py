@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.adding_numbers import CREATED, plan, run_add_model, run_init, write_work
 from tests.support.paid_server import PaidServer
 from tests.support.skips import COLLECT, GRADE, TRAIN
-from tests.support.training_data import train
 
 pytest.importorskip("openai", reason=COLLECT)
 pytest.importorskip("aiolimiter", reason=COLLECT)
 pytest.importorskip("regex", reason=GRADE)
 pytest.importorskip("threadpoolctl", reason=TRAIN)
+
+import yaml
 
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
@@ -27,21 +28,6 @@ from ipr_engine.cli.main import main
 from ipr_engine.onboarding import new_candidate
 from ipr_engine.training.add.add_model import add_model
 from ipr_engine.training.add.interface import Added
-
-CREATED = "2026-11-29"
-DIGITS = {"big": 7, "middle": 5, "small": 4}
-PLAN = """\
-prompts: prompts.jsonl
-prices_date: '2026-11-29'
-budget_usd: {budget}
-format: jsonl
-providers:
-  paid: {{base_url: "{base_url}", limits: {{concurrency: 16, requests_per_minute: 6000}}}}
-candidates:
-  - {{name: {name}, family: f, provider: paid, model: adding-5, input_usd_per_1m: 0.1, output_usd_per_1m: 0.4, max_tokens: 32}}
-graders:
-  right: {{kind: numeric}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,63 +39,19 @@ def paid(tmp_path_factory):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A bundle of three candidates that add numbers of at most so many digits, its table, and the prompts with references."""
-    folder = tmp_path_factory.mktemp("work")
-    draw = random.Random(3)
-    prompts, outcomes, asked = [], [], []
-    for n in range(420):
-        a, b = draw.randrange(10 ** draw.randint(1, 7)), 1000 + n
-        text = f"Please add the numbers {a} and {b} and tell the sum."
-        split = "train" if n < 260 else "calibration" if n < 360 else "test"
-        prompts.append(
-            {"prompt_id": f"q{n:03d}", "prompt": text, "split": split, "question_key": f"{text} (question {n})"}
-        )
-        asked.append({"prompt": text, "reference": str(a + b)})
-        for name, digits in DIGITS.items():
-            right = float(len(str(a)) <= digits if draw.random() < 0.9 else draw.random() < 0.5)
-            outcomes.append(
-                {"prompt_id": f"q{n:03d}", "model": name, "quality": right, "input_tokens": 20, "output_tokens": 6}
-            )
-    (folder / "table").mkdir()
-    for file, lines in (("table/prompts", prompts), ("table/outcomes", outcomes), ("prompts", asked)):
-        (folder / f"{file}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    facts = [
-        {"name": name, "family": "f", "provider": "p", "input_usd_per_1m": 3.0 / 4**n, "output_usd_per_1m": 15.0 / 4**n}
-        for n, name in enumerate(DIGITS)
-    ]
-    (folder / "three.json").write_text(json.dumps({"date": CREATED, "candidates": facts}))
-    train(
-        folder / "table",
-        folder / "three.json",
-        folder / "root",
-        name="t",
-        created=CREATED,
-        estimator="plain",
-        allow_constant=True,
-    )
-    return folder
-
-
-def plan(work, base_url, name="new", budget=5):
-    file = work / f"{name}.yaml"
-    file.write_text(PLAN.format(base_url=base_url, name=name, budget=budget) + f"out: collected-{name}\n")
-    return file
-
-
-def command(work, file, *more):
-    given = ["--bundle", str(work / "root"), "--outcomes", str(work / "table"), "--plan", str(file)]
-    return main(["add-model", *given, "--created", CREATED, *more])
+    return write_work(tmp_path_factory.mktemp("work"))
 
 
 def test_one_command_goes_from_a_name_to_a_bundle_with_it(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url)
     counts = ("--choose", "60", "--certify", "40", "--json", "--out", str(tmp_path / "out"))
-    assert command(work, file, *counts) == 0
+    assert run_add_model(work, file, *counts) == 0
     dry = json.loads(capsys.readouterr().out)
     assert not dry["sent"]
     assert not paid.calls()
     assert (dry["estimate"]["chosen"], dry["estimate"]["to_certify"]) == (60, 40)
     assert dry["estimate"]["minutes"] == pytest.approx(100 / 6000)
-    assert command(work, file, *counts, "--yes") == 0
+    assert run_add_model(work, file, *counts, "--yes") == 0
     made = json.loads(capsys.readouterr().out)
     assert sum(paid.calls().values()) == 100
     assert made["collected"]["spent_usd"] <= sum(one["most_usd"] for one in dry["estimate"]["candidates"]) <= 5
@@ -126,14 +68,14 @@ def test_one_command_goes_from_a_name_to_a_bundle_with_it(work, paid, tmp_path, 
     assert easy.qualities[-1] > hard.qualities[-1]
     assert made["certified"] == ("--rule calibrated" in made["serve"])
     assert made["certified"] or made["why_not"]
-    assert command(work, file, *counts, "--yes") == 0  # again: nothing is paid twice
+    assert run_add_model(work, file, *counts, "--yes") == 0  # again: nothing is paid twice
     assert sum(paid.calls().values()) == 100
 
 
 def test_the_promise_is_tested_on_prompts_that_no_row_was_fitted_on(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="tested")
     assert (
-        command(
+        run_add_model(
             work,
             file,
             "--choose",
@@ -158,7 +100,8 @@ def test_the_promise_is_tested_on_prompts_that_no_row_was_fitted_on(work, paid, 
 def test_without_prompts_to_test_it_on_nothing_is_certified(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="untested")
     assert (
-        command(work, file, "--choose", "40", "--certify", "0", "--yes", "--json", "--out", str(tmp_path / "out")) == 0
+        run_add_model(work, file, "--choose", "40", "--certify", "0", "--yes", "--json", "--out", str(tmp_path / "out"))
+        == 0
     )
     made = json.loads(capsys.readouterr().out)
     assert (made["certified"], made["certified_on"]) == (False, 0)
@@ -170,7 +113,7 @@ def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="capped", budget=0.0003)
     before = sum(paid.calls().values())
     given = ("--choose", "60", "--certify", "40", "--yes", "--json", "--out", str(tmp_path / "out"))
-    assert command(work, file, *given) == 3
+    assert run_add_model(work, file, *given) == 3
     told = capsys.readouterr()
     assert "the budget of USD 0.0003 is spent" in told.err
     assert "nothing is added to the bundle" in told.err
@@ -196,20 +139,20 @@ def test_the_cap_of_the_plan_holds(work, paid, tmp_path, capsys):
 )
 def test_what_is_wrong_is_told_before_anything_is_sent(work, paid, capsys, more, message):
     before = paid.calls()
-    assert command(work, plan(work, paid.base_url, name="wrong"), *more, "--yes") == 1
+    assert run_add_model(work, plan(work, paid.base_url, name="wrong"), *more, "--yes") == 1
     assert message in capsys.readouterr().err
     assert paid.calls() == before
 
 
 def test_a_candidate_that_the_bundle_has_is_not_asked(work, paid, capsys):
-    assert command(work, plan(work, paid.base_url, name="big"), "--yes") == 1
+    assert run_add_model(work, plan(work, paid.base_url, name="big"), "--yes") == 1
     assert "candidates[0].name: 'big' is in the bundle already" in capsys.readouterr().err
 
 
 def test_a_candidate_that_is_asked_no_more_is_not_added_from_a_part_of_the_draw(work, paid, tmp_path, capsys):
     file = plan(work, paid.base_url, name="failed")
     file.write_text(file.read_text().replace("adding-5", "failing"))
-    assert command(work, file, "--choose", "60", "--yes", "--json", "--out", str(tmp_path / "out")) == 3
+    assert run_add_model(work, file, "--choose", "60", "--yes", "--json", "--out", str(tmp_path / "out")) == 3
     told = capsys.readouterr()
     assert "failed was asked no more" in told.err
     assert json.loads(told.out)["bundle"] is None
@@ -229,7 +172,7 @@ def table_of(work, folder, prompts=lambda line: line, more=()):
 def test_outcomes_that_the_table_has_are_not_replaced(work, paid, tmp_path, capsys):
     had = {"prompt_id": "q000", "model": "had", "quality": 1.0, "input_tokens": 20, "output_tokens": 6}
     table, before = table_of(work, tmp_path / "table", more=[had]), paid.calls()
-    assert command(work, plan(work, paid.base_url, name="had"), *table, "--yes") == 1
+    assert run_add_model(work, plan(work, paid.base_url, name="had"), *table, "--yes") == 1
     assert "candidates[0].name: 'had' has outcomes in table already" in capsys.readouterr().err
     assert paid.calls() == before
 
@@ -240,7 +183,7 @@ def test_prompts_that_heads_have_seen_are_not_paid_for_to_certify(work, paid, tm
 
     table = table_of(work, tmp_path / "table", moved)
     given = (*table, "--choose", "40", "--certify", "200", "--yes", "--json", "--out", str(tmp_path / "out"))
-    assert command(work, plan(work, paid.base_url, name="unseen"), *given) == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="unseen"), *given) == 0
     told = capsys.readouterr()
     assert "40 prompts of the split to certify are left out: heads have seen them" in told.err
     made = json.loads(told.out)
@@ -258,7 +201,7 @@ def test_a_prompt_that_stands_twice_is_evidence_once(work, paid, tmp_path, capsy
         return line | ({"prompt": text[f"q{number - 1:03d}"]} if again else {})
 
     table = table_of(work, tmp_path / "table", doubled)
-    assert command(work, plan(work, paid.base_url, name="twice"), *table, "--json") == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="twice"), *table, "--json") == 0
     assert json.loads(capsys.readouterr().out)["estimate"]["to_certify"] == 70
 
 
@@ -272,7 +215,7 @@ def test_a_bundle_without_hashes_is_certified_on_nothing_that_is_paid(work, paid
     (tmp_path / "table/outcomes.jsonl").write_text(renamed)
     capsys.readouterr()
     given = ("--bundle", str(tmp_path / "off/bundles"), *table, "--choose", "40", "--yes", "--json")
-    assert command(work, plan(work, paid.base_url, name="beside-priors"), *given) == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="beside-priors"), *given) == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["certified"], made["certified_on"], made["fitted_on"]) == (False, 0, 40)
     assert made["collected"]["prompts"] == 40
@@ -290,7 +233,7 @@ def test_current_moves_once_to_what_is_certified(work, paid, tmp_path, capsys, m
 
     monkeypatch.setattr(new_candidate, "calibrate", calibrated)
     file = plan(work, paid.base_url, name="once")
-    assert command(work, file, "--choose", "40", "--certify", "30", "--yes", "--json", "--bundle", str(root)) == 0
+    assert run_add_model(work, file, "--choose", "40", "--certify", "30", "--yes", "--json", "--bundle", str(root)) == 0
     made = json.loads(capsys.readouterr().out)
     assert served == [old.hash]
     new = Bundle.load(root)
@@ -308,10 +251,10 @@ def test_interrupted_before_it_certifies_the_old_bundle_serves(work, paid, tmp_p
     counts = ("--choose", "40", "--certify", "30", "--yes", "--json", "--bundle", str(root))
     with monkeypatch.context() as patched:
         patched.setattr(new_candidate, "calibrate", interrupted)
-        assert command(work, file, *counts) == 130
+        assert run_add_model(work, file, *counts) == 130
     assert Bundle.load(root).hash == old.hash
     calls = paid.calls()
-    assert command(work, file, *counts) == 0
+    assert run_add_model(work, file, *counts) == 0
     assert paid.calls() == calls
     new = Bundle.load(root)
     assert new.names == (*old.names, "halfway")
@@ -326,7 +269,7 @@ def test_what_is_certified_is_what_was_added_whatever_is_current_by_then(work, p
 
     monkeypatch.setattr(new_candidate, "add_model", added_and_rolled_back)
     given = ("--choose", "40", "--certify", "30", "--yes", "--json", "--out", str(tmp_path / "out"))
-    assert command(work, plan(work, paid.base_url, name="raced"), *given) == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="raced"), *given) == 0
     bundle = Bundle.load(tmp_path / "out" / json.loads(capsys.readouterr().out)["bundle"])
     assert "raced" in bundle.names
     assert [set(made.candidates) for made in bundle.calibrations] == [set(bundle.names)]
@@ -357,12 +300,12 @@ def test_a_judge_s_calls_take_their_own_provider_s_time(work, paid, capsys):
     judge = "{name: j, provider: slow, model: judging, input_usd_per_1m: 1, output_usd_per_1m: 2, max_tokens: 99}"
     lines = file.read_text().replace("kind: numeric", f"kind: judge, rubric: correctness, points: 5, judge: {judge}")
     file.write_text("\n".join(slow if line.startswith("  paid:") else line for line in lines.splitlines()) + "\n")
-    assert command(work, file, "--choose", "40", "--certify", "20", "--json") == 0
+    assert run_add_model(work, file, "--choose", "40", "--certify", "20", "--json") == 0
     assert json.loads(capsys.readouterr().out)["estimate"]["minutes"] == pytest.approx(60 / 6)
 
 
 def test_that_nothing_will_be_certified_is_told_before_anything_is_paid(work, paid, capsys):
-    assert command(work, plan(work, paid.base_url, name="dry"), "--certify-split", "nowhere") == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="dry"), "--certify-split", "nowhere") == 0
     assert "nothing will be certified: no prompt of split 'nowhere'" in capsys.readouterr().err
 
 
@@ -372,7 +315,7 @@ def test_beside_a_prior_nothing_is_certified_and_that_is_told_before_anything_is
     facts = {"name": "guess", "family": "f", "provider": "p", "input_usd_per_1m": 1, "output_usd_per_1m": 1}
     file.write_text(json.dumps({"date": CREATED, "candidates": [facts]}))
     assert main(["add-model", "--bundle", str(root), "--candidates", str(file), "--created", CREATED]) == 0
-    assert command(work, plan(work, paid.base_url, name="beside"), "--bundle", str(root)) == 0
+    assert run_add_model(work, plan(work, paid.base_url, name="beside"), "--bundle", str(root)) == 0
     told = capsys.readouterr().err
     assert "0 drawn to certify" in told
     assert "nothing will be certified: what a prior decides is not certified" in told
@@ -383,15 +326,29 @@ def test_taken_out_again_it_goes_on_from_the_answers_that_are_paid_for(work, pai
     file, root = plan(work, paid.base_url, name="again"), tmp_path / "root"
     shutil.copytree(work / "root", root, symlinks=True)
     given = ("--bundle", str(root), "--choose", "40", "--yes", "--json")
-    assert command(work, file, *given, "--certify", "30") == 0
+    assert run_add_model(work, file, *given, "--certify", "30") == 0
     before = sum(paid.calls().values())
-    assert command(work, file, *given, "--certify", "50") == 1
+    assert run_add_model(work, file, *given, "--certify", "50") == 1
     assert "`ipr remove-model` takes it out" in capsys.readouterr().err
     assert main(["remove-model", "again", "--bundle", str(root)]) == 0
     capsys.readouterr()
-    assert command(work, file, *given, "--certify", "50") == 0
+    assert run_add_model(work, file, *given, "--certify", "50") == 0
     assert json.loads(capsys.readouterr().out)["certified_on"] == 50
     assert sum(paid.calls().values()) - before == 20
+
+
+def test_its_answers_are_not_paid_again_by_an_init_that_is_told_where_they_are(work, paid, tmp_path, capsys):
+    file = plan(work, paid.base_url, name="shared")
+    given = ("--choose", "40", "--certify", "0", "--yes", "--out", str(tmp_path / "out"))
+    assert run_add_model(work, file, *given) == 0
+    assert "name that folder in `ledgers`" in " ".join(capsys.readouterr().out.split())
+    models = yaml.safe_load(file.read_text())
+    for key in ("prompts", "budget_usd", "out"):
+        del models[key]
+    (work / "models.yaml").write_text(yaml.safe_dump(models | {"ledgers": ["collected-shared"]}))
+    assert run_init(work, "--json") == 0
+    (one,) = json.loads(capsys.readouterr().out)["estimate"]["candidates"]
+    assert (one["candidate"], one["calls"], one["settled"]) == ("shared", 380, 40)
 
 
 @pytest.mark.parametrize("flag", [("--choose", "50"), ("--yes",), ("--tau", "0.3")])

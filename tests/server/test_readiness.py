@@ -83,6 +83,16 @@ def test_without_upstreams_a_server_decides_alone(path: str) -> None:
     assert "--upstreams" in json.loads(reply.content)["error"]["message"]
 
 
+def test_a_path_that_is_not_known_is_told_which_are() -> None:
+    reply = asyncio.run(told(application(), "/v1/rout", b"{}"))
+    message = json.loads(reply.content)["error"]["message"]
+    assert reply.status == 404
+    assert message.startswith("the path is not known; these are: POST /v1/route, ")
+    assert "; GET /, " in message
+    for path in ("/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/models/{model}", "/health", "/metrics"):
+        assert path in message
+
+
 def test_a_record_that_cannot_be_written_is_no_silent_loss(caplog: pytest.LogCaptureFixture) -> None:
     with LocalServer(None, {"records": {"path": "/dev/full"}}) as server:
         assert "records" not in server.get("/ready").body

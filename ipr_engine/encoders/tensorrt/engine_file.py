@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._tensor_files import tensor_file
 from ipr_engine.bundle.fields import canonical_json
 from ipr_engine.cuda.buckets import Bucket
 from ipr_engine.errors import EngineMismatchError, InvalidInputError
@@ -77,8 +78,6 @@ class EngineFile:
 
 def write_engine(path: Path, engine: EngineFile) -> None:
     """Write an engine file; a reader sees the old file or the new one."""
-    from safetensors.numpy import save
-
     longest = max(len(row) for row in engine.sample)
     sample = np.full((len(engine.sample), longest), -1, dtype=np.int32)
     for row, ids in enumerate(engine.sample):
@@ -89,7 +88,7 @@ def write_engine(path: Path, engine: EngineFile) -> None:
         "reference": engine.reference,
     }
     metadata = {"key": json.dumps(engine.key, sort_keys=True), "sha256": _digest(engine.plan, sample, engine.reference)}
-    write_to_cache(path, save(tensors, metadata))
+    write_to_cache(path, tensor_file(tensors, metadata))
 
 
 def read_engine(path: Path, wanted: EngineKey) -> EngineFile:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._files import sync_folder, write_atomically
+from ipr_engine._tensor_files import metadata_of, tensor_file
 from ipr_engine.errors import InvalidInputError
 
 STATE = "state.json"
@@ -84,12 +85,10 @@ class RunState:
 
     def save(self, unit: str, tensors: Tensors, facts: dict[str, Any]) -> None:
         """Keep a unit, in place of what was kept of it before. `facts` hold what JSON can hold."""
-        from safetensors.numpy import save
-
         if not _UNIT.fullmatch(unit):
             raise InvalidInputError(f"unit: expected letters, digits, - and _, got {unit!r}")
         header = {"format": str(FORMAT), "key": self.key, "unit": unit, "facts": json.dumps(facts, sort_keys=True)}
-        data = save({name: np.asarray(value, order="C") for name, value in tensors.items()}, metadata=header)
+        data = tensor_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, header)
         name = f"{unit}.{hashlib.sha256(data).hexdigest()}.safetensors"
         self._write(name, data)
         # The new file, then the state that names it, then the old file goes: killed between any two, the state is true.
@@ -165,9 +164,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise ValueError("its bytes are not those that were written")
     try:
         tensors: Tensors = load(data)
-        # safetensors: 8 bytes of length, then a JSON header, whose __metadata__ its loader does not return.
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])["__metadata__"]
+        header = metadata_of(data)
         facts = json.loads(header["facts"])
         return tensors, {"key": header["key"], "unit": header["unit"], "facts": facts}
     except (SafetensorError, KeyError, TypeError) as error:

@@ -1,0 +1,63 @@
+"""What another collection paid is not paid again, where a plan names its folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ipr_engine.collection.collect import CollectOptions, collect
+from ipr_engine.collection.ledger import LEDGER, Ledger
+from ipr_engine.errors import InvalidInputError
+from tests.support.collections import candidate, plan_for, questions
+
+
+def outcomes(plan):
+    lines = (plan.out_folder / "outcomes.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_answers_of_another_collection_are_taken_at_today_s_price_and_the_rest_is_asked(tmp_path, server):
+    before = plan_for(tmp_path / "before", server.base_url)
+    made = collect(before, questions(6, "Known {}?"))
+    assert made.done.answered == 6
+    calls = server.calls()
+    renamed = candidate("renamed", model="plain", input_usd_per_1m=2.0, output_usd_per_1m=4.0)
+    plan = plan_for(tmp_path / "after", server.base_url, renamed, ledgers=("../before/collected",))
+    (tmp_path / "after").mkdir()
+    dry = collect(plan, questions(10, "Known {}?"), CollectOptions(dry_run=True))
+    assert (dry.estimates["renamed"].calls, dry.estimates["renamed"].settled) == (4, 6)
+    after = collect(plan, questions(10, "Known {}?"))
+    assert after.done.answered == 4
+    assert sum((server.calls() - calls).values()) == 4
+    assert after.spent_usd < 2 * made.spent_usd  # of its own calls alone
+    cost = {row["prompt_id"]: row["cost_usd"] for row in outcomes(plan)}
+    assert len(cost) == 10
+    for row in outcomes(before):
+        assert cost[row["prompt_id"]] == pytest.approx(2 * row["cost_usd"])
+    assert collect(before, questions(6, "Known {}?")).spent_usd == made.spent_usd  # the other one stays as it is
+
+
+def test_another_limit_of_tokens_is_another_call(tmp_path, server):
+    before = plan_for(tmp_path / "before", server.base_url)
+    collect(before, questions(3, "Limit {}?"))
+    longer = plan_for(tmp_path / "after", server.base_url, candidate(max_tokens=17), ledgers=("../before/collected",))
+    (tmp_path / "after").mkdir()
+    assert collect(longer, questions(3, "Limit {}?")).done.answered == 3
+
+
+def test_a_folder_without_a_ledger_the_own_one_and_one_in_use_are_refused(tmp_path, server):
+    plan = plan_for(tmp_path, server.base_url, ledgers=("nowhere",))
+    with pytest.raises(InvalidInputError, match=r"ledgers\[0\]: expected the folder of another collection, .*nowhere"):
+        collect(plan, questions(1))
+    collect(plan_for(tmp_path, server.base_url), questions(1))
+    with pytest.raises(InvalidInputError, match=r"ledgers\[0\]: .* is this collection's own; leave it out"):
+        collect(plan_for(tmp_path, server.base_url, ledgers=("collected",)), questions(1))
+    other = plan_for(tmp_path / "other", server.base_url)
+    collect(other, questions(1))
+    again = plan_for(tmp_path, server.base_url, ledgers=("other/collected",))
+    with (
+        Ledger(other.out_folder / LEDGER),
+        pytest.raises(InvalidInputError, match="another process writes this ledger"),
+    ):
+        collect(again, questions(1))
