@@ -18,8 +18,9 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 # The packages of some extras, read from pyproject.toml: installing them does not compile the extension again.
 extras = $(shell $(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(repr(package) for extra in '$(1)'.split() for package in extras[extra]))")
 SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
-# Workers begin with half of the files each, in their order, and take tests from one another when they run out.
-WORKERS ?= -n auto --dist worksteal
+# Three workers for two cores, as a third of the server's tests is waiting. Each begins with its share of the files, in their order, and
+# takes tests from others when it runs out.
+WORKERS ?= -n $(shell expr \( $$(nproc) \* 3 + 1 \) / 2) --dist worksteal
 QUICK := -m 'not slow' --hypothesis-profile quick
 PYTEST_ARGS ?=
 .PHONY: demo serve test test-all test-examples test-gateways installed-beside openai-js wheel bench lint format clean
@@ -30,7 +31,7 @@ demo: $(VENV)/.core
 serve: $(VENV)/.serve
 	@$(BIN)/ipr serve $(SERVE_ARGS)
 
-# A worker has one core: more threads of numpy and torch in each would only wait for one another.
+# A worker has no more than one core: more threads of numpy and torch in each would only wait for one another.
 test test-all: export OPENBLAS_NUM_THREADS = 1
 test test-all: export OMP_NUM_THREADS = 1
 
