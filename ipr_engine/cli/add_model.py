@@ -235,7 +235,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     )
     plan = read_plan(arguments.plan)
     chosen = choose_questions(plan, arguments.bundle, evidence, options)
-    dry = collect(plan, chosen.questions(), CollectOptions(dry_run=True), say=lambda message: _tell([message]))
+    dry = collect(plan, chosen.questions(), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)
     calls = sum(one["calls"] for one in facts["candidates"])
     minutes = _minutes(plan, facts["candidates"])
@@ -265,7 +265,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
         return 0
     line = SpendingLine("ipr add-model")
     try:
-        collected = collect(plan, chosen.questions(), CollectOptions(), tell=line.tell)
+        collected = collect(plan, chosen.questions(), CollectOptions(), tell=line.tell, say=line.say)
     finally:
         line.end()
     asked_s = time.monotonic() - start

@@ -63,16 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
     plan = read_plan(arguments.plan)
     if answers is not None and plan.is_own(answers):
         raise InvalidInputError("--answers: would replace the plan, its prompts or its tables; name another file")
+    line = SpendingLine("ipr collect")
     options = CollectOptions(
         dry_run=arguments.dry_run,
         retry_failed=arguments.retry_failed,
         ask=not (arguments.dry_run or arguments.no_ask),
-        **({} if cluster is None else {"grade": partial(_grade_on, cluster, plan)}),
+        **({} if cluster is None else {"grade": partial(_grade_on, cluster, plan, line.say)}),
     )
     report = SourceReport()
-    line = SpendingLine("ipr collect")
     try:
-        made = collect(plan, read_prompts(plan, report), options, tell=line.tell)
+        made = collect(plan, read_prompts(plan, report), options, tell=line.tell, say=line.say)
     finally:
         line.end()
     if answers is not None and not arguments.dry_run:
@@ -93,11 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 3 if done is not None and (done.failed or done.stopped or done.stops_all or done.interrupted) else 0
 
 
-def _grade_on(cluster: Any, plan: Any, graders: Any, ledger: Any, run: int) -> Any:
+def _grade_on(cluster: Any, plan: Any, say: Any, graders: Any, ledger: Any, run: int) -> Any:
     from ipr_engine.on_ray.grade_on_ray import grade_on_ray
 
-    return grade_on_ray(graders, plan, ledger, run, cluster, _say)
-
-
-def _say(message: str) -> None:
-    print(f"ipr collect: {message}", file=sys.stderr, flush=True)
+    return grade_on_ray(graders, plan, ledger, run, cluster, say)

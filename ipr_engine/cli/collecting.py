@@ -17,7 +17,7 @@ EVERY_S_ELSEWHERE = 30.0
 
 
 class SpendingLine:
-    """A `SpendingLine` says on stderr how far the calls of a command are, and what they cost."""
+    """A `SpendingLine` says on stderr how far the calls of a command are and what they cost, then how far it is with grading."""
 
     def __init__(self, command: str) -> None:
         self._command = command
@@ -27,11 +27,9 @@ class SpendingLine:
 
     def tell(self, done: Any, budget: Any) -> None:
         """Show what is done and spent so far, now and then."""
-        now = time.monotonic()
-        if now - self._last < (EVERY_S if self._terminal else EVERY_S_ELSEWHERE):
+        if not self._due():
             return
-        self._last, self._shown = now, True
-        rate = (done.answered + done.failed) / (now - self._start)
+        rate = (done.answered + done.failed) / (self._last - self._start)
         parts = [
             f"{self._command}: {done.answered:,} answers",
             f"USD {budget.charged / 1e9:,.4f} spent",
@@ -39,6 +37,22 @@ class SpendingLine:
             f"{done.failed:,} failed",
             f"{rate:,.1f} a second",
         ]
+        self._show(parts)
+
+    def say(self, message: str) -> None:
+        """Show what is done besides calls, now and then."""
+        if self._due():
+            text = f"{self._command}: {message}"
+            self._show([text[: max(1, _columns_of_stderr() - 1)] if self._terminal else text])
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < (EVERY_S if self._terminal else EVERY_S_ELSEWHERE):
+            return False
+        self._last, self._shown = now, True
+        return True
+
+    def _show(self, parts: list[str]) -> None:
         if self._terminal:
             # A line that wraps could not be written over, and half a figure would be another one.
             while len(parts) > 1 and len(", ".join(parts)) >= _columns_of_stderr():
@@ -140,6 +154,7 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
 def notices_of(made: Any, plan: Any) -> list[str]:
     """Return what whoever reads the result should know."""
     told, done = _of_prompts(made, plan), made.done
+    told += [f"{count:,} answers are taken from {folder}" for folder, count in made.copied.items()]
     if made.estimates is not None:
         most = sum(one.most_usd for one in made.estimates.values())
         left = plan.budget_usd - made.spent_usd

@@ -157,7 +157,7 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
         _tell([f"{project / PLAN_FILE} was edited and is taken as it is; --models and --prompts change nothing in it"])
     refuse_changed(project, project / BUNDLES, [one.name for one in plan.asked])
     report = SourceReport()
-    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True), say=lambda message: _tell([message]))
+    dry = collect(plan, read_prompts(plan, report), CollectOptions(dry_run=True))
     facts = collected_facts(dry, plan)
     facts["notices"] = [*report.lines, *facts["notices"]]
     calls = sum(one["calls"] for one in facts["candidates"])
@@ -183,7 +183,7 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
         return 0
     line = SpendingLine("ipr init")
     try:
-        made = collect(plan, read_prompts(plan), CollectOptions(), tell=line.tell)
+        made = collect(plan, read_prompts(plan), CollectOptions(), tell=line.tell, say=line.say)
     finally:
         line.end()
     facts = collected_facts(made, plan)

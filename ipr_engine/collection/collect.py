@@ -72,7 +72,7 @@ class Collected:
     """A `Collected` says what a run did.
 
     Attributes:
-        folder: of the ledger and the tables. taken: what the plan's files held.
+        folder: of the ledger and the tables. taken: what the plan's files held. copied: folder of `ledgers` -> answers that were new.
         estimates: candidate -> what is still open, of a dry run; else None.
         done: what became of the calls of this run; None where none were to be sent.
         candidates: candidate -> how it did, over all runs; empty of a dry run. noise: see `WrittenTables`.
@@ -83,6 +83,7 @@ class Collected:
 
     folder: Path
     taken: TakenIn
+    copied: Mapping[Path, int]
     estimates: Mapping[str, CandidateEstimate] | None
     done: Progressed | None
     candidates: Mapping[str, CandidateSums]
@@ -106,7 +107,7 @@ def collect(
 
     Args:
         questions: the plan's prompts (`read_questions`).
-        tell: called after every call. say: called with what is done besides calls.
+        tell: called after every call. say: called with how many answers are graded, at every few.
     Raises:
         InvalidInputError: a key cannot be had, the ledger is in use, a prompt cannot be asked.
         IprError: the ledger cannot be written; what was noted stays.
@@ -125,7 +126,7 @@ def collect(
         made, outcome = _Made(), "failed"
         try:
             made.taken = take_in(ledger, plan, questions, run)
-            take_answers(ledger, plan.other_folders, say)
+            made.copied = take_answers(ledger, plan.other_folders)
             if options.dry_run:
                 made.estimates = asyncio.run(estimate(ledger, plan, run, again=options.retry_failed))
             else:
@@ -140,6 +141,7 @@ def collect(
     return Collected(
         folder=folder,
         taken=made.taken,
+        copied=made.copied,
         estimates=made.estimates,
         done=made.done,
         candidates=made.tables.sums,
@@ -173,6 +175,7 @@ class _Made:
     """What a run has come to so far."""
 
     taken: TakenIn | None = None
+    copied: Mapping[Path, int] = field(default_factory=dict)
     estimates: Mapping[str, CandidateEstimate] | None = None
     done: Progressed | None = None
     tables: WrittenTables = field(default_factory=lambda: WrittenTables({}, None))

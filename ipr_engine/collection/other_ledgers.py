@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,23 @@ def check_ledgers(folders: Sequence[Path], own: Path) -> None:
             raise InvalidInputError(f"ledgers[{number}]: {folder} is this collection's own; leave it out")
 
 
-def take_answers(ledger: Ledger, folders: Sequence[Path], say: Callable[[str], None]) -> None:
+def take_answers(ledger: Ledger, folders: Sequence[Path]) -> dict[Path, int]:
     """Copy the answers that a ledger lacks from those of other collections, a page at a time; their calls stay their spending.
+
+    Returns the folders that had some, and how many.
 
     Raises:
         InvalidInputError: another process writes one, or it cannot be read.
     """
+    found: dict[Path, int] = {}
     for number, folder in enumerate(folders):
         try:
             taken = _take(ledger, folder)
         except InvalidInputError as error:
             raise InvalidInputError(f"ledgers[{number}]: {error}") from None
         if taken:
-            say(f"{taken:,} answers are taken from {folder}")
+            found[folder] = taken
+    return found
 
 
 def _take(ledger: Ledger, folder: Path) -> int:

@@ -13,6 +13,7 @@ pytest.importorskip("openai", reason=COLLECT)
 pytest.importorskip("aiolimiter", reason=COLLECT)
 pytest.importorskip("regex", reason=GRADE)
 
+from ipr_engine.cli import collecting
 from ipr_engine.cli.main import main
 
 PLAN = """\
@@ -80,6 +81,23 @@ def test_a_spent_budget_ends_with_3(collect):
     code, _, err = collect(budget=0.005, count=60)
     assert code == 3
     assert "the budget of USD 0.005 is spent" in err
+
+
+def test_answers_of_another_collection_are_told(collect, tmp_path):
+    collect()
+    (tmp_path / "collected").rename(tmp_path / "before")
+    code, _, err = collect(more=f"{RIGHT}\nledgers: [before]", count=13)
+    assert code == 0
+    assert f"12 answers are taken from {tmp_path / 'before'}" in err
+    assert "12 answers are taken" not in collect(more=f"{RIGHT}\nledgers: [before]", count=13)[2]
+
+
+def test_how_far_grading_is_is_told(collect, monkeypatch):
+    monkeypatch.setattr(collecting, "EVERY_S_ELSEWHERE", 0.0)
+    code, out, err = collect("--json")
+    assert code == 0
+    assert "ipr collect: grader right: 12 answers graded\n" in err
+    json.loads(out)
 
 
 def test_prompts_without_references_are_told_before_anything_is_sent(collect):

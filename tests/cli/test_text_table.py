@@ -211,6 +211,19 @@ def test_the_line_of_spending_is_no_wider_than_its_terminal_and_every_figure_who
     assert len(parts) == {1: 1, 30: 1, 41: 2, 60: 2, 80: 4, 200: 5}[columns]
 
 
+@pytest.mark.parametrize("columns", [1, 30, 200])
+def test_grading_is_told_now_and_then_on_one_line(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    line = SpendingLine("ipr collect")
+    line.say("grader passes: 16 answers graded")  # too soon
+    monkeypatch.setattr(line, "_last", -1e9)
+    line.say("grader passes: 32 answers graded")
+    line.say("grader passes: 48 answers graded")
+    shown = sys.stderr.getvalue()
+    assert shown == "\r\x1b[K" + "ipr collect: grader passes: 32 answers graded"[: max(1, columns - 1)]
+
+
 def test_a_column_that_is_cut_keeps_room_for_its_ellipsis_beside_wide_words():
     table = TextTable("a title", ["name", "prompt"], cut=1)
     table.add("x" * 60, "a b c d e f g h i j k l")

@@ -84,7 +84,7 @@ def test_pages_are_taken_once_and_told(tmp_path):
     told = []
     with Ledger(tmp_path / LEDGER) as ledger:
         for _ in range(2):
-            take_answers(ledger, [tmp_path / "one", tmp_path / "two"], told.append)
+            told.append(take_answers(ledger, [tmp_path / "one", tmp_path / "two"]))
         taken = ledger.do(lambda of: of.execute("SELECT key, candidate, text, attempt FROM answer").fetchall())
     assert sorted(taken) == sorted((*row[:3], None if row[3] is None else 0) for row in rows)
-    assert [line.split()[0] for line in told] == ["1,500", "845"]
+    assert told == [{tmp_path / "one": 1500, tmp_path / "two": 845}, {}]
