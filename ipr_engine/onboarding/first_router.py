@@ -253,9 +253,8 @@ def two_sentences(made: FirstRouter) -> str:
         second = f"The promise is certified on {made.certified_on} prompts that no head has seen (risk 10 %)."
     else:
         need = next((one for one in made.needed if one.tau == made.tau), None)
-        more = (
-            need is not None and made.certified_on and need.prompts > made.collected
-        )  # else it was not tested, on however many
+        # Where nothing was tested, no count of prompts would help.
+        more = need is not None and made.certified_on > 0 and need.prompts > made.collected
         enough = f"; about {need.prompts:,} collected prompts may" if need is not None and more else ""
         second = f"The promise is not certified: {made.why_not}{enough}."
     return f"{first} {second}"
