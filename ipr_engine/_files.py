@@ -103,8 +103,13 @@ def file_sha256(path: str | os.PathLike[str]) -> tuple[str, int]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a free name in the same folder; whatever starts with ".tmp-" there is of a write that did not end."""
+    """Return a free name in the same folder, by which `left_over` finds what comes of it where the write does not end."""
     return path.with_name(f"{_ON_THE_WAY}{os.getpid()}-{os.urandom(8).hex()}")
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Return what bears a name of `temporary_beside` in a folder: of a write that goes on, or did not end; the rest is somebody's own."""
+    return [path for path in folder.glob(f"{_ON_THE_WAY}*") if _ITS_NAME.fullmatch(path.name)]
 
 
 @contextmanager
@@ -117,11 +122,9 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     import shutil  # what only decides does without its compressors
 
     parent.mkdir(parents=True, exist_ok=True)
-    for other in parent.glob(f"{_ON_THE_WAY}*"):
-        if not _ITS_NAME.fullmatch(other.name):
-            continue  # somebody's own
-        with _opened(other) as left_over:
-            if left_over is not None and _lock(left_over, wait=False):
+    for other in left_over(parent):
+        with _opened(other) as descriptor:
+            if descriptor is not None and _lock(descriptor, wait=False):
                 shutil.rmtree(other, ignore_errors=True)
     while True:
         folder = temporary_beside(parent / "any")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._files import sync_folder, write_atomically
+from ipr_engine._files import left_over, sync_folder, write_atomically
 from ipr_engine._tensor_files import metadata_of, tensor_file
 from ipr_engine.errors import InvalidInputError
 
@@ -60,8 +60,8 @@ class RunState:
         if self.folder.exists() and not self.folder.is_dir():
             raise InvalidInputError(f"run folder: expected a folder, {self.folder} is a file")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self.folder.glob(".tmp-*"):  # of a write that was killed
-            left_over.unlink(missing_ok=True)
+        for path in left_over(self.folder):  # of a write that was killed
+            path.unlink(missing_ok=True)
         found = self._read_state()
         self._units: dict[str, dict[str, Any]] = self._rebuild() if found is None else found
         if found is None:

@@ -116,7 +116,7 @@ def test_a_damaged_unit_is_told_and_dropped_and_the_others_stand(folder, damage)
 
 
 def test_what_a_killed_write_left_behind_is_cleared(folder):
-    (folder / ".tmp-123-abc").write_bytes(b"half")
+    (folder / ".tmp-123-0123456789abcdef").write_bytes(b"half")
     assert_kept(RunState(folder, "key one"))
     assert not list(folder.glob(".tmp-*"))
 
@@ -138,3 +138,10 @@ def test_a_write_that_fails_leaves_the_old_unit(folder, monkeypatch):
 def test_a_units_name_is_no_path(folder):
     with pytest.raises(InvalidInputError, match="unit: expected letters"):
         RunState(folder, "key one").save("../fold", {}, {})
+
+
+def test_what_is_not_of_a_killed_write_stays(folder):
+    own = folder / ".tmp-notes"
+    own.write_text("mine")
+    assert_kept(RunState(folder, "key one"))
+    assert own.read_text() == "mine"
