@@ -21,7 +21,8 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # SIGTERM, which Python does not take by itself, comes last: who sees that it is taken may send any of them.
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
                 if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
                     self._before[number] = signal.signal(number, self._stop)
         return self
