@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of routing outcomes to test on",
     )
     parser.addoption("--all-extras", action="store_true", help="every extra is installed: a test skipped for one fails")
+
+
+def pytest_configure() -> None:
+    # A shell lets what it begins in the background ignore SIGINT, and with it whatever a test begins and then interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def skip_reasons(config: pytest.Config) -> tuple[list[str], set[str]]:
