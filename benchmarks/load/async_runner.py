@@ -51,8 +51,7 @@ def run_async(
         await _until(start, clock)
         callers = [_Caller(call, target, prompts, clock, log, stop) for log in current]
         if load.schedule is None:
-            end = start + int((load.warm_up + load.seconds) * 1e9)
-            await asyncio.gather(*(caller.closed(k, load.callers, start, end) for k, caller in enumerate(callers)))
+            await asyncio.gather(*(caller.closed(k, load, start) for k, caller in enumerate(callers)))
         else:
             await _open(callers[0], load, start)
         return start
@@ -92,12 +91,14 @@ class _Caller:
             for column, part in zip(log.stages, parts, strict=True):
                 column.append(part)
 
-    async def closed(self, first: int, step: int, start: int, end: int) -> None:
+    async def closed(self, first: int, load: Load, start: int) -> None:
         """Send, wait for the answer, let the other callers have the loop, send again."""
-        index, most, free = first, MOST_REQUESTS // step, max(start, self.now())
-        while free < end and not self.stop.asked:
+        index, most, free = first, MOST_REQUESTS // load.callers, max(start, self.now())
+        warm, end = start + load.warm_up_ns, start + load.end_ns
+        # who a busy machine, or a slow answer, keeps away from the warm-up to the end still sends one request
+        while (free < end or not self.log.reaches(warm)) and not self.stop.asked:
             await self.ask(index, free)
-            index += step
+            index += load.callers
             free = self.now()
             if len(self.log.ended) >= most:
                 self.stop.ask(f"{MOST_REQUESTS:,} requests, as many as a run keeps")

@@ -35,8 +35,7 @@ def run_blocking(
             start = clock.now() + NEAR_NS
             loop = _Loop(call, target.rejections, prompts, start, clock, stop)
             if load.schedule is None:
-                end = start + int((load.warm_up + load.seconds) * 1e9)
-                works = [_closed(loop, k, load.callers, end, log) for k, log in enumerate(logs)]
+                works = [_closed(loop, k, load, log) for k, log in enumerate(logs)]
             else:
                 due = array("q", load.schedule.due_ns.tobytes())
                 turns = itertools.count()
@@ -63,8 +62,9 @@ class _Loop:
     stop: Stop
 
 
-def _closed(loop: _Loop, first: int, step: int, end: int, log: Log) -> Callable[[], None]:
-    call, prompts, clock, stop = loop.call, loop.prompts, loop.clock, loop.stop
+def _closed(loop: _Loop, first: int, load: Load, log: Log) -> Callable[[], None]:
+    call, prompts, clock, stop, step = loop.call, loop.prompts, loop.clock, loop.stop, load.callers
+    warm, end = loop.start + load.warm_up_ns, loop.start + load.end_ns
     most = MOST_REQUESTS // step
 
     def work() -> None:
@@ -73,7 +73,8 @@ def _closed(loop: _Loop, first: int, step: int, end: int, log: Log) -> Callable[
         index = first
         clock.wait_until(loop.start)
         free = now()  # from here on the caller has something to send
-        while free < end and not stop.asked:
+        # who a busy machine, or a slow answer, keeps away from the warm-up to the end still sends one request
+        while (free < end or not log.reaches(warm)) and not stop.asked:
             prompt = prompts[index % count]
             index += step
             begun = now()

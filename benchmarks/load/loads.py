@@ -46,6 +46,15 @@ class Load:
         if self.schedule is None and self.callers > MOST_CALLERS:
             raise InvalidInputError(f"callers: expected at most {MOST_CALLERS}, got {self.callers}")
 
+    @property
+    def warm_up_ns(self) -> int:
+        return int(self.warm_up * 1e9)
+
+    @property
+    def end_ns(self) -> int:
+        """Return when the load ends, after its start."""
+        return int((self.warm_up + self.seconds) * 1e9)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -99,7 +108,7 @@ class Run:
 def assemble(target: Target, load: Load, logs: list[Log], start: int, stop: Stop) -> Run:
     every = gathered(logs, target.stages, start)
     errors = sum((log.errors for log in logs), Counter[str]())
-    warm_up_ns = int(load.warm_up * 1e9)
+    warm_up_ns = load.warm_up_ns
     early = every.intended < warm_up_ns
     measured = every.where(~early)
     failed, rejected = (_before_and_after(logs, name, start + warm_up_ns) for name in ("failed_at", "rejected_at"))
@@ -133,5 +142,5 @@ def _before_and_after(logs: list[Log], name: str, at: int) -> tuple[int, int]:
 
 def _stretch(load: Load, ended: Nanoseconds, stopped: str | None) -> tuple[int, int]:
     """Return start and end, ns, of what is measured: a run that was stopped ends with its last answer."""
-    start, end = int(load.warm_up * 1e9), int((load.warm_up + load.seconds) * 1e9)
+    start, end = load.warm_up_ns, load.end_ns
     return start, end if stopped is None or not len(ended) else max(start, min(end, int(ended.max())))

@@ -28,6 +28,10 @@ class Log:
         self.failed_at, self.rejected_at = array("q"), array("q")  # when they were to be sent
         self.errors: Counter[str] = Counter()
 
+    def reaches(self, at: int) -> bool:
+        """Return whether a request that was to be sent at `at` or later has had an answer, a failure or a rejection."""
+        return any(len(times) and times[-1] >= at for times in (self.intended, self.failed_at, self.rejected_at))
+
     def fail(self, error: BaseException, intended: int) -> None:
         self.failed_at.append(intended)
         text = f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,6 +1,7 @@
 """Closed and open loops: what is recorded of a target whose latencies are known."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -65,6 +66,29 @@ def test_a_closed_loop_counts_from_when_the_caller_was_free():
     assert set(found.measured.total.tolist()) == {1 * MS, 2 * MS}
     assert (found.measured.intended[1:] == found.measured.ended[:-1]).all()
     assert found.throughput == pytest.approx(1000 / 1.5, rel=0.01)
+
+
+@pytest.mark.parametrize(("warm_up", "answered"), [(0.0, 0), (0.5, 1)])
+def test_a_caller_that_a_busy_machine_wakes_after_the_end_still_sends_one_request(warm_up, answered):
+    class LateClock(MadeUpClock):
+        def wait_until(self, due_ns):
+            self.time = due_ns + (0 if warm_up else 5 * S)
+
+    clock = LateClock()
+    target = KnownTarget(clock, lambda call: 5 * S if call == 0 and warm_up else MS)
+    found = run(target, ["a"], Load(seconds=1, warm_up=warm_up, callers=1), clock=clock)
+    assert len(found.warm_up) == answered
+    assert found.measured.intended.tolist() == [5 * S]
+    assert found.measured.service.tolist() == [MS]
+    assert found.throughput > 0
+
+
+def test_a_task_whose_turn_comes_after_the_end_still_sends_one_request():
+    async def slow():
+        time.sleep(0.002)  # the event loop is held, as by a router that decides on it
+
+    found = run(AsyncKnownTarget(slow), ["a"], Load(seconds=0.001, warm_up=0, callers=5))
+    assert len(found.measured) == 5
 
 
 @pytest.mark.parametrize("rate", [None, 1000])
@@ -198,8 +222,6 @@ def test_ctrl_c_keeps_what_was_measured(asynchronous):
 
     def interrupt(seconds, answered):
         raise KeyboardInterrupt
-
-    import time
 
     if asynchronous:
         target = AsyncKnownTarget(soon)
