@@ -31,6 +31,7 @@ STUDIES = {
     "chosen_prompts": "a candidate added from 200 answers: random or contested prompts, its own outcomes or as add-model does",
     "prior": "is a prior of public scores any good: `ipr init --offline` on sources that its scores leave out",
     "selection": "which closed form to ship, by nested cross-validation on training splits alone",
+    "choosing": "what auto should choose an estimator by: the area, the cost at equal quality or the Brier score",
     "int8": "decisions and quality with the int8 onnx tier (--transformer: an export with an int8 graph)",
     "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",

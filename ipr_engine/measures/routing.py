@@ -274,6 +274,26 @@ def read_operating_point(point: ChosenSetting, curve: Curve, axis: Axis, singles
     return np.where(whole_cost > 0, saved, np.nan), np.where(whole_quality > 0, kept, np.nan)
 
 
+def cost_at(curve: Curve, wanted: Array, ceiling: Array) -> Array:
+    """Return the least cost at which a curve reaches a quality, (1 + draws,); `ceiling` where it nowhere does.
+
+    It is read off straight lines between the curve's points: a random mix of two settings. So it is chosen on the prompts that it is
+    read on, for every curve alike, and is a little too good.
+
+    Args:
+        wanted, ceiling: (1 + draws,) a quality, and the cost of what always reaches it.
+    """
+    goal = wanted[:, None]
+    q0, q1, c0, c1 = curve.quality[:, :-1], curve.quality[:, 1:], curve.cost[:, :-1], curve.cost[:, 1:]
+    crossing = (np.minimum(q0, q1) < goal) & (np.maximum(q0, q1) >= goal)
+    with np.errstate(all="ignore"):
+        between = c0 + np.clip((goal - q0) / (q1 - q0), 0, 1) * (c1 - c0)
+    # 1e-12: rounding must not decide whether a candidate keeps its own quality.
+    at_point = np.where(curve.quality >= goal - 1e-12, curve.cost, np.inf).min(axis=1)
+    on_line = np.where(crossing, between, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(np.minimum(np.minimum(on_line, at_point), ceiling))
+
+
 def aiq(curve: Curve, singles: Curve) -> Array:
     """Return RouterBench's average improvement in quality, (1 + draws,): mean height of the curve's non-decreasing hull.
 

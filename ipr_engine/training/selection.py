@@ -13,9 +13,11 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import Resamples, drawn_questions, grouped_folds
 from ipr_engine.measures.routing import (
     Axis,
+    Curve,
     WeightedOutcomes,
     bounded_arqgc,
     complete_rows,
+    cost_at,
     degenerate_axis,
     single_curve,
     sweep_curve,
@@ -31,6 +33,7 @@ MOST_COMPARED = (
     20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
 )
 DRAWN = 2000  # seed of the draw, apart from those of folds
+SHARE = 0.98  # of the best single candidate's quality, at which costs are read
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
 
 
@@ -42,12 +45,15 @@ class EstimatorScore:
 
     Attributes:
         area_worth, area_minmax: Bounded-ARQGC (docs/metrics.md) of the sweeps of worth and of tau; NaN without an axis.
+        cost: what `SHARE` of the best single candidate's quality costs by the sweep of worth, over what that candidate costs. It is
+            told and does not choose: docs/studies/choosing.md.
         brier: mean over judged pairs.
     """
 
     estimator: str
     area_worth: tuple[float, ...]
     area_minmax: tuple[float, ...]
+    cost: tuple[float, ...]
     brier: tuple[float, ...]
 
     @property
@@ -96,6 +102,7 @@ def compare_estimators(
     costs: PromptCosts,
     *,
     estimators: Sequence[str] = CLOSED_FORM,
+    names: Sequence[str] | None = None,
     repeats: int = 2,
     folds: int = 5,
     progress: Callable[[str], None] = lambda message: None,
@@ -103,6 +110,7 @@ def compare_estimators(
     """Score every estimator by nested, repeated cross-validation; every estimator sees the same folds.
 
     Of more than `MOST_COMPARED` rows it is taken on as many, drawn by question. Figures are taken on the rows of source 0 alone.
+    names: of the candidates, for what is told.
     """
     if len(rows.x) > MOST_COMPARED:
         drawn = drawn_questions(rows.keys, MOST_COMPARED, seed=DRAWN)
@@ -113,7 +121,7 @@ def compare_estimators(
     x, quality, at_home = rows.x, rows.quality, rows.at_home
     full = complete_rows(quality, costs.realised) & at_home
     outcomes = WeightedOutcomes.complete(quality[full], costs.realised[full]) if full.sum() >= FEWEST_ROWS else None
-    figures: dict[str, list[tuple[float, float, float]]] = {estimator: [] for estimator in estimators}
+    figures: dict[str, list[tuple[float, ...]]] = {estimator: [] for estimator in estimators}
     for repeat in range(repeats):
         # Seeds apart from fit_heads' own: outer and inner folds are drawn independently.
         outer = grouped_folds(rows.keys, folds, seed=1000 + repeat)
@@ -128,36 +136,43 @@ def compare_estimators(
         for name in estimators:
             expected = costs.of_input + costs.output_rate * length[name]  # (rows, models) USD
             error = float(np.nanmean(np.square(predicted[name] - quality)[at_home]))
-            figures[name].append((*_areas(predicted[name][full], expected[full], outcomes), error))
+            figures[name].append((*_routing(predicted[name][full], expected[full], outcomes), error))
     scores = []
     for name in estimators:
-        worth, minmax, brier = zip(*figures[name], strict=True)
-        scores.append(EstimatorScore(name, worth, minmax, brier))
-        area = "undefined" if np.isnan(scores[-1].area) else f"{scores[-1].area:.3f}"
-        progress(f"{name}: area {area}, Brier {np.mean(brier):.4f}")
-    why = _no_area(outcomes)
+        worth, minmax, cost, brier = zip(*figures[name], strict=True)
+        scores.append(EstimatorScore(name, worth, minmax, cost, brier))
+        told = f"area {scores[-1].area:.3f}, cost at {SHARE:.0%} {np.mean(cost):.2f}"
+        progress(f"{name}: {'area undefined' if np.isnan(scores[-1].area) else told}, Brier {np.mean(brier):.4f}")
+    why = _no_area(outcomes, names or [f"candidate {m + 1}" for m in range(quality.shape[1])])
     if why is not None:
         progress(f"the area is undefined, so the Brier score chooses: {why}")
     return scores
 
 
-def _no_area(outcomes: WeightedOutcomes | None) -> str | None:
+def _no_area(outcomes: WeightedOutcomes | None, names: Sequence[str]) -> str | None:
     """Say why no estimator has an area; None where they have."""
     if outcomes is None:
         return f"fewer than {FEWEST_ROWS} prompts have a quality and a cost of every candidate"
-    names = [f"candidate {m}" for m in range(outcomes.models)]
     return degenerate_axis(Axis.of(outcomes), single_curve(outcomes, Resamples(outcomes.rows, draws=0)), names)
 
 
-def _areas(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None) -> tuple[float, float]:
-    """Return Bounded-ARQGC of the worth and of the minmax sweep; NaN where there are too few complete rows."""
+def _routing(predicted: Array, expected: Array, outcomes: WeightedOutcomes | None) -> tuple[float, float, float]:
+    """Return the figures of `EstimatorScore` but the last; NaN where there are too few complete rows or no axis."""
     if outcomes is None:
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     once, axis = Resamples(outcomes.rows, draws=0), Axis.of(outcomes)
     singles = single_curve(outcomes, once)
     sweeps = (worth_sweep(predicted, expected, worth_grid(outcomes.cost)), rule_sweep(predicted, expected, "minmax"))
-    worth, minmax = (float(bounded_arqgc(sweep_curve(s, outcomes, once), axis, singles)[0]) for s in sweeps)
-    return worth, minmax
+    curves = [sweep_curve(sweep, outcomes, once) for sweep in sweeps]
+    worth, minmax = (float(bounded_arqgc(curve, axis, singles)[0]) for curve in curves)
+    return worth, minmax, np.nan if np.isnan(worth) else float(cost_kept(curves[0], axis, singles)[0])
+
+
+def cost_kept(curve: Curve, axis: Axis, singles: Curve) -> Array:
+    """Return what `SHARE` of the best single candidate's quality costs on a curve, over what that candidate costs, (1 + draws,)."""
+    dear = singles.cost[:, axis.best]
+    with np.errstate(all="ignore"):
+        return np.asarray(cost_at(curve, SHARE * singles.quality[:, axis.best], dear) / dear)
 
 
 def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
@@ -171,6 +186,7 @@ def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:
             "estimator": score.estimator,
             "area_worth": mean(score.area_worth),
             "area_minmax": mean(score.area_minmax),
+            "cost": mean(score.cost),
             "brier": mean(score.brier),
         }
         for score in scores

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ipr_engine.calibration import bounds
 from ipr_engine.calibration.promises import NONE, TAUS, ExcessDraws, Promises, certified_points, monotone
 from ipr_engine.measures.resampling import Estimate, Resamples, estimate, grouped_folds
+from ipr_engine.measures.routing import Curve, cost_at
 from studies.calibration.population import Population, about, add_options, load_population
 
 Array = npt.NDArray[np.float64]
@@ -50,13 +51,13 @@ def compare(population: Population, *, risk: float, draws: int, seed: int) -> li
     wanted = (1 - level) * best[:, None] + level * cheapest[:, None]
     ceiling = resamples.means(population.paid[:, 0])
     realised, paid = (resamples.means(part) for part in _calibrated(population, risk, seed))
-    mine = cost_at(realised, paid, wanted, ceiling)
+    mine = _costs_at(realised, paid, wanted, ceiling)
     logs: dict[str, Array] = {}
     for rule in RULES:
         chosen = _swept(population, rule)  # (settings, rows)
         quality = resamples.means(population.rows.quality[rows, chosen].T)
         cost = resamples.means(population.cost_usd[rows, chosen].T)
-        logs[rule] = np.log(cost_at(quality, cost, wanted, ceiling) / mine)
+        logs[rule] = np.log(_costs_at(quality, cost, wanted, ceiling) / mine)
     lines = [
         CostLine(
             f"{name:g}", float(wanted[0, k]), float(mine[0, k] / ceiling[0]), {r: _ratio(logs[r][:, k]) for r in RULES}
@@ -68,6 +69,11 @@ def compare(population: Population, *, risk: float, draws: int, seed: int) -> li
         *lines,
         CostLine("geometric mean", float(wanted[0].mean()), mean, {r: _ratio(logs[r].mean(axis=1)) for r in RULES}),
     ]
+
+
+def _costs_at(quality: Array, cost: Array, wanted: Array, ceiling: Array) -> Array:
+    """Return `routing.cost_at` of the line through settings (n, settings) for each of the qualities (n, k): (n, k)."""
+    return np.stack([cost_at(Curve(cost, quality), goal, ceiling) for goal in wanted.T], axis=1)
 
 
 def _ratio(log: Array) -> Estimate:
@@ -97,18 +103,6 @@ def _swept(population: Population, rule: str) -> npt.NDArray[np.int64]:
     """Return the engine's choices (settings, rows) by one of the paper's rules."""
     rows = population.rows
     return np.stack([rows.embedded.decide(tau=float(t), rule=rule).index for t in SETTINGS]).astype(np.int64)
-
-
-def cost_at(quality: Array, cost: Array, wanted: Array, ceiling: Array) -> Array:
-    """Return the cheapest cost at which the line through settings (n, settings) reaches a quality (n, k); else `ceiling` (n,)."""
-    q0, q1, c0, c1 = quality[:, None, :-1], quality[:, None, 1:], cost[:, None, :-1], cost[:, None, 1:]
-    goal = wanted[:, :, None]
-    with np.errstate(all="ignore"):
-        part = np.clip((goal - q0) / (q1 - q0), 0, 1)
-    crossing = (np.minimum(q0, q1) < goal) & (np.maximum(q0, q1) >= goal)
-    on_line = np.where(crossing, c0 + part * (c1 - c0), np.inf).min(axis=2)
-    at_setting = np.where(quality[:, None, :] >= goal, cost[:, None, :], np.inf).min(axis=2)
-    return np.asarray(np.minimum(np.minimum(on_line, at_setting), ceiling[:, None]))
 
 
 def render(lines: Sequence[CostLine]) -> str:

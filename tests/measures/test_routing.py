@@ -297,3 +297,13 @@ def test_complete_rows_are_those_without_a_gap():
         False,
         True,
     ]
+
+
+def test_the_cost_of_a_quality_is_read_between_the_points_that_reach_it():
+    curve = r.Curve(np.array([[1.0, 3.0, 7.0, 6.0]]), np.array([[0.2, 0.6, 1.0, 0.9]]))
+    for wanted, cost in ((0.2, 1.0), (0.4, 2.0), (0.6, 3.0), (0.8, 5.0), (0.95, 6.5), (0.1, 1.0)):
+        assert r.cost_at(curve, np.array([wanted]), np.array([20.0]))[0] == pytest.approx(cost)
+    assert r.cost_at(curve, np.array([1.1]), np.array([20.0]))[0] == 20.0
+    assert r.cost_at(curve, np.array([1.0]), np.array([4.0]))[0] == 4.0  # always asking that one is cheaper
+    level = r.Curve(np.array([[2.0]]), np.array([[0.5]]))
+    assert r.cost_at(level, np.array([0.5]), np.array([9.0]))[0] == 2.0

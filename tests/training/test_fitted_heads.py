@@ -94,6 +94,26 @@ def test_the_brier_score_chooses_where_no_row_is_complete(request):
     scores = compare_estimators(*given, estimators=("plain", "advantage_shared"), repeats=1, folds=3)
     assert np.isnan([score.area for score in scores]).all()
     assert winner(scores) == min(scores, key=lambda score: score.brier[0]).estimator
+    assert [score.cost for score in scores] == [(pytest.approx(np.nan, nan_ok=True),)] * 2
+
+
+def test_a_cost_at_equal_quality_stands_beside_each_area_and_a_degenerate_axis_is_named(request):
+    world = make_world(request.node.name, rows=200)
+    rate = np.geomspace(1e-5, 1e-6, 5)
+    rows = HeadRows(world.x, world.quality, world.tokens, world.keys)
+    costs = PromptCosts(world.tokens * rate, np.zeros_like(world.tokens), rate)
+    told = []
+    some = {"estimators": ("plain", "caps"), "repeats": 1, "folds": 3, "progress": told.append}
+    scores = compare_estimators(rows, costs, **some)
+    assert all(0 < score.cost[0] <= 1 for score in scores)
+    assert any("plain: area 0." in line and ", cost at 98% 0." in line for line in told)
+    cheap_first = PromptCosts(costs.realised[:, ::-1], costs.of_input, rate[::-1])
+    scores = compare_estimators(rows, cheap_first, names=list("vwxyz"), **some)
+    assert np.isnan([score.area for score in scores]).all()
+    assert not any("nan" in line for line in told)
+    assert (
+        "the area is undefined, so the Brier score chooses: v is the cheapest and the best single candidate" in told[-1]
+    )
 
 
 @pytest.mark.parametrize("estimator", CLOSED_FORM)
