@@ -89,6 +89,12 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="deliver heads that tell prompts apart no better than a constant does, marked as such, instead of refusing",
     )
+    parser.add_argument(
+        "--no-standing",
+        action="store_true",
+        help="do not say how far the router is (beside k-means, single candidates and a coin, and with fewer prompts), which takes "
+        "12 more fits",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of folds and centroids (default 0)")
     parser.add_argument(
         "--created", default=time.strftime("%Y-%m-%d"), help="date written into the bundle (default today)"
@@ -126,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             run=arguments.run_folder,
             allow_constant=arguments.allow_constant,
+            standing=not arguments.no_standing,
         ),
         progress=lambda message: print(f"ipr train: {message}", file=sys.stderr, flush=True),
     )
@@ -151,7 +158,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         facts = {"bundle": trained.folder.name, "estimator": trained.estimator, "prompts": trained.prompts}
-        print(json.dumps({**facts, "dropped": trained.dropped, "candidates": rows}))
+        standing = None if trained.standing is None else trained.standing.to_json()
+        print(json.dumps({**facts, "dropped": trained.dropped, "candidates": rows, "standing": standing}))
         return 0
     print(f"{trained.folder}\n{trained.estimator}, {trained.prompts} prompts, {trained.dropped} left out; out of fold:")
     width = max(len(name) for name in trained.names)

@@ -70,6 +70,21 @@ class Resamples:
             self._begins = (np.cumsum(sizes) - sizes).astype(np.int64)
             self.totals = self._drawn(sizes)
 
+    @classmethod
+    def of_questions(cls, keys: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Resamples:
+        """Draw whole questions of keys (rows,): copies of one prompt, or rewordings, tell no more than one does.
+
+        Raises:
+            InvalidInputError: more than `MOST_APART` rows.
+        """
+        if len(keys) > MOST_APART:
+            raise InvalidInputError(f"keys: expected at most {MOST_APART} rows to draw questions of, got {len(keys)}")
+        question, distinct = numbered(keys)
+        drawn = cls(distinct, draws=draws, seed=seed)
+        drawn.rows, drawn.counts = len(keys), drawn.counts[:, question]
+        drawn.totals = drawn.counts.sum(axis=1, dtype=np.float64)
+        return drawn
+
     def sums(self, values: Array) -> Array:
         """Sum over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
         if len(values) != self.rows:

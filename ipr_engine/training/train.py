@@ -36,6 +36,7 @@ from ipr_engine.training.fitted_parts import (
     with_tokenizers,
 )
 from ipr_engine.training.selection import (
+    PromptCosts,
     as_json,
     compare_estimators,
     prompt_costs,
@@ -47,6 +48,7 @@ from ipr_engine.training.training_inputs import TrainingRows, read_training_rows
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
+    from ipr_engine.training.standing import Standing
 
 Array = npt.NDArray[np.float64]
 
@@ -111,6 +113,10 @@ def train(
             refuse_constant(constant, len(names))
         for candidate, reason in constant.items():
             progress(f"constant head of {candidate}: {reason}")
+        where = None
+        if fit.standing:
+            costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
+            where = _standing(judged, costs, names, estimator, fit.options, progress)
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
@@ -144,11 +150,38 @@ def train(
                 "settings": heads.settings,
                 "compared": compared,
                 **({CONSTANT: constant} if constant else {}),
+                **({"standing": where.to_json()} if where is not None else {}),
             },
         ),
         activate=target.activate,
     )
-    return trained_figures(folder, rows, estimator, names, heads, constant)
+    return trained_figures(folder, rows, estimator, names, heads, constant, where)
+
+
+def _standing(
+    rows: HeadRows,
+    costs: PromptCosts,
+    names: list[str],
+    estimator: str,
+    options: Mapping[str, Any],
+    progress: Callable[[str], None],
+) -> Standing | None:
+    """Say how far the router is; None, with the reason told, where that has nothing to compare or would take too long."""
+    from ipr_engine.training.standing import stand
+
+    if len(names) == 1:
+        progress("one candidate only: there is no router whose standing could be told")
+        return None
+    if estimator not in CLOSED_FORM:
+        progress(
+            f"how far the router is, is not told: {estimator} is a network, and twelve more fits take hours; ask `ipr eval`"
+        )
+        return None
+    progress("how far the router is: every prompt predicted by a fit that has not seen its question ...")
+    where = stand(rows, costs, names, estimator=estimator, options=options, progress=progress)
+    for line in where.text():
+        progress(line)
+    return where
 
 
 def _by_own_tokenizers(
@@ -195,6 +228,7 @@ class Trained:
     Attributes:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
         constant: candidate -> why its head counts as constant (measures/prediction.py), for those that do.
+        standing: how far the router is, None where that was not asked for or cannot be taken.
     """
 
     folder: Path
@@ -208,6 +242,7 @@ class Trained:
     brier: Array
     calibration_error: Array
     constant: Mapping[str, str]
+    standing: Standing | None = None
 
 
 def trained_figures(
@@ -217,6 +252,7 @@ def trained_figures(
     names: list[str],
     heads: FittedHeads,
     constant: Mapping[str, str],
+    standing: Standing | None,
 ) -> Trained:
     """Take the figures of `Trained` from the heads' predictions out of fold."""
     predicted = heads.out_of_fold_quality
@@ -238,4 +274,5 @@ def trained_figures(
             ]
         ),
         constant=constant,
+        standing=standing,
     )

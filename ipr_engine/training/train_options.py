@@ -206,6 +206,8 @@ class FitOptions:
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
         allow_constant: deliver heads that tell prompts apart no better than a constant does (measures/prediction.py), marked as
             such in the bundle, instead of refusing.
+        standing: say how far the router is (standing.py), for the bundle's provenance too: 12 more fits of a closed form. Networks
+            are left out: each would take as long as the first.
     Raises:
         InvalidInputError: an unknown estimator, options of "auto", or a seed out of range.
     """
@@ -215,6 +217,7 @@ class FitOptions:
     seed: int = 0
     run: Path | str | None = None
     allow_constant: bool = False
+    standing: bool = False
 
     def __post_init__(self) -> None:
         if self.estimator != "auto" and self.estimator not in ESTIMATORS:

@@ -149,8 +149,9 @@ def kmeans(x: Array, k: int, seed: int, *, iterations: int = 100) -> Array:
         raise InvalidInputError(f"k: expected 1 to {len(x)} (the rows), got {k}")
     random = np.random.default_rng(seed)
     centroids: Array = x[[random.integers(len(x))]]  # a copy: x is the caller's
+    nearest = np.full(len(x), np.inf)  # (rows,) squared distance to the nearest centroid
     while len(centroids) < k:
-        nearest = squared_distances(x, centroids).min(axis=1)
+        nearest = np.minimum(nearest, squared_distances(x, centroids[-1:])[:, 0])
         total = nearest.sum()
         chance = nearest / total if total > 0 else None  # fewer distinct rows than k: any row will do
         centroids = np.vstack([centroids, x[random.choice(len(x), p=chance)]])
