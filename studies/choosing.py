@@ -14,11 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.measures.resampling import Resamples, drawn_questions, one_thread
-from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
+from ipr_engine.measures.routing import (
+    SHARE,
+    Axis,
+    WeightedOutcomes,
+    bounded_arqgc,
+    cost_kept,
+    single_curve,
+    sweep_curve,
+)
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.estimators.by_name import CLOSED_FORM
 from ipr_engine.training.fitted_heads import FOLDS, FitRows, HeadRows, fit_heads, predict
-from ipr_engine.training.selection import SHARE, EstimatorScore, PromptCosts, compare_estimators, cost_kept
+from ipr_engine.training.selection import EstimatorScore, PromptCosts, compare_estimators
 from studies.cases import Case
 from studies.headline import VIEW
 from studies.study import Study

@@ -119,7 +119,7 @@ def run_add(arguments: argparse.Namespace) -> int:
         progress=lambda message: print(f"ipr add-model: {message}", file=sys.stderr, flush=True),
     )
     if arguments.json:
-        facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
+        facts = _added_facts(added)
         names = Bundle.load(added.folder).names[:-1]
         moved = None if added.refreshed is None else added.refreshed.facts(names)
         print(json.dumps({"bundle": added.folder.name, **facts, "refreshed": moved}))
@@ -138,6 +138,8 @@ def run_add(arguments: argparse.Namespace) -> int:
         )
     if added.path is not None:
         print(f"path rows: {added.path}")
+    if added.help is not None:
+        print("\n".join(added.help.says()))
     if added.refreshed is not None:
         r = added.refreshed
         known = r.forgotten[np.isfinite(r.forgotten)]
@@ -303,6 +305,9 @@ def _run_plan(arguments: argparse.Namespace) -> int:
     page.text(f"{seconds:,.0f} s in all, {asked_s:,.0f} of them to ask and grade; USD {facts['spent_usd']:,.4f} spent")
     if made.added.path is not None:
         page.text(f"path rows: {made.added.path}")
+    if made.added.help is not None:
+        for sentence in made.added.help.says():
+            page.text(sentence)
     print(f"\n    {serve}\n")
     page.text(
         f"Its answers are in {plan.out_folder}: name that folder in `ledgers` of what `ipr init` or `ipr collect` is given, "
@@ -327,12 +332,17 @@ def _rule(made: Any) -> tuple[str, ...]:
     return ("--rule", "calibrated") if made.certified else ()
 
 
+def _added_facts(added: Any) -> dict[str, Any]:
+    """Return what `add_model` says as plain JSON, but the folder and what was refreshed."""
+    facts = {key: value for key, value in vars(added).items() if key not in ("folder", "refreshed")}
+    return facts | {"help": None if added.help is None else added.help.to_json()}
+
+
 def _way_facts(made: Any, collected: dict[str, Any]) -> dict[str, Any]:
-    added = {key: value for key, value in vars(made.added).items() if key not in ("folder", "refreshed")}
     return {
         "sent": True,
         "bundle": Path(made.bundle).name,
-        "added": added,
+        "added": _added_facts(made.added),
         "fitted_on": made.fitted_on,
         "certified_on": made.certified_on,
         "unanswered": made.unanswered,

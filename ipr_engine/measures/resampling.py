@@ -37,6 +37,11 @@ class Estimate(NamedTuple):
         """Return the figure as plain JSON, None for NaN."""
         return {name: None if np.isnan(part) else part for name, part in zip(self._fields, self, strict=True)}
 
+    def shown(self, sign: str = "", *, percent: bool = False) -> str:
+        """Return the figure with its interval, "-" where it is undefined. sign: "+" for a difference."""
+        form = f"{sign}.0%" if percent else f"{sign}.2f"
+        return "-" if np.isnan(self.value) else f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
 
 class Resamples:
     """`Resamples` count how often each prompt occurs in the sample itself (row 0: once each) and in `draws` resamples of it.

@@ -20,6 +20,7 @@ Indices = npt.NDArray[np.integer]
 
 MOST_PICKED = 1 << 23  # outcomes that a sweep picks at once
 SHARES = (1.0, 0.99, 0.98, 0.95)
+SHARE = 0.98  # of the best single candidate's quality, at which `cost_kept` reads costs
 ARENA_BETA, ARENA_DEAREST, ARENA_CHEAPEST = 0.1, 200.0, 0.0044  # RouterArena, USD per 1,000 queries
 
 
@@ -292,6 +293,13 @@ def cost_at(curve: Curve, wanted: Array, ceiling: Array) -> Array:
     at_point = np.where(curve.quality >= goal - 1e-12, curve.cost, np.inf).min(axis=1)
     on_line = np.where(crossing, between, np.inf).min(axis=1, initial=np.inf)
     return np.asarray(np.minimum(np.minimum(on_line, at_point), ceiling))
+
+
+def cost_kept(curve: Curve, axis: Axis, singles: Curve) -> Array:
+    """Return what `SHARE` of the best single candidate's quality costs on a curve, over what that candidate costs, (1 + draws,)."""
+    dear = singles.cost[:, axis.best]
+    with np.errstate(all="ignore"):
+        return np.asarray(cost_at(curve, SHARE * singles.quality[:, axis.best], dear) / dear)
 
 
 def aiq(curve: Curve, singles: Curve) -> Array:

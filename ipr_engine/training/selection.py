@@ -12,12 +12,12 @@ from ipr_engine.bundle import Candidate, PriceList
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import Resamples, drawn_questions, grouped_folds
 from ipr_engine.measures.routing import (
+    SHARE,
     Axis,
-    Curve,
     WeightedOutcomes,
     bounded_arqgc,
     complete_rows,
-    cost_at,
+    cost_kept,
     degenerate_axis,
     single_curve,
     sweep_curve,
@@ -33,7 +33,6 @@ MOST_COMPARED = (
     20_000  # rows: a comparison fits every estimator ten times, and more rows tell no more of which is ahead
 )
 DRAWN = 2000  # seed of the draw, apart from those of folds
-SHARE = 0.98  # of the best single candidate's quality, at which costs are read
 FEWEST_ROWS = 50  # complete rows that an area needs; with fewer the Brier score decides
 
 
@@ -166,13 +165,6 @@ def _routing(predicted: Array, expected: Array, outcomes: WeightedOutcomes | Non
     curves = [sweep_curve(sweep, outcomes, once) for sweep in sweeps]
     worth, minmax = (float(bounded_arqgc(curve, axis, singles)[0]) for curve in curves)
     return worth, minmax, np.nan if np.isnan(worth) else float(cost_kept(curves[0], axis, singles)[0])
-
-
-def cost_kept(curve: Curve, axis: Axis, singles: Curve) -> Array:
-    """Return what `SHARE` of the best single candidate's quality costs on a curve, over what that candidate costs, (1 + draws,)."""
-    dear = singles.cost[:, axis.best]
-    with np.errstate(all="ignore"):
-        return np.asarray(cost_at(curve, SHARE * singles.quality[:, axis.best], dear) / dear)
 
 
 def as_json(scores: Sequence[EstimatorScore]) -> list[dict[str, object]]:

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from ipr_engine.measures.resampling import Estimate, Resamples, difference, drawn_questions, estimate, grouped_folds
 from ipr_engine.measures.routing import (
+    SHARE,
     Axis,
     Curve,
     WeightedOutcomes,
     bounded_arqgc,
     complete_rows,
+    cost_kept,
     degenerate_axis,
     mixture_curve,
     single_curve,
@@ -34,7 +36,7 @@ from ipr_engine.training.cross_fitted import (
     means_cross_fitted,
 )
 from ipr_engine.training.fitted_heads import HeadRows
-from ipr_engine.training.selection import FEWEST_ROWS, SHARE, PromptCosts, cost_kept
+from ipr_engine.training.selection import FEWEST_ROWS, PromptCosts
 
 Array = npt.NDArray[np.float64]
 
@@ -115,8 +117,8 @@ class Standing:
         width = max(len(line.name) for line in self.lines)
         head = f"{'':<{width}}  {f'cost at {SHARE:.0%}':<19}{'router minus it':<23}{'area':<19}router minus it"
         rows = [
-            f"{line.name:<{width}}  {_shown(line.cost):<19}{_shown(line.cost_behind, '+'):<23}{_shown(line.area):<19}"
-            f"{_shown(line.area_behind, '+')}".rstrip()
+            f"{line.name:<{width}}  {line.cost.shown():<19}{_or_nothing(line.cost_behind):<23}{line.area.shown():<19}"
+            f"{_or_nothing(line.area_behind)}".rstrip()
             for line in self.lines
         ]
         return [head, *rows, *self.says]
@@ -142,7 +144,7 @@ def stand(
         why = f"{int(full.sum())} prompts have a quality and a cost of every candidate, fewer than {FEWEST_ROWS}"
         return Standing(int(full.sum()), "", (f"how far the router is cannot be told: {why}",))
     outcomes = WeightedOutcomes.complete(rows.quality[full], costs.realised[full])
-    judge = _Judge(outcomes, keys)
+    judge = Judge(outcomes, keys)
     best = names[judge.axis.best]
     degenerate = degenerate_axis(judge.axis, judge.singles, names)
     if degenerate is not None:
@@ -192,8 +194,8 @@ def _questions(rows: HeadRows, column: int) -> int:
     return len({key for key, is_known in zip(rows.keys, known, strict=True) if is_known})
 
 
-class _Judge:
-    """A `_Judge` takes figures of curves on the same outcomes and the same resamples of their questions."""
+class Judge:
+    """A `Judge` takes figures of curves between the cheapest and the best of some candidates, on the same resamples of questions."""
 
     def __init__(self, outcomes: WeightedOutcomes, keys: Sequence[str]) -> None:
         self.outcomes, self.axis = outcomes, Axis.of(outcomes)
@@ -218,8 +220,8 @@ def _beside_hull(lines: Sequence[Line], best: str) -> str:
     assert hull.cost_behind is not None
     assert hull.area_behind is not None
     costs = (
-        f"at {SHARE:.0%} of {best}'s quality the router costs {_shown(router.cost, percent=True)} of always asking {best}, the hull of "
-        f"single candidates {_shown(hull.cost, percent=True)}"
+        f"at {SHARE:.0%} of {best}'s quality the router costs {router.cost.shown(percent=True)} of always asking {best}, the hull of "
+        f"single candidates {hull.cost.shown(percent=True)}"
     )
     cost, area = hull.cost_behind, hull.area_behind
     if cost.high < 0:
@@ -242,7 +244,7 @@ def _more_prompts(doubling: Sequence[Estimate], fitted_on: Sequence[int]) -> str
         )
     cost, area = doubling
     grown = f"from {fitted_on[0]} to {fitted_on[-1]} prompts fitted on, a doubling changed"
-    told = f"{grown} the cost by {_shown(cost, '+')}, the area by {_shown(area, '+')}"
+    told = f"{grown} the cost by {cost.shown('+')}, the area by {area.shown('+')}"
     if cost.high < 0 or area.low > 0:
         return f"{told}: more prompts help"
     if cost.low > 0 or area.high < 0:
@@ -250,11 +252,5 @@ def _more_prompts(doubling: Sequence[Estimate], fitted_on: Sequence[int]) -> str
     return f"{told}: whether more prompts would help cannot be told"
 
 
-def _shown(made: Estimate | None, sign: str = "", *, percent: bool = False) -> str:
-    """Return a figure with its interval."""
-    if made is None:
-        return ""
-    if np.isnan(made.value):
-        return "-"
-    form = f"{sign}.0%" if percent else f"{sign}.2f"
-    return f"{made.value:{form}} [{made.low:{form}}, {made.high:{form}}]"
+def _or_nothing(difference: Estimate | None) -> str:
+    return "" if difference is None else difference.shown("+")

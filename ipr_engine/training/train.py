@@ -101,7 +101,7 @@ def train(
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
             costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
-            scores = compare_estimators(judged, costs, names=names, progress=progress)
+            scores = compare_estimators(judged, costs, estimators=CLOSED_FORM, names=names, progress=progress)
             compared, estimator = as_json(scores), winner(scores)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)

@@ -44,8 +44,9 @@ from ipr_engine.training.add.interface import (
     note_of,
     old_quality,
 )
-from ipr_engine.training.add.path_column import Newcomer, grown_path_rows
+from ipr_engine.training.add.path_column import Newcomer, grown_path_rows, own_rows
 from ipr_engine.training.add.refresh import QUALITY, held_out, refresh
+from ipr_engine.training.add.with_and_without import routing_help
 from ipr_engine.training.fitted_parts import with_tokenizers
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -161,8 +162,12 @@ def _from_outcomes(
             keys=keys,
         )
 
-        path_rows, path = grown_path_rows(base, newcomer, embed, seed)
-        refreshed = None
+        own = own_rows(base, newcomer, embed, seed)
+        path_rows, path = grown_path_rows(base, newcomer, own, seed)
+        refreshed, helps = None, None
+        if consistency is None:  # a refresh moves the heads that the others are predicted by
+            progress(f"does {candidate.name} help? routing with it and without ...")
+            helps = routing_help(base, newcomer, price, own, seed=seed)
         if consistency is not None:
             progress("refreshing the trunk ...")
             # The refresh is judged on the prompts held out, so the row it starts from is fitted without them.
@@ -215,6 +220,8 @@ def _from_outcomes(
         "settings": fit.settings,
         "layer_of": None if fit.host is None else base.names[fit.host],
     }
+    if helps is not None:
+        note["help"] = helps.to_json()
     if refreshed is not None:
         note["refreshed"] = {"consistency": consistency, **refreshed.facts(base.names)}
     tables = read_reliability(base)
@@ -258,4 +265,5 @@ def _from_outcomes(
         constant,
         path=path,
         imputed=0 if table is None else table.imputed,
+        help=helps,
     )

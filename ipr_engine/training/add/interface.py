@@ -22,6 +22,7 @@ from ipr_engine.data import Outcomes, key_of_hashes, name_in_source, overlap, pr
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.add.refresh import Refreshed
+from ipr_engine.training.add.routing_help import RoutingHelp
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
@@ -112,6 +113,7 @@ class Added:
         refreshed: what a refreshed trunk gained and forgot; None where everything stayed frozen.
         path: what became of the bundle's path rows, in words; None where it has none.
         imputed: prompts more that its row was fitted on, where the others' outcomes say what it would have scored.
+        help: whether routing gains by it; None of a prior, and where the trunk was refreshed.
         constant: why its head counts as constant (measures/prediction.py), None where it does not; of a prior that its members'
             heads all do. Unlike `train` it is delivered, since few prompts rarely tell the head apart; the bundle marks it.
     """
@@ -129,6 +131,7 @@ class Added:
     lowered_to: float | None = None
     path: str | None = None
     imputed: int = 0
+    help: RoutingHelp | None = None
 
 
 class AskedEntry(NamedTuple):
@@ -200,15 +203,20 @@ def judged_rows(part: Outcomes, called: str, name: str) -> Outcomes:
 
 
 def old_quality(rows: Outcomes, base: Bundle) -> Array:
-    """Return the realised quality of the bundle's candidates, (rows, models), by the names in its provenance, else their own; NaN where
-    there is none."""
+    """Return the realised quality of the bundle's candidates: `old_measure`."""
+    return old_measure(rows, base, "quality")
+
+
+def old_measure(rows: Outcomes, base: Bundle, measure: str) -> Array:
+    """Return a measure of the bundle's candidates, (rows, models), by the names in its provenance, else their own; NaN where there is
+    none."""
     sources = base.provenance.get("sources")
     named = sources if isinstance(sources, dict) else {}
     table = np.full((len(rows), len(base.names)), np.nan)
     for m, name in enumerate(base.names):
         called = name_in_source(named, name, rows.source)
         if called in rows.models:
-            table[:, m] = rows.quality[:, rows.models.index(called)]
+            table[:, m] = getattr(rows, measure)[:, rows.models.index(called)]
     return table
 
 

@@ -60,29 +60,55 @@ class Newcomer:
         return self.candidate.name
 
 
-def grown_path_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows | None, str | None]:
+@dataclass(frozen=True, eq=False)
+class FreshRows:
+    """`FreshRows` are prompts with what the bundle's candidates are predicted on them by fits that have not seen them.
+
+    Attributes:
+        rows: their outcomes. x, billed: as in a `Newcomer`. others: (rows, models of the bundle), NaN columns where unknown.
+        place: of `own_rows`, where each of the bundle's path rows stands among these.
+    """
+
+    rows: Outcomes
+    x: Array
+    billed: Array
+    others: OutOfFold
+    place: npt.NDArray[np.int64] | None = None
+
+    def take(self, rows: npt.NDArray[np.int64]) -> FreshRows:
+        """Return some of the rows."""
+        others = OutOfFold(*(table[rows] for table in self.others))
+        return FreshRows(self.rows.take(rows), self.x[rows], self.billed[rows], others)
+
+
+def grown_path_rows(
+    base: Bundle, new: Newcomer, own: FreshRows | None, seed: int
+) -> tuple[PathRows | None, str | None]:
     """Return path rows with a column for the candidate, None where its outcomes do not allow one; and what became of them, in words.
 
-    First the bundle's own rows are looked for among the outcomes: its draw is repeated, and the rows are those where every
-    outcome and every bill agrees. Else rows are made of the prompts that its heads have not seen and on which every
-    candidate is judged, if these are at least `FEWEST_UNSEEN`.
+    The bundle's own rows gain one where they are among the outcomes. Else rows are made of the prompts that its heads have not seen
+    and on which every candidate is judged, if these are at least `FEWEST_UNSEEN`.
+
+    own: of `own_rows`.
     """
     if base.path_rows is None:
         return None, None
-    for made in (_with_column(base, base.path_rows, new, embed, seed), _of_unseen(base, new, seed)):
+    for made in (_with_column(base, base.path_rows, new, own, seed), _of_unseen(base, new, seed)):
         if made is not None:
             return made
     why = f"fewer than {FEWEST_UNSEEN} prompts that no head has seen have outcomes of every candidate, and the fitting prompts are others"
     return None, f"stale: {new.name} has no path rows ({why}); fit anew with `ipr train`"
 
 
-def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed: int) -> tuple[PathRows, str] | None:
-    """Add a column to the bundle's own rows, where the outcomes hold the very prompts they were drawn from."""
+def own_rows(base: Bundle, new: Newcomer, embed: Embed, seed: int) -> FreshRows | None:
+    """Find the bundle's own path rows among the outcomes: its draw is repeated, and every outcome and every bill must agree."""
+    kept = base.path_rows
+    if kept is None:
+        return None
     settings = base.provenance.get("settings")
     # The draw is a function of prompts, outcomes and seed: repeated, it tells whether these are the prompts of the fit.
     fitted = settings.get("seed", seed) if isinstance(settings, dict) else seed
     columns = [base.names.index(name) for name in kept.candidates]
-    listed = [base.candidates[m] for m in columns]
     outcome = old_quality(new.part, base)[:, columns]
     order = drawn_order(new.part.prompt_ids, new.part.prompts, outcome, fitted)
     if not np.array_equal(in_steps(outcome[order]), kept.outcome):
@@ -90,23 +116,48 @@ def _with_column(base: Bundle, kept: PathRows, new: Newcomer, embed: Embed, seed
     x, billed = _embedded(new, order, embed)
     if not np.array_equal(billed.astype(np.uint32), kept.billed_tokens):
         return None
-    realised = new.part.quality[order, new.part.models.index(new.called)]
-    written = None if new.tokens is None else new.part.output_tokens[order, new.part.models.index(new.called)]
     others = np.full((2, len(order), len(base.names)), np.nan)  # quality and tokens, by the bundle's columns
     others[0][:, columns], others[1][:, columns] = kept.quality, kept.tokens_out
-    keys = [new.part.question_keys[row] for row in order]
-    column = fresh_column(base, x, OutOfFold(*others), realised, written, keys, like=new.like, seed=seed)
+    rising = np.argsort(order)
+    others = others[:, rising]
+    return FreshRows(new.part.take(order[rising]), x[rising], billed[rising], OutOfFold(*others), np.argsort(rising))
+
+
+def unseen_rows(base: Bundle, new: Newcomer) -> FreshRows | None:
+    """Take the prompts on which the new candidate is judged and that no head has seen; None where there is none, or no tokens head."""
+    kept = np.flatnonzero(unseen(base, new.rows, new.keys))
+    heads = base.quality_heads
+    if not len(kept) or "tokens" not in heads.outputs:
+        return None
+    # On prompts that no head has seen, what the heads say is out of fold.
+    quality, tokens = predict(heads.tensors, new.x[kept], heads.activation)
+    return FreshRows(new.rows.take(kept), new.x[kept], new.billed[kept], OutOfFold(quality, tokens))
+
+
+def _with_column(
+    base: Bundle, kept: PathRows, new: Newcomer, own: FreshRows | None, seed: int
+) -> tuple[PathRows, str] | None:
+    """Add a column to the bundle's own rows, where the outcomes hold the very prompts they were drawn from."""
+    if own is None or own.place is None:
+        return None
+    listed = [base.candidates[base.names.index(name)] for name in kept.candidates]
+    realised = own.rows.quality[:, own.rows.models.index(new.called)]
+    written = None if new.tokens is None else own.rows.output_tokens[:, own.rows.models.index(new.called)]
+    column = fresh_column(base, own, realised, written, like=new.like, seed=seed)
     if column is None:
         return None
+    place = own.place
+    quality, length = column[0][place].astype(np.float16), np.minimum(column[1][place], MOST_TOKENS).astype(np.float32)
+    tokens_in = own_tokens([*listed, new.candidate], count_texts(list(own.rows.prompts)), own.billed)
     rows = replace(
         kept,
         candidates=(*kept.candidates, new.name),
-        quality=np.column_stack([kept.quality, column[0].astype(np.float16)]),
-        tokens_out=np.column_stack([kept.tokens_out, np.minimum(column[1], MOST_TOKENS).astype(np.float32)]),
-        outcome=np.column_stack([kept.outcome, in_steps(realised)]),
-        tokens_in=own_tokens([*listed, new.candidate], count_texts([new.part.prompts[row] for row in order]), billed),
+        quality=np.column_stack([kept.quality, quality]),
+        tokens_out=np.column_stack([kept.tokens_out, length]),
+        outcome=np.column_stack([kept.outcome, in_steps(realised[place])]),
+        tokens_in=None if tokens_in is None else tokens_in[place],
     )
-    return rows, f"the bundle's {len(order)} path rows gained a column for {new.name}"
+    return rows, f"the bundle's {len(own.rows)} path rows gained a column for {new.name}"
 
 
 def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tuple[Array, Array]:
@@ -122,32 +173,28 @@ def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tupl
 
 def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] | None:
     """Draw path rows from the prompts that no head has seen and on which every candidate is judged."""
-    outcome = np.column_stack([old_quality(new.rows, base), new.rows.quality[:, new.rows.models.index(new.called)]])
-    kept = np.flatnonzero(unseen(base, new.rows, new.keys) & ~np.isnan(outcome).any(axis=1))
-    if len(kept) < FEWEST_UNSEEN or "tokens" not in base.quality_heads.outputs:
+    found = unseen_rows(base, new)
+    if found is None:
         return None
-    # On prompts that no head has seen, what the heads say is out of fold.
-    x, heads = new.x[kept], base.quality_heads
-    quality, tokens = predict(heads.tensors, x, heads.activation)
-    written = None if new.tokens is None else new.tokens[kept]
-    keys = [new.rows.question_keys[row] for row in kept]
-    column = fresh_column(
-        base, x, OutOfFold(quality, tokens), outcome[kept, -1], written, keys, like=new.like, seed=seed
+    outcome = np.column_stack(
+        [old_quality(found.rows, base), found.rows.quality[:, found.rows.models.index(new.called)]]
     )
+    whole = np.flatnonzero(~np.isnan(outcome).any(axis=1))
+    if len(whole) < FEWEST_UNSEEN:
+        return None
+    fresh, outcome = found.take(whole), outcome[whole]
+    written = None if new.tokens is None else fresh.rows.output_tokens[:, fresh.rows.models.index(new.called)]
+    column = fresh_column(base, fresh, outcome[:, -1], written, like=new.like, seed=seed)
     if column is None:
         return None
     rows = draw_path_rows(
-        [new.rows.prompt_ids[row] for row in kept],
-        [new.rows.prompts[row] for row in kept],
+        list(fresh.rows.prompt_ids),
+        list(fresh.rows.prompts),
         (*base.names, new.name),
-        predicted=OutOfFold(np.column_stack([quality, column[0]]), np.column_stack([tokens, column[1]])),
-        outcome=outcome[kept],
-        billed_tokens=new.billed[kept].astype(np.uint32),
-        tokens_in=own_tokens(
-            [*base.candidates, new.candidate],
-            count_texts([new.rows.prompts[row] for row in kept]),
-            new.billed[kept],
-        ),
+        predicted=OutOfFold(*(np.column_stack(both) for both in zip(fresh.others, column, strict=True))),
+        outcome=outcome,
+        billed_tokens=fresh.billed.astype(np.uint32),
+        tokens_in=own_tokens([*base.candidates, new.candidate], count_texts(list(fresh.rows.prompts)), fresh.billed),
         seed=seed,
     )
     assert rows is not None  # every prompt is judged
@@ -159,11 +206,9 @@ def _of_unseen(base: Bundle, new: Newcomer, seed: int) -> tuple[PathRows, str] |
 
 def fresh_column(
     base: Bundle,
-    x: Array,
-    others: OutOfFold,
+    fresh: FreshRows,
     quality: Array,
     tokens: Array | None,
-    keys: Sequence[str],
     *,
     like: int,
     seed: int,
@@ -171,14 +216,13 @@ def fresh_column(
     """Predict quality and output tokens (rows,) as the new candidate's row would, had no head seen these prompts.
 
     Args:
-        others: of the bundle's candidates; NaN columns where unknown.
         quality: (rows,) of the new candidate, NaN where not judged. tokens: (rows,) likewise; None takes those of `like`.
     Returns:
         None where the candidates that the row leans on have no such predictions, or too few of these rows are judged.
     """
-    heads = base.quality_heads
+    heads, x, others = base.quality_heads, fresh.x, fresh.others
     tensors: Tensors = heads.tensors
-    folds = grouped_folds(keys, 5, seed)
+    folds = grouped_folds(fresh.rows.question_keys, 5, seed)
     judged = ~np.isnan(quality)
     counts = [judged.sum(), *([] if tokens is None else [(~np.isnan(tokens)).sum()])]
     if min(counts) < FEWEST_JUDGED:
