@@ -52,7 +52,13 @@ def add_parser(subparsers: Any) -> None:
         choices=("halves", "train"),
         help="choose operating points on one half of test for the other, or on train (default halves)",
     )
-    parser.add_argument("--litellm", action="store_true", help="also LiteLLM's heuristic_v2, by the installed litellm")
+    parser.add_argument(
+        "--router",
+        action="append",
+        default=[],
+        metavar="[NAME=]MODULE:FUNCTION",
+        help="judge another router on the same prompts, too; its code runs in this process; repeatable; docs/judging-routers.md",
+    )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
     add_cache_option(parser)
@@ -71,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
         if folder is not None:
             writable_folder(folder, option)
+    routers = _routers(arguments.router)
     engine = load_engine(arguments, Engine)
     names = _names(engine, arguments.map)
     _say(f"reading {arguments.outcomes.name} ...")
@@ -81,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         also=[load_outcomes(folder) for folder in arguments.also],
         options=EvaluationOptions(
             validate_on_train=arguments.validation == "train",
-            litellm=arguments.litellm,
+            routers=routers,
             repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
             draws=arguments.draws,
             seed=arguments.seed,
@@ -108,6 +115,21 @@ def _say(message: str) -> None:
     print(f"ipr eval: {message}", file=sys.stderr, flush=True)
 
 
+def _routers(items: list[str]) -> dict[str, Any]:
+    """Return --router as the name that is shown -> the function."""
+    from ipr_engine.evaluation.router_interface import load_router
+
+    routers: dict[str, Any] = {}
+    for item in items:
+        name, given, place = item.rpartition("=")
+        name = name if given else place
+        if not name or name in routers:
+            wrong = f"{name!r} is named twice" if name else f"no name before = in {item!r}"
+            raise InvalidInputError(f"--router: {wrong}; write NAME=module:function, a name each")
+        routers[name] = load_router(place)
+    return routers
+
+
 def _names(engine: Engine, items: list[str]) -> dict[str, list[str]]:
     """Return --map as candidate -> its names in the sources."""
     names: dict[str, list[str]] = {}
@@ -130,7 +152,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for option in ("map", "allow", "family"):
         for value in getattr(arguments, option) or []:
             parts += [f"--{option}", value]
-    parts += ["--litellm"] if arguments.litellm else []
+    parts += [part for item in arguments.router for part in ("--router", item)]
     for option, default in (("validation", "halves"), ("draws", 1000), ("seed", 0)):
         if getattr(arguments, option) != default:
             parts += [f"--{option}", str(getattr(arguments, option))]

@@ -16,13 +16,15 @@ from ipr_engine.data import name_in_source
 from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import litellm_tiers
+from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
 from ipr_engine.evaluation.promised import promised_figures
 from ipr_engine.evaluation.report import about
+from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
+from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import drawn_questions, grouped_folds
@@ -70,7 +72,8 @@ def evaluate_engine(
         and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
-        BackendUnavailableError: the extra [eval], or litellm, is missing.
+        InvalidInputError: a router of `options.routers` fails, or chooses what is no candidate (router_runs.py).
+        BackendUnavailableError: the extra [eval] is missing, or what such a router needs.
     """
     names, draws, seed = candidates.names, options.draws, options.seed
     known = source_names(engine, outcomes, names)
@@ -101,15 +104,12 @@ def evaluate_engine(
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
+    folds = grouped_folds(train.rows.question_keys, FOLDS, seed)
     summary = summarise(
         shared,
         _swept(train, shared, worths),
         _swept(test, shared, worths),
-        Baselines(
-            grouped_folds(train.rows.question_keys, FOLDS, seed),
-            worths,
-            litellm_tiers(test.rows.prompts) if options.litellm else None,
-        ),
+        Baselines(folds, worths, _others(train, test, shared, folds, options, progress)),
         constant=constant_of(engine.bundle),
         options=options,
         progress=progress,
@@ -130,12 +130,39 @@ def evaluate_engine(
         isa=engine.plan.isa,
         stand_ins=train.stand_ins + test.stand_ins,
         predicts_tokens=_predicts_tokens(engine),
-        litellm=options.litellm,
+        routers=tuple(options.routers),
         command=command,
     )
     summary.figures["label_noise"] = noise
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
+
+
+def _others(
+    train: _Read,
+    test: _Read,
+    shared: Sequence[str],
+    folds: npt.NDArray[np.int64],
+    options: EvaluationOptions,
+    progress: Callable[[str], None],
+) -> list[Contender]:
+    """Fit and run the routers of `options`: on training outcomes, and on the test prompts alone."""
+    if not options.routers:
+        return []
+    engine, prompts = train.embedded.engine, [*train.rows.prompts, *test.rows.prompts]
+    embed = KnownEmbeddings(
+        {prompt: row for row, prompt in enumerate(prompts)},
+        np.concatenate([np.asarray(read.embedded.first.x, np.float64) for read in (train, test)]),
+        lambda others: np.asarray(embed_for(engine, others).first.x, np.float64),
+    )
+    seen, kept = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, test.rows, embed, options.seed)
+    left_out = int((~kept).sum())
+    if left_out:
+        progress(
+            f"{left_out} training prompts ask a question of the test prompts: no router of --router is fitted on them"
+        )
+    held = TrainingFolds(train.rows.prompts, folds, kept) if options.validate_on_train else None
+    return contenders_of(options.routers, seen, test.rows.prompts, held, progress)
 
 
 def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
 from ipr_engine.data.repeated_scores import RepeatedScores
+from ipr_engine.evaluation.contenders import Contender
+from ipr_engine.evaluation.router_interface import Fit
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
@@ -39,13 +41,13 @@ class EvaluationOptions:
     Attributes:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
             router was fitted on it); else on one half of the test split for the other.
-        litellm: with LiteLLM's heuristic_v2 as a baseline.
+        routers: others to judge beside, by the name that is shown; each a function as router_interface.py has it.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
     """
 
     validate_on_train: bool = False
-    litellm: bool = False
+    routers: Mapping[str, Fit] = field(default_factory=dict)
     repeated: RepeatedScores | None = None
     draws: int = DRAWS
     seed: int = 0
@@ -61,12 +63,12 @@ class Baselines:
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
         worths: of their sweeps, see `sweeps.worth_grid`.
-        tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
+        others: routers to stand beside them (`router_runs.contenders_of`).
     """
 
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
-    tiers: npt.NDArray[np.int64] | None = None
+    others: Sequence[Contender] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,8 +115,8 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
     figure, axes = pyplot.subplots(figsize=(10, 0.38 * len(lines) + 1.6), layout="constrained")
     for i, line in enumerate(lines):
         value, low, high = (line["area"][k] for k in ("value", "low", "high"))
-        colour = {"router": BLUE, "baseline": BLACK, "bound": GREY}[line["kind"]]
-        marker = {"router": "D", "baseline": "o", "bound": "s"}[line["kind"]]
+        colour = {"router": BLUE, "other router": RED, "baseline": BLACK, "bound": GREY}[line["kind"]]
+        marker = {"router": "D", "other router": "^", "baseline": "o", "bound": "s"}[line["kind"]]
         if low is not None:
             axes.plot([low, high], [i, i], color=colour, lw=2 if line["kind"] == "router" else 1.2)
         axes.plot(value, i, marker, color=colour, ms=7)

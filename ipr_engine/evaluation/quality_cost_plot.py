@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ OFFSETS = (
 )  # fmt: skip
 
 
+STEPS = 40  # of each piece of a curve
 LINES: dict[str, dict[str, Any]] = {
     "router, worth": {"color": BLUE, "lw": 2.8, "zorder": 6},
     "router, minmax": {"color": RED, "lw": 2.2, "zorder": 5},
@@ -32,19 +34,27 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
+# Of other routers, in turn; a marker each, since some have one setting alone.
+OTHER_LINES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "lw": 1.2, "marker": marker, "ms": 5, "markevery": 4 * STEPS}
+    for colour, marker in ((RED, "^"), (PINK, "v"), (GREEN, "P"), (ORANGE, "X"), (BLUE, "*"), (BLACK, "d"))
+)
+
 Array = npt.NDArray[np.float64]
 
 
 def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
-    figure, axes = pyplot.subplots(figsize=(11, 6.6), layout="constrained")
+    others = [c["name"] for c in summary.figures["contenders"] if c["kind"] == "other router"]
+    figure, axes = pyplot.subplots(figsize=(14 if others else 11, 6.6), layout="constrained")
     singles = summary.singles
-    for name, style in LINES.items():
+    for name, style in {**LINES, **dict(zip(others, cycle(OTHER_LINES)))}.items():
         curve = summary.curves.get(name)
         if curve is not None:
             # Dense: between two of its points a curve is straight in USD, and on the log scale it is not.
-            line = _dense(np.stack([1000 * curve.cost[0], 100 * curve.quality[0]], axis=1), steps=40)
-            axes.plot(*line.T, label=_label(summary, name), **style)
+            line = _dense(np.stack([1000 * curve.cost[0], 100 * curve.quality[0]], axis=1), steps=STEPS)
+            alone = {"ms": 9, "zorder": 7} if curve.points == 1 and name in others else {}
+            axes.plot(*line.T, label=_label(summary, name), **style | alone)
     main = next((n for n in ("router, worth", "router, minmax") if n in summary.curves), None)
     if main is not None and len(singles.cost) > 1:
         cost, low, high = _band(summary.curves[main])
@@ -70,7 +80,8 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.set_xlabel(unit)
     axes.set_ylabel("mean quality, % of the maximum")
     axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(loc="lower right", fontsize=10)
+    # Beside the curves where other routers have lines, too.
+    axes.legend(fontsize=10, **({"loc": "upper left", "bbox_to_anchor": (1, 1)} if others else {"loc": "lower right"}))
     _place_names(figure, axes, cost, quality, summary.models)
     axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,7 @@ PLOTS = {
     "tau": "What tau does under `minmax`",
     "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
 }
+RUN_BY_ROUTERS = ("litellm",)  # told where a router has loaded one
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
@@ -124,7 +126,7 @@ def _differences(f: Mapping[str, Any]) -> str:
         "## The router minus each baseline, paired\n\nDifference of Bounded-ARQGC (best single = 1) on the same resamples. "
         "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n"
         + table(["minus", *routers], rows)
-        + "\n\nIn words, of the baselines (no correction for their number):\n\n"
+        + "\n\nIn words, of the baselines and other routers (no correction for their number):\n\n"
         + "\n".join(verdict(f, name) for name in routers)
     )
 
@@ -134,7 +136,7 @@ def verdict(f: Mapping[str, Any], router: str) -> str:
     parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for c in f["contenders"]:
         found = c["router_minus_this"].get(router)
-        if c["kind"] == "baseline" and found is not None and found["low"] is not None:
+        if c["kind"] in ("baseline", "other router") and found is not None and found["low"] is not None:
             key = "above" if found["low"] > 0 else "below" if found["high"] < 0 else "not told apart from"
             parts[key].append(c["name"])
     return f"- **{router}**: " + ". ".join(f"{key}: {'; '.join(names)}" for key, names in parts.items() if names) + "."
@@ -289,14 +291,15 @@ def about(
     isa: str,
     stand_ins: int,
     predicts_tokens: bool,
-    litellm: bool,
+    routers: Sequence[str],
     command: str,
 ) -> dict[str, Any]:
     """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
 
     Args:
         train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.
-        predicts_tokens: whether the heads predict output tokens. command: shown as what wrote the report.
+        predicts_tokens: whether the heads predict output tokens. routers: names of the others that were run. command: shown as what
+            wrote the report.
     """
     names, bundle = basis.names, basis.bundle
     fitted = bundle.quality_heads.fitted_on
@@ -318,8 +321,15 @@ def about(
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
         "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
+        **(
+            {"other routers": f"{', '.join(routers)}; fitted on training outcomes, given the test prompts alone"}
+            if routers
+            else {}
+        ),
         "versions": ", ".join(
-            f"{name} {found}" for name in (*PACKAGES, *(["litellm"] if litellm else [])) if (found := _version(name))
+            f"{name} {found}"
+            for name in (*PACKAGES, *(name for name in RUN_BY_ROUTERS if name in sys.modules))
+            if (found := _version(name))
         ),
     }
 

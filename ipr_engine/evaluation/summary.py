@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, tier_columns
+from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
 from ipr_engine.evaluation.prediction_lines import (
@@ -98,7 +98,7 @@ def summarise(
         with one_thread():  # the same figures from the same input
             estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
-    table = _contenders(models, train, test, axis, estimates, baselines.tiers, worths)
+    table = _contenders(models, train, test, axis, estimates, baselines, worths)
     halves = halves_of(test.groups, seed)
     top = oracle_quality(test.outcomes, resamples)
     summary = Summary(tuple(models), axis, singles, {}, test)
@@ -163,7 +163,7 @@ def _contenders(
     test: Split,
     axis: Axis,
     estimates: Mapping[str, Predictions],
-    tiers: Indices | None,
+    baselines: Baselines,
     worths: Array,
 ) -> list[Contender]:
     """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
@@ -205,16 +205,17 @@ def _contenders(
         Contender("best single", "baseline", *everything_to(axis.best), models[axis.best]),
         Contender("always cheapest", "baseline", *everything_to(axis.cheapest), models[axis.cheapest]),
     ]
-    if tiers is not None:
-        columns = tier_columns(train.outcomes)
-        names = ", ".join(models[m] for m in columns)
-        result.append(Contender("LiteLLM heuristic_v2", "baseline", Choices(columns[tiers][None]), None, names))
+    result += baselines.others
     # Of the test outcomes themselves: bounds that no router can be expected to reach.
     hindsight = Mix.lines(hull_mix(test.outcomes))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
     ]
+    named = [contender.name for contender in result]
+    twice = [other.name for other in baselines.others if named.count(other.name) > 1]
+    if twice:
+        raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
 
 

@@ -18,16 +18,20 @@ from tests.support.evaluation_data import make_outcomes, make_split
 NAMES = ("tiny", "small", "medium", "large")
 
 
+def other():
+    choices = np.random.default_rng(0).integers(0, 4, (3, 200))
+    return Contender("somebody's", "other router", Choices(choices))
+
+
 @pytest.fixture(scope="module")
 def summary():
     pytest.importorskip("sklearn", reason=skips.EVAL)
     train, test = make_split("summary"), make_split("summary", rows=200)
-    tiers = np.random.default_rng(0).integers(0, 4, 200)
     return summarise(
         NAMES,
         train,
         test,
-        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        Baselines(grouped_folds(train.groups, 5, 0), others=[other()]),
         options=EvaluationOptions(draws=50),
     )
 
@@ -56,7 +60,7 @@ def test_every_baseline_is_there(summary):
     assert names >= {
         "best single", "always cheapest", "hull of singles", "hindsight hull", "random mix", "kNN, worth",
         "k-means, worth", "ridge, worth", "paper's minmax, mean cost", "paper's max, mean cost",
-        "paper's fixed, mean cost", "oracle", "LiteLLM heuristic_v2",
+        "paper's fixed, mean cost", "oracle", "somebody's",
     }  # fmt: skip
 
 
@@ -72,12 +76,11 @@ def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp
 
 def test_the_same_input_gives_the_same_bytes(summary):
     train, test = make_split("summary"), make_split("summary", rows=200)
-    tiers = np.random.default_rng(0).integers(0, 4, 200)
     again = summarise(
         NAMES,
         train,
         test,
-        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        Baselines(grouped_folds(train.groups, 5, 0), others=[other()]),
         options=EvaluationOptions(draws=50),
     )
     assert report.to_json(again.figures) == report.to_json(summary.figures)
