@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
+from ipr_engine.audit.owner_key import Key
 from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
@@ -42,11 +43,13 @@ class EvaluationOptions:
         litellm: with LiteLLM's heuristic_v2 as a baseline.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads ROOT/owner.key beside the bundle.
     """
 
     validate_on_train: bool = False
     litellm: bool = False
     repeated: RepeatedScores | None = None
+    key: Key | None = None
     draws: int = DRAWS
     seed: int = 0
 
@@ -79,6 +82,9 @@ class Split:
         predicted, predicted_cost: (rows, models) of the router under test.
         sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
         tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+        path_choices: share of the best single's quality -> (rows,) what rule `path` chooses at the tau of that share; empty where
+            there is no path.
+        seen: (rows,) whether the router was fitted on the prompt or its question; None where that is not known.
     """
 
     outcomes: WeightedOutcomes
@@ -89,3 +95,5 @@ class Split:
     sweeps: Mapping[str, Indices]
     tokens: Array | None = None
     predicted_tokens: Array | None = None
+    path_choices: Mapping[float, Indices] = field(default_factory=dict)
+    seen: npt.NDArray[np.bool_] | None = None
