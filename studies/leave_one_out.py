@@ -12,7 +12,8 @@ from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.add.candidate_row import fit_row
 from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, fit_platt, predict, sigmoid
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
+from ipr_engine.training.platt import fit_platt, sigmoid
 from studies.cases import FOLDS, Case
 from studies.headline import SHIPPED, VIEW
 from studies.study import Study

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import one_thread
-from ipr_engine.training.estimators.ridge import row_difficulty
+from ipr_engine.training.estimators.advantage import row_difficulty
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.measures.sweeps import worth_grid
-from ipr_engine.training.estimators.ridge import row_difficulty
+from ipr_engine.training.estimators.advantage import row_difficulty
 
 Array = npt.NDArray[np.float64]
 

@@ -21,8 +21,9 @@ from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
-from ipr_engine.training.estimators.ridge import Grams, fit_ridge
+from ipr_engine.training.estimators.ridge import Grams, alike, fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
+from ipr_engine.training.platt import fit_platts, fit_pooled_platt, fold_platt, sigmoid
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -33,10 +34,6 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 FOLDS = 5  # of the cross-validation that chooses penalties and feeds Platt's map
 # Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
 FEWEST_AT_HOME = 20
-# Prior of `fit_pooled_platt`: a candidate's slope over that of all, and its offset from that of all, in logits
-SLOPE_WIDTH, OFFSET_WIDTH = 0.1, 0.05
-FLATTEST = 0.1  # logits a standard deviation of the scores; the slope's width does not fall below what this one has
-POOLED_STEPS = 50  # Newton's, from the map of all
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 # The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
 HEIGHT = 10.0
@@ -199,9 +196,10 @@ def _calibrate(
     rows = calibration_rows(quality, at_home)
     if np.isnan(quality).any() if pooled is None else pooled:
         return fit_pooled_platt(score, quality, rows)
-    maps = [fit_platt(score[rows[:, m], m], quality[rows[:, m], m]) for m in range(quality.shape[1])]
-    slopes, offsets = zip(*maps, strict=True)
-    return np.array(slopes), np.array(offsets)
+    slope, offset = np.empty(quality.shape[1]), np.empty(quality.shape[1])
+    for known, columns in alike(rows):
+        slope[columns], offset[columns] = fit_platts(score[np.ix_(known, columns)], quality[np.ix_(known, columns)])
+    return slope, offset
 
 
 def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -237,101 +235,6 @@ def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
     if "out" in kept and "skip" in kept and not kept["skip"].any():
         del kept["skip"]
     return kept
-
-
-def sigmoid(logit: Array) -> Array:
-    """Return 1 / (1 + exp(-logit)), by tanh, which does not overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logit))  # any shape
-
-
-def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
-    """Fit slope and offset of greatest likelihood, by Newton's method with step halving.
-
-    The targets are Platt's: (n1 + 1) / (n1 + 2) for a success and 1 / (n0 + 2) for a failure, so that separable
-    scores do not run to infinity. A quality between 0 and 1 mixes the two.
-
-    Args:
-        score: (rows,). quality: (rows,) in [0, 1].
-    Returns:
-        slope >= 0, offset. Where a higher score means lower quality the slope is 0 and the map is the mean:
-        the map never reverses a head.
-    """
-    if score.ndim != 1 or score.shape != quality.shape or not len(score):
-        raise InvalidInputError(f"score, quality: expected equal 1-d shapes, got {score.shape} and {quality.shape}")
-    if not ((quality >= 0) & (quality <= 1)).all():
-        raise InvalidInputError("quality: expected values in [0, 1]")
-    # A quality between 0 and 1 is a share of a success and of a failure.
-    successes = quality.sum()
-    high, low = (successes + 1) / (successes + 2), 1 / (len(quality) - successes + 2)
-    target = quality * high + (1 - quality) * low
-    level = float(np.log(target.mean() / (1 - target.mean())))
-
-    centre, scale = score.mean(), score.std()
-    if scale <= 1e-12 * max(1.0, abs(centre)):  # one value: nothing to learn from it
-        return 0.0, level
-    standard = (score - centre) / scale  # keeps the 2 x 2 system well conditioned
-    design = np.stack([standard, np.ones_like(standard)], axis=1)  # (rows, 2)
-
-    def loss(theta: Array) -> float:
-        logit = design @ theta
-        return float((np.logaddexp(0.0, logit) - target * logit).mean())
-
-    theta = np.array([0.0, level])
-    for _ in range(iterations):
-        p = sigmoid(design @ theta)
-        gradient = design.T @ (p - target) / len(target)
-        if np.abs(gradient).max() < 1e-12:
-            break
-        # 1e-12 keeps the system solvable where every p is 0 or 1.
-        hessian = (design * (p * (1 - p))[:, None]).T @ design / len(target) + 1e-12 * np.eye(2)
-        step, share, before = np.linalg.solve(hessian, gradient), 1.0, loss(theta)
-        while loss(theta - share * step) > before and share > 1e-10:
-            share /= 2
-        theta = theta - share * step
-    # Back from the standardised score.
-    slope, offset = float(theta[0] / scale), float(theta[1] - theta[0] * centre / scale)
-    return (slope, offset) if slope > 0 else (0.0, level)
-
-
-def fit_pooled_platt(score: Array, quality: Array, rows: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Fit a map for each candidate, held near the map of all candidates together by a Gaussian prior.
-
-    A map of its own moves a candidate that was judged on few rows by the noise of these rows, and the greatest of many predictions
-    is then often one that the noise raised. The scores have the candidates' levels already, and those lean on the whole table.
-
-    Args:
-        score, quality: (rows, models), in `rows` finite and in [0, 1]. rows: (rows, models), those that a candidate's map is fitted on.
-    Returns:
-        slope >= 0 and offset, (models,) each. With ever more rows they become those of `fit_platt` without Platt's targets.
-    """
-    slope, offset = fit_platt(score[rows], quality[rows])
-    centre, scale = score[rows].mean(), max(float(score[rows].std()), 1e-12)
-    common = np.array([slope * scale, offset + slope * centre])  # of the standardised score
-    precision = np.array([1 / (SLOPE_WIDTH * max(common[0], FLATTEST)) ** 2, 1 / OFFSET_WIDTH**2])
-    maps = np.empty((2, score.shape[1]))
-    for m in range(score.shape[1]):
-        design = np.stack([(score[rows[:, m], m] - centre) / scale, np.ones(int(rows[:, m].sum()))], axis=1)
-        theta = common
-        for _ in range(POOLED_STEPS):
-            p = sigmoid(design @ theta)
-            gradient = design.T @ (p - quality[rows[:, m], m]) + precision * (theta - common)
-            step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + np.diag(precision), gradient)
-            theta = theta - step
-            if np.abs(step).max() < 1e-9:
-                break
-        own = max(float(theta[0]), 0.0)
-        maps[:, m] = own / scale, theta[1] - own * centre / scale
-    return maps[0], maps[1]
-
-
-def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dict[str, Array]:
-    """Fold slope (models,) and offset (models,) into a head's tensors: its score becomes the logit of quality."""
-    folded = dict(tensors)
-    for name in ("skip", "out"):
-        if name in folded:
-            folded[name] = slope[:, None] * folded[name]
-    folded["bias"] = slope * folded["bias"] + offset
-    return folded
 
 
 @dataclass(frozen=True)

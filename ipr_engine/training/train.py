@@ -36,7 +36,6 @@ from ipr_engine.training.fitted_parts import (
     with_tokenizers,
 )
 from ipr_engine.training.selection import (
-    EstimatorScore,
     as_json,
     compare_estimators,
     prompt_costs,
@@ -92,7 +91,7 @@ def train(
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
         judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
         estimator = fit.estimator
-        compared: list[EstimatorScore] = []
+        compared: list[dict[str, object]] = []
         # Estimators are compared by how they route, and one candidate leaves nothing to route.
         if estimator == "auto" and len(names) == 1:
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
@@ -100,8 +99,8 @@ def train(
         if estimator == "auto":
             progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
             costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
-            compared = compare_estimators(judged, costs, estimators=CLOSED_FORM, progress=progress)
-            estimator = winner(compared)
+            scores = compare_estimators(judged, costs, estimators=CLOSED_FORM, progress=progress)
+            compared, estimator = as_json(scores), winner(scores)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)
         heads = fit_heads(judged, estimator=estimator, options=fit.options, seed=seed, run=state, progress=progress)
@@ -143,7 +142,7 @@ def train(
                 "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
                 "sources": {candidate: asked.named[candidate] for candidate in names},
                 "settings": heads.settings,
-                "compared": as_json(compared),
+                "compared": compared,
                 **({CONSTANT: constant} if constant else {}),
             },
         ),

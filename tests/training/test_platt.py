@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, fit_platt, fit_pooled_platt, fold_platt, sigmoid
+from ipr_engine.training import platt
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
+from ipr_engine.training.platt import fit_platt, fit_platts, fit_pooled_platt, fold_platt, sigmoid
 from tests.support.seeds import seeded
 
 
@@ -72,6 +74,18 @@ def test_folded_head_equals_head_then_map(request):
 def test_unusable_quality_is_refused(quality):
     with pytest.raises(InvalidInputError):
         fit_platt(np.array([0.1, 0.2]), quality)
+
+
+def test_columns_fitted_at_once_are_fitted_as_alone(request, monkeypatch):
+    rng = seeded(request.node.name)
+    score = np.concatenate([rng.standard_normal((150, 5)), np.full((150, 1), 0.3)], axis=1)
+    quality = (rng.random(score.shape) < sigmoid(2 * score)).astype(float)
+    quality[:, 1], quality[:, 2] = (score[:, 1] > 0), (score[:, 2] < 0)  # separable, and reversed
+    monkeypatch.setattr(platt, "AT_ONCE", 600)  # four columns, then two
+    slope, offset = fit_platts(score, quality)
+    for m in range(6):
+        assert (slope[m], offset[m]) == pytest.approx(fit_platt(score[:, m], quality[:, m]), rel=1e-9)
+    assert (slope[[2, 5]] == 0).all()
 
 
 def table(name, rows, slope=2.0, offset=-0.5):

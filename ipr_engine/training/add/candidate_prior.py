@@ -31,7 +31,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.price_table import expected_cost
 from ipr_engine.training.add.candidate_row import LAYER, Row
 from ipr_engine.training.add.interface import Added, AddTarget, AskedEntry, note_of
-from ipr_engine.training.fitted_heads import sigmoid
+from ipr_engine.training.platt import sigmoid
 
 Array = npt.NDArray[np.float64]
 FREE_USD = 1e-3  # per 1 M tokens: below it prices no longer tell candidates apart

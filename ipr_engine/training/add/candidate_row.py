@@ -25,7 +25,8 @@ import numpy.typing as npt
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.fitted_heads import CAP_PERCENTILE, fit_platt, sigmoid
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE
+from ipr_engine.training.platt import fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, npt.NDArray[np.float32]]

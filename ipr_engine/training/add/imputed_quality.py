@@ -30,7 +30,8 @@ from ipr_engine.training.add.candidate_row import (
     platt_targets,
 )
 from ipr_engine.training.add.interface import old_quality
-from ipr_engine.training.fitted_heads import predict, sigmoid
+from ipr_engine.training.fitted_heads import predict
+from ipr_engine.training.platt import sigmoid
 
 Array = npt.NDArray[np.float64]
 

@@ -22,8 +22,9 @@ from ipr_engine.data import Outcomes
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
 from ipr_engine.training.add.interface import old_quality, unseen
-from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict, sigmoid
+from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
+from ipr_engine.training.platt import sigmoid
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]

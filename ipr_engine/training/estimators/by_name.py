@@ -1,4 +1,4 @@
-"""`ESTIMATORS` is the table of estimators. Ridge is in ridge.py, the networks in network.py, "caps" here.
+"""`ESTIMATORS` is the table of estimators. Ridge is in ridge.py and advantage.py, the networks in network.py, "caps" here.
 
 Every estimator takes embeddings and judged qualities and gives `Scores`, in the form that `decide` runs. Calibration, output
 tokens and export are the same for all of them (`fitted_heads.fit_heads`). A new estimator is a row of `ESTIMATORS`.
@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators.ridge import FORMS, Grams, RidgeFit, block, fit_form, scored
+from ipr_engine.training.estimators.advantage import FORMS, fit_difficulty_advantage
+from ipr_engine.training.estimators.ridge import Grams, RidgeFit, Rows, block, fit_ridge, scored
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ def _ridge(form: str) -> Estimator:
         return Scores({"skip": made.weights, "bias": made.bias}, "relu", made.out_of_fold, settings)
 
     return fit
+
+
+def fit_form(form: str, x: Rows, y: Array, folds: npt.NDArray[np.int64], grams: Grams | None = None) -> RidgeFit:
+    """Fit the form of this name, one of FORMS. grams: of x and folds, where several fits share them."""
+    if form == "plain":
+        return fit_ridge(x, y, folds, grams=grams)
+    if form in FORMS:
+        rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
+        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank, grams=grams)
+    raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
 
 
 def _caps(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:

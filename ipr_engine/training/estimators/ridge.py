@@ -1,4 +1,4 @@
-"""This file fits ridge regression in closed form, plain or as difficulty + advantage; cross-validation chooses the penalty.
+"""This file fits ridge regression in closed form; cross-validation chooses the penalty.
 
     minimise  sum over rows of weight * (y - w.x - b)^2  +  penalty * |w|^2          (b is not penalised)
 
@@ -33,12 +33,9 @@ Indices = npt.NDArray[np.int64]
 # Rows have norm 1, so the Gram's eigenvalues sum to the number of rows; this spans "no shrinkage" to "only the mean".
 PENALTIES: Array = np.geomspace(1e-2, 1e4, 25)
 
-RANKS = (1, 2, 3, 4)
-
-FORMS = ("plain", "advantage_shared", "advantage_each", *(f"advantage_rank{rank}" for rank in RANKS))
-
-ROUNDS = 50  # of alternating means; the additive fit of a sparse table converges much sooner
 BLOCK = 4096  # rows that are in float64 at once
+MOST_KEPT = 1 << 25  # numbers of the bases that are kept: 256 MB
+SPANNED = 1e-13  # of the greatest eigenvalue: below it a direction that the rows span is rounding
 
 
 class Rows(Protocol):
@@ -68,21 +65,32 @@ def _blocks(rows: Indices) -> Iterator[Indices]:
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """A `Gram` holds weighted sums over rows: of 1, of x (dim,) and of x x' (dim, dim)."""
+    """A `Gram` holds weighted sums over rows: of 1, of x (dim,) and of x x' (dim, dim).
+
+    Attributes:
+        xx: None where `few` are kept, of which `square` makes it.
+        few: the rows themselves where they are no more than dim, (rows, 1 + dim), the root of the weight before x, both times that
+            root; None where they are more.
+    """
 
     rows: float
     x: Array
-    xx: Array
+    xx: Array | None
+    few: Array | None
 
     def __add__(self, other: Gram) -> Gram:
-        return Gram(self.rows + other.rows, self.x + other.x, self.xx + other.xx)
+        rows, x = self.rows + other.rows, self.x + other.x
+        if self.few is not None and other.few is not None and len(self.few) + len(other.few) <= len(x):
+            return Gram(rows, x, None, np.concatenate([self.few, other.few]))
+        return Gram(rows, x, self.square + other.square, None)
 
-    @cached_property
-    def eigen(self) -> tuple[Array, Array]:
-        """The eigenvalues (dim,) and eigenvectors (dim, dim) of the Gram matrix of centred rows."""
-        # One decomposition serves every penalty: (G + p I)^-1 = V (E + p)^-1 V'. Eigenvalues below 0 are rounding.
-        values, vectors = np.linalg.eigh(self.xx - np.outer(self.x, self.x) / self.rows)
-        return np.maximum(values, 0.0), vectors
+    @property
+    def square(self) -> Array:
+        """The sum of x x', (dim, dim)."""
+        if self.few is not None:
+            return np.asarray(self.few[:, 1:].T @ self.few[:, 1:])
+        assert self.xx is not None
+        return self.xx
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,31 +105,68 @@ class Targets:
         return Targets(self.y + other.y, self.yy + other.yy, self.xy + other.xy)
 
 
-def path(gram: Gram, targets: Targets, penalties: Array) -> tuple[Array, Array]:
-    """Fit weights (penalties, targets, dim) and bias (penalties, targets) of least squared error at every penalty > 0."""
-    values, vectors = gram.eigen
-    x_mean, y_mean = gram.x / gram.rows, targets.y / gram.rows
-    projected = vectors.T @ (targets.xy - np.outer(gram.x, y_mean))  # (dim, targets)
-    shrunk = projected[None] / (values[None, :, None] + penalties[:, None, None])
-    weights = np.swapaxes(vectors @ shrunk, 1, 2)  # (penalties, targets, dim)
-    return weights, y_mean - weights @ x_mean
+class Basis:
+    """A `Basis` is the eigenbasis of the centred rows that a fit sees; it serves every penalty and every target.
 
+    Attributes:
+        rows, x_mean: the weight of the rows and their mean, (dim,). values, vectors: (k,) and (dim, k), the eigenvalues and
+            eigenvectors of the centred rows' Gram matrix; where rows are fewer than dim those that the rows span.
+        held: the sums of the rows that the fit is judged on, None for none.
+    """
 
-def squared_error(gram: Gram, targets: Targets, weights: Array, bias: Array) -> Array:
-    """Return the weighted sum of squared errors on the rows of these sums, (penalties, targets)."""
-    linear = np.einsum("ptd,dt->pt", weights, targets.xy)
-    square = np.einsum("ptd,ptd->pt", weights @ gram.xx, weights)
-    error = (
-        targets.yy - 2 * linear - 2 * bias * targets.y + square + 2 * bias * (weights @ gram.x) + gram.rows * bias**2
-    )
-    return np.asarray(np.maximum(error, 0.0))
+    def __init__(self, seen: Gram, held: Gram | None) -> None:
+        self.rows, self.x_mean, self.held = seen.rows, seen.x / seen.rows, held
+        # One decomposition serves every penalty: (G + p I)^-1 = V (E + p)^-1 V'. Eigenvalues below 0 are rounding.
+        if seen.few is None:
+            values, self.vectors = np.linalg.eigh(seen.square - np.outer(seen.x, self.x_mean))
+            self.values = np.maximum(values, 0.0)
+            return
+        # The smaller matrix of products of rows has the same eigenvalues above 0.
+        centred = seen.few[:, 1:] - seen.few[:, :1] * self.x_mean
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        kept = values > SPANNED * max(values[-1], 0.0)
+        self.values = values[kept]
+        self.vectors = centred.T @ (vectors[:, kept] / np.sqrt(self.values))
+
+    @cached_property
+    def held_square(self) -> Array:
+        """A matrix whose product with coordinates (k,) has the square of the held rows' scores as its own: (rows, k) or (k, k)."""
+        assert self.held is not None
+        if self.held.few is not None:
+            return np.asarray(self.held.few[:, 1:] @ self.vectors)
+        return np.asarray(self.vectors.T @ self.held.square @ self.vectors)
+
+    def project(self, targets: Targets) -> tuple[Array, Array]:
+        """Return targets in the basis, (k, targets), and their means, (targets,), from their sums over the rows seen."""
+        y_mean = targets.y / self.rows
+        return self.vectors.T @ (targets.xy - np.outer(self.rows * self.x_mean, y_mean)), y_mean
+
+    def fit(self, projected: Array, y_mean: Array, penalties: Array) -> tuple[Array, Array]:
+        """Return weights (targets, dim) and bias (targets,) of least squared error, each target at its penalty > 0 (targets,)."""
+        weights = (self.vectors @ (projected / (self.values[:, None] + penalties))).T
+        return weights, y_mean - weights @ self.x_mean
+
+    def squared_error(self, projected: Array, y_mean: Array, penalties: Array, held: Targets) -> Array:
+        """Return the weighted sum of squared errors on the held rows at every penalty, (penalties, targets)."""
+        assert self.held is not None
+        at = projected / (self.values[:, None] + penalties[:, None, None])  # (penalties, k, targets)
+        bias = y_mean - (self.x_mean @ self.vectors) @ at
+        square = self.held_square @ at
+        square = np.square(square).sum(axis=1) if self.held.few is not None else (at * square).sum(axis=1)
+        # sum of w'(x y) and of b w'x, at twice their weight
+        crossed = (at * (self.vectors.T @ held.xy)).sum(axis=1) - bias * ((self.held.x @ self.vectors) @ at)
+        error = held.yy - 2 * crossed - 2 * bias * held.y + square + self.held.rows * bias**2
+        return np.asarray(np.maximum(error, 0.0))
 
 
 class Grams:
-    """`Grams` give the sums of rows x (rows, dim), a fold each. Those of x are kept, so that many fits on the same rows share them.
+    """`Grams` give the sums of rows x (rows, dim), a fold each, and the bases of fits without each fold.
+
+    They are kept, and so are fits: many on the same rows share them.
 
     Attributes:
         x, folds: (rows, dim) and (rows,) fold numbers. numbers: the distinct ones.
+        fits: the fits made on these rows, by a digest of what they are fitted to (`fit_ridge`).
     """
 
     def __init__(self, x: Rows, folds: Indices) -> None:
@@ -132,7 +177,9 @@ class Grams:
         """
         self.x, self.folds = x, folds
         self.numbers: Indices = np.unique(folds)
+        self.fits: dict[bytes, RidgeFit] = {}
         self._kept: dict[bytes, tuple[Gram, ...]] = {}
+        self._bases: dict[bytes, tuple[Basis, ...]] = {}
         for rows in _blocks(np.arange(len(x))):
             if not np.isfinite(x[slice(rows[0], rows[-1] + 1)]).all():
                 raise InvalidInputError("x, y: expected finite values, in y also NaN where unknown")
@@ -144,20 +191,41 @@ class Grams:
 
     def of(self, known: Mask, weight: Array | None) -> tuple[Gram, ...]:
         """Return the sums of x over the `known` rows (rows,) of every fold, each row `weight`ed (rows,), None for 1 each."""
-        digest = blake2b(np.packbits(known).tobytes() + (b"" if weight is None else weight.tobytes())).digest()
+        digest = _digest(np.packbits(known), weight)
         if digest not in self._kept:
             self._kept[digest] = tuple(self._gram(self.rows_of(n, known), weight) for n in self.numbers.tolist())
         return self._kept[digest]
 
+    def bases(self, known: Mask, weight: Array | None) -> tuple[Basis, ...]:
+        """Return the basis of the `known` rows without each fold, judged on that fold, and last that of all of them.
+
+        Raises:
+            InvalidInputError: only one fold has known rows.
+        """
+        digest = _digest(np.packbits(known), weight)
+        if digest in self._bases:
+            return self._bases[digest]
+        sums = self.of(known, weight)
+        seen = [others(sums, part) for part in range(len(sums) + 1)]
+        if not all(part.rows for part in seen):
+            raise InvalidInputError("y: expected known values of every target in two folds at least, got one")
+        made = tuple(Basis(part, held) for part, held in zip(seen, (*sums, None), strict=True))
+        # Every candidate of a sparse table has a pattern of its own: those beyond the bound are made anew for each fit.
+        if (1 + len(self._bases)) * len(made) * 2 * self.x.shape[1] ** 2 <= MOST_KEPT:
+            self._bases[digest] = made
+        return made
+
     def _gram(self, rows: Indices, weight: Array | None) -> Gram:
         dim = self.x.shape[1]
-        total = Gram(0.0, np.zeros(dim), np.zeros((dim, dim)))
+        total = Gram(0.0, np.zeros(dim), None, np.empty((0, 1 + dim)))
         for part in _blocks(rows):
-            x = block(self.x, part)
-            weighted = x if weight is None else x * weight[part, None]
-            total += Gram(
-                float(len(part) if weight is None else weight[part].sum()), weighted.sum(axis=0), x.T @ weighted
-            )
+            x, w = block(self.x, part), np.ones(len(part)) if weight is None else weight[part]
+            if len(rows) <= dim:
+                root = np.sqrt(w)[:, None]
+                total += Gram(float(w.sum()), w @ x, None, np.concatenate([root, x * root], axis=1))
+            else:
+                weighted = x if weight is None else x * w[:, None]
+                total += Gram(float(w.sum()), weighted.sum(axis=0), x.T @ weighted, None)
         return total
 
     def targets(self, y: Array, columns: Indices, known: Mask, weight: Array | None) -> tuple[Targets, ...]:
@@ -175,7 +243,10 @@ class Grams:
 
 
 def others(parts: tuple[Any, ...], left_out: int) -> Any:
-    """Return the sum of all parts but one. None is subtracted: nothing of the one left out, rounding included, is in it."""
+    """Return the sum of all parts but one, of all where none has that place.
+
+    None is subtracted: nothing of the one left out, rounding included, is in it.
+    """
     rest = [part for i, part in enumerate(parts) if i != left_out]
     total = rest[0]
     for part in rest[1:]:
@@ -210,19 +281,29 @@ def ridge_path(x: Array, y: Array, penalties: Array, weight: Array | None = None
     grams = Grams(x, np.zeros(len(x), np.int64))
     shape = (len(penalties), y.shape[1])
     weights, bias = np.empty((*shape, x.shape[1])), np.empty(shape)
-    for rows, targets in _alike(~np.isnan(y)):
-        sums = grams.of(rows, weight)[0], grams.targets(y, targets, rows, weight)[0]
-        weights[:, targets], bias[:, targets] = path(*sums, penalties)
+    for rows, targets in alike(~np.isnan(y)):
+        basis = Basis(grams.of(rows, weight)[0], None)
+        projected, y_mean = basis.project(grams.targets(y, targets, rows, weight)[0])
+        for p, penalty in enumerate(penalties):
+            weights[p, targets], bias[p, targets] = basis.fit(projected, y_mean, np.full(len(targets), penalty))
     return weights, bias
 
 
-def _alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
+def _digest(*parts: npt.NDArray[Any] | None) -> bytes:
+    """Return a digest of arrays, for what is kept of them."""
+    digest = blake2b()
+    for part in parts:
+        digest.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+    return digest.digest()
+
+
+def alike(known: Mask) -> Iterator[tuple[Mask, npt.NDArray[np.int64]]]:
     """Group the targets that are known on the same rows: ((rows,) mask, their columns)."""
     # Targets of one pattern of known rows share one decomposition.
-    alike: dict[bytes, list[int]] = {}
+    patterns: dict[bytes, list[int]] = {}
     for target, rows in enumerate(known.T):
-        alike.setdefault(np.packbits(rows).tobytes(), []).append(target)
-    for targets in alike.values():
+        patterns.setdefault(np.packbits(rows).tobytes(), []).append(target)
+    for targets in patterns.values():
         if not known[:, targets[0]].any():
             raise InvalidInputError(f"y: expected some known value of target {targets[0]} in every part, got none")
         yield known[:, targets[0]], np.array(targets)
@@ -256,114 +337,34 @@ def fit_ridge(
     if not (penalties > 0).all():
         raise InvalidInputError(f"penalties: expected values > 0, got {penalties.min()}")
     grams = Grams(x, folds) if grams is None else grams
-    shape = (len(penalties), y.shape[1])
-    error, all_rows = np.zeros(shape), (np.empty((*shape, x.shape[1])), np.empty(shape))
-    left_out = [(np.empty((*shape, x.shape[1])), np.empty(shape)) for _ in grams.numbers]
-    for known, targets in _alike(~np.isnan(y)):
-        sums, of_targets = grams.of(known, weight), grams.targets(y, targets, known, weight)
-        for fold, (weights, bias) in enumerate(left_out):
-            rest = others(sums, fold), others(of_targets, fold)
-            if not rest[0].rows:
-                raise InvalidInputError(f"y: expected some known value of target {targets[0]} in every part, got none")
-            weights[:, targets], bias[:, targets] = fitted = path(*rest, penalties)
-            error[:, targets] += squared_error(sums[fold], of_targets[fold], *fitted)
-        for table, part in zip(all_rows, path(_sum(sums), _sum(of_targets), penalties), strict=True):
-            table[:, targets] = part
+    key = _digest(y, weight, penalties, np.array(shared))
+    if key not in grams.fits:
+        grams.fits[key] = _fit(grams, y, penalties, weight, shared)
+    return grams.fits[key]
+
+
+def _fit(grams: Grams, y: Array, penalties: Array, weight: Array | None, shared: bool) -> RidgeFit:
+    """Fit every target as `fit_ridge` says, from checked arguments."""
+    error = np.zeros((len(penalties), y.shape[1]))
+    projected: list[tuple[Mask, Indices, list[tuple[Array, Array]]]] = []
+    for known, targets in alike(~np.isnan(y)):
+        bases, held = grams.bases(known, weight), grams.targets(y, targets, known, weight)
+        seen = [others(held, part) for part in range(len(bases))]
+        in_basis = [basis.project(sums) for basis, sums in zip(bases, seen, strict=True)]
+        for basis, part, sums in zip(bases, in_basis, held, strict=False):
+            error[:, targets] += basis.squared_error(*part, penalties, sums)
+        projected.append((known, targets, in_basis))
     # A target's error is divided by its own known rows, so that `shared` weighs targets of any coverage alike.
     error = error / (~np.isnan(y)).sum(axis=0)  # (penalties, targets)
-    at = np.arange(y.shape[1])
-    best = np.full(len(at), error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
+    best = np.full(y.shape[1], error.mean(axis=1).argmin()) if shared else error.argmin(axis=0)
+    fits = len(grams.numbers) + 1  # one without each fold, and last the one on all
+    weights, bias = np.empty((fits, y.shape[1], grams.x.shape[1])), np.empty((fits, y.shape[1]))
+    for known, targets, in_basis in projected:
+        for at, (basis, part) in enumerate(zip(grams.bases(known, weight), in_basis, strict=True)):
+            weights[at, targets], bias[at, targets] = basis.fit(*part, penalties[best[targets]])
     out_of_fold = np.empty(y.shape)
-    for number, (weights, bias) in zip(grams.numbers.tolist(), left_out, strict=True):
+    for at, number in enumerate(grams.numbers.tolist()):
         held_out = grams.rows_of(number)
-        out_of_fold[held_out] = scored(x, held_out, weights[best, at], bias[best, at])
-    return RidgeFit(
-        all_rows[0][best, at],
-        all_rows[1][best, at],
-        out_of_fold,
-        {"each": [float(penalties[i]) for i in (best[:1] if shared else best)]},
-    )
-
-
-def _sum(parts: tuple[Any, ...]) -> Any:
-    return others(parts, -1)
-
-
-def row_difficulty(y: Array) -> tuple[Array, Array]:
-    """Return the mean of each row, (rows,), and the share of the row that it rests on, (rows,) in (0, 1].
-
-    Where targets are missing it is the row's part of the additive fit y = row + column (so that a row judged on strong
-    candidates only is not taken for an easy one), at the level of the mean column.
-    """
-    known = ~np.isnan(y)
-    if known.all():
-        return y.mean(axis=1), np.ones(len(y))
-    row, column = np.zeros(len(y)), np.nanmean(y, axis=0)
-    # Alternating means: the least squares of y = row + column on the known entries.
-    for _ in range(ROUNDS):
-        row = np.nanmean(y - column, axis=1)
-        before, column = column, np.nanmean(y - row[:, None], axis=0)
-        if np.abs(column - before).max() < 1e-9:
-            break
-    return row + column.mean(), known.mean(axis=1)
-
-
-def fit_difficulty_advantage(
-    x: Rows,
-    y: Array,
-    folds: npt.NDArray[np.int64],
-    *,
-    shared: bool = True,
-    rank: int | None = None,
-    penalties: Array = PENALTIES,
-    grams: Grams | None = None,
-) -> RidgeFit:
-    """Fit the row's mean (its difficulty) and each target's deviation from it (its advantage) apart, then add them up.
-
-    The difficulty is easy to predict and decides nothing; the advantages decide and are hard to predict. Apart, each
-    gets the penalty it needs. The sum is again one linear score per target, so it costs nothing at run time.
-
-    With a `rank`, the advantages keep only the directions over targets in which their out-of-fold scores vary most
-    (reduced-rank regression): candidates differ in a few skills, the rest of what ridge finds is noise.
-    """
-    mean, weight = row_difficulty(y)
-    deviation = y - mean[:, None]
-    # Rows that were judged on few targets have an uncertain mean: they weigh by how much of the row is known.
-    grams = Grams(x, folds) if grams is None else grams
-    certain = (weight == 1).all()
-    difficulty = fit_ridge(
-        x, mean[:, None], folds, weight=None if certain else weight, penalties=penalties, grams=grams
-    )
-    advantage = fit_ridge(x, deviation, folds, shared=shared, penalties=penalties, grams=grams)
-    if rank is not None:
-        advantage = _of_rank(advantage, np.nanmean(deviation, axis=0), rank)
-    return RidgeFit(
-        difficulty.weights + advantage.weights,
-        difficulty.bias + advantage.bias,
-        difficulty.out_of_fold + advantage.out_of_fold,
-        {"difficulty": difficulty.penalties["each"], "advantage": advantage.penalties["each"]},
-    )
-
-
-def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
-    """Project scores around `level` (targets,) onto the leading `rank` principal directions of those out of fold."""
-    # Directions of the scores out of fold: on its own rows a fit's noise looks like skill.
-    centred = fit.out_of_fold - fit.out_of_fold.mean(axis=0)
-    leading = np.linalg.eigh(centred.T @ centred)[1][:, -rank:]  # eigh sorts by rising eigenvalue
-    projector = leading @ leading.T  # (targets, targets), symmetric
-    return RidgeFit(
-        projector @ fit.weights,
-        level + projector @ (fit.bias - level),
-        level + (fit.out_of_fold - level) @ projector,
-        fit.penalties,
-    )
-
-
-def fit_form(form: str, x: Rows, y: Array, folds: npt.NDArray[np.int64], grams: Grams | None = None) -> RidgeFit:
-    """Fit the form of this name, one of FORMS. grams: of x and folds, where several fits share them."""
-    if form == "plain":
-        return fit_ridge(x, y, folds, grams=grams)
-    if form in FORMS:
-        rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
-        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank, grams=grams)
-    raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")
+        out_of_fold[held_out] = scored(grams.x, held_out, weights[at], bias[at])
+    chosen = best[:1] if shared else best
+    return RidgeFit(weights[-1], bias[-1], out_of_fold, {"each": penalties[chosen].tolist()})

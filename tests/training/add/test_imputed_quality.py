@@ -19,7 +19,8 @@ from ipr_engine.training.add.imputed_quality import (
     own_tells_more,
     rows_to_impute,
 )
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, sigmoid
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
+from ipr_engine.training.platt import sigmoid
 from tests.support.seeds import seeded
 
 

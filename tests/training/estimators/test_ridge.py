@@ -1,18 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.estimators.ridge import (
-    PENALTIES,
-    fit_difficulty_advantage,
-    fit_form,
-    fit_ridge,
-    ridge_path,
-    row_difficulty,
-)
+from ipr_engine.training.estimators import ridge
+from ipr_engine.training.estimators.advantage import FORMS, fit_difficulty_advantage, row_difficulty
+from ipr_engine.training.estimators.by_name import fit_form
+from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge, ridge_path
 from tests.support.seeds import seeded
 from tests.support.training_data import make_world
 
@@ -29,6 +27,47 @@ def test_ridge_equals_least_squares_on_the_augmented_system(request, rows, dim, 
         expected = np.linalg.lstsq(a, np.vstack([y, np.zeros((dim, targets))]), rcond=None)[0]
         np.testing.assert_allclose(weights[p], expected[:-1].T, atol=1e-9)
         np.testing.assert_allclose(bias[p], expected[-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [30, 60])
+def test_a_basis_of_few_rows_fits_what_their_sums_do(request, rows):
+    rng = seeded(request.node.name)
+    x, y, weight = rng.standard_normal((rows, 40)), rng.random((rows, 3)), rng.random(rows) + 0.5
+    x[7] = x[2]  # a prompt that stands there twice
+    grams, known = ridge.Grams(x, np.arange(rows) % 5), np.arange(rows) % 7 > 0
+    held, *seen = grams.of(known, weight)
+    held_targets, *targets = grams.targets(y, np.arange(3), known, weight)
+    of_rows, of_targets = ridge.others(tuple(seen), -1), ridge.others(tuple(targets), -1)
+    assert of_rows.few is not None or rows == 60
+    few = ridge.Basis(of_rows, held)
+    sums = ridge.Basis(*(replace(gram, few=None, xx=gram.square) for gram in (of_rows, held)))
+    for penalty in (0.01, 1.0, 100.0):
+        at = np.full(3, penalty)
+        for one, other in zip(*(basis.fit(*basis.project(of_targets), at) for basis in (few, sums)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-9)
+    errors = [basis.squared_error(*basis.project(of_targets), PENALTIES, held_targets) for basis in (few, sums)]
+    np.testing.assert_allclose(*errors, rtol=1e-7)
+
+
+def test_bases_beyond_the_bound_are_made_anew_and_fit_the_same(request, monkeypatch):
+    world = make_world(request.node.name, rows=80)
+    y = np.where(seeded(request.node.name, 1).random(world.quality.shape) < 0.3, np.nan, world.quality)
+    folds = grouped_folds(world.keys, 4, seed=0)
+    kept = fit_ridge(world.x, y, folds)
+    monkeypatch.setattr(ridge, "MOST_KEPT", 0)
+    anew = fit_ridge(world.x, y, folds)
+    np.testing.assert_array_equal(kept.weights, anew.weights)
+    np.testing.assert_array_equal(kept.out_of_fold, anew.out_of_fold)
+
+
+def test_fits_that_share_sums_are_fitted_once(request):
+    world = make_world(request.node.name, rows=80)
+    folds = grouped_folds(world.keys, 4, seed=0)
+    grams = ridge.Grams(world.x, folds)
+    for form in FORMS:
+        shared, alone = (fit_form(form, world.x, world.quality, folds, given) for given in (grams, None))
+        np.testing.assert_array_equal(shared.weights, alone.weights)
+    assert len(grams.fits) == 4  # plain, the difficulty, and advantages at one penalty and at one each
 
 
 def test_out_of_fold_scores_come_from_fits_without_the_row(request):
