@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="evaluate a bundle on known outcomes, beside every baseline (extra [eval])",
-        description="Evaluate a bundle on a source's test split: what tau promises and keeps, quality over cost, savings, "
+        description="Evaluate a bundle on a source's test split: cost at equal quality, quality over cost, what tau promises and keeps, "
         "prediction, each with intervals and beside every baseline; docs/metrics.md has the definitions. Baselines and the cost "
         "axis come from its train split. Costs are the recorded tokens at the bundle's prices. "
         "Decisions are the engine's own. Without --out the Markdown report goes to stdout.",
@@ -61,6 +61,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        help="the owner's key that the bundle's prompt hashes are under, to tell test prompts it was fitted on (default: owner.key in "
+        "its root)",
+    )
     add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -90,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             validate_on_train=arguments.validation == "train",
             routers=routers,
             repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
+            key=arguments.key,
             draws=arguments.draws,
             seed=arguments.seed,
         ),
@@ -104,6 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
         plots = draw_all(summary, arguments.out, summary.figures["about"]["title"])
         for path in [*report.write(summary.figures, plots, arguments.out), *plots]:
             _say(f"wrote {path}")
+    if arguments.json or arguments.out is not None:  # the report on stdout begins with them
+        for sentence in summary.figures["quotable"]:
+            _say(sentence)
     if arguments.json:
         print(report.to_json(summary.figures), end="")
     elif arguments.out is None:

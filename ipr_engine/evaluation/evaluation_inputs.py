@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
+from ipr_engine.audit.owner_key import Key
 from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.router_interface import Fit
@@ -44,11 +45,13 @@ class EvaluationOptions:
         routers: others to judge beside, by the name that is shown; each a function as router_interface.py has it.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads ROOT/owner.key beside the bundle.
     """
 
     validate_on_train: bool = False
     routers: Mapping[str, Fit] = field(default_factory=dict)
     repeated: RepeatedScores | None = None
+    key: Key | None = None
     draws: int = DRAWS
     seed: int = 0
 
@@ -81,6 +84,9 @@ class Split:
         predicted, predicted_cost: (rows, models) of the router under test.
         sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
         tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+        path_choices: share of the best single's quality -> (rows,) what rule `path` chooses at the tau of that share; empty where
+            there is no path.
+        seen: (rows,) whether the router was fitted on the prompt or its question; None where that is not known.
     """
 
     outcomes: WeightedOutcomes
@@ -91,3 +97,5 @@ class Split:
     sweeps: Mapping[str, Indices]
     tokens: Array | None = None
     predicted_tokens: Array | None = None
+    path_choices: Mapping[float, Indices] = field(default_factory=dict)
+    seen: npt.NDArray[np.bool_] | None = None

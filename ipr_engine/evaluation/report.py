@@ -13,6 +13,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
+from ipr_engine.evaluation.equal_quality_text import render_equal_quality
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.prediction_lines import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
@@ -20,9 +21,10 @@ from ipr_engine.evaluation.summary import SHOWN_TAUS
 from ipr_engine.measures.routing import SHARES
 
 PLOTS = {
-    "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
-    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % bootstrap interval of the router's curve",
+    "equal_quality": "Cost where 98 % of the best single's quality is asked for, with 95 % intervals",
+    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: its saving at equal quality",
     "areas": "Bounded-ARQGC with 95 % intervals",
+    "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
     "tau": "What tau does under `minmax`",
     "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
@@ -57,9 +59,10 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
     """Return the report as Markdown; `plots` are linked by file name."""
     parts = [
         _head(figures),
-        *([render_promised(figures["path"])] if "path" in figures else []),
+        render_equal_quality(figures["equal_quality"], figures["validation"]),
         _routing(figures),
         _differences(figures),
+        *([render_promised(figures["path"])] if "path" in figures else []),
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
@@ -76,10 +79,13 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
 def _head(f: Mapping[str, Any]) -> str:
     facts = f.get("about", {})
     lines = [f"# Evaluation: {facts.get('title', 'a router')}", ""]
+    if f.get("quotable"):
+        lines += [" ".join(f["quotable"]), ""]
     if facts.get("command"):
         lines += [f"Written by `{facts['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items() if key not in ("title", "command", "source")]
     lines += [
+        *([_seen(f["seen"], f["rows"]["test"])] if "seen" in f else []),
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
         *([f"- **areas are undefined** (-): {f['axis']['degenerate']}"] if f["axis"]["degenerate"] else []),
@@ -94,6 +100,14 @@ def _head(f: Mapping[str, Any]) -> str:
         f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
     ]
     return "\n".join(lines)
+
+
+def _seen(seen: Mapping[str, Any], test: int) -> str:
+    if seen["prompts"] is None:
+        return f"- test prompts that the router was fitted on: not known, {seen['reason']}"
+    if seen["prompts"]:
+        return f"- **in-sample**: the router was fitted on {seen['prompts']} of the {test} test prompts, or on their questions"
+    return "- test prompts that the router was fitted on: none, by the hashes that the bundle keeps"
 
 
 def _routing(f: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.equal_quality import equal_quality_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
@@ -129,6 +130,9 @@ def summarise(
         line["router_minus_this"] = {
             name: difference(areas[name], areas[line["name"]]).to_json() for name in routers if name != line["name"]
         }
+    progress("cost at equal quality ...")
+    chosen_on = train if validate_on_train else None
+    equal = equal_quality_figures(table, models, axis, chosen_on, test, halves, resamples)
     progress("prediction figures ...")
     flat = constant_here(models, constant, test.predicted)
     summary.figures = {
@@ -144,6 +148,7 @@ def summarise(
         "worths": {"least": float(worths[1]), "most": float(worths[-1]), "settings": len(worths)},
         "constant": flat,
         "oracle_quality": estimate(top).to_json(),
+        "equal_quality": equal,
         "candidates": candidate_lines(models, train, test, singles, flat),
         "contenders": lines,
         "pair": pair_lines(test, axis, estimates, resamples, models),

@@ -32,6 +32,10 @@ def test_a_report_and_plots_are_written_and_nothing_goes_to_stdout(paths, capsys
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "not in the source, left out: delta/tiny" in captured.err
+    assert (
+        "ipr eval: No statement about cost at equal quality can be made: 80 different questions are too few"
+        in captured.err
+    )
     names = {path.name for path in tmp_path.iterdir()}
     plots = {"quality_cost.png", "areas.png", "reliability.png", "tau.png", "support.png"}
     assert names == {"report.md", "report.json"} | plots
@@ -76,6 +80,7 @@ def test_heads_without_tokens_are_priced_at_the_sources_means(paths, tmp_path, c
         (["--map", "nobody=b"], "--map: expected NAME=SOURCE"),
         (["--allow", "delta/tiny"], "no candidate is in the source"),
         (["--allow", "nobody"], "allowed: unknown 'nobody'"),
+        (["--key", "/nowhere/owner.key"], "key: cannot read /nowhere/owner.key"),
         (["--draws", "0"], "--draws: expected at least 1"),
         (["--outcomes", "/nowhere"], "source: expected a folder with prompts.* and outcomes.*, got /nowhere"),
     ],

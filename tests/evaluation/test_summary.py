@@ -91,7 +91,7 @@ def test_every_plot_is_a_png_of_some_size(summary, tmp_path):
     from ipr_engine.evaluation.plots import draw_all
 
     paths = draw_all(summary, tmp_path, "generated")
-    assert [p.stem for p in paths] == ["quality_cost", "areas", "reliability", "tau"]
+    assert [p.stem for p in paths] == ["equal_quality", "quality_cost", "areas", "reliability", "tau"]
     for path in paths:
         assert path.read_bytes()[:4] == b"\x89PNG"
         assert path.stat().st_size > 20_000
@@ -112,6 +112,29 @@ def test_curves_are_straight_in_usd_between_their_points_on_a_log_scale_too(summ
     steps = pieces.shape[1]
     np.testing.assert_allclose((pieces[:, steps // 2 - 1] + pieces[:, steps // 2]).T / 2, middle)
     np.testing.assert_allclose(pieces[:, [0, -1], 0], np.stack([cost[:-1], cost[1:]], axis=1))
+    pyplot.close(figure)
+
+
+def test_the_saving_at_equal_quality_is_drawn_as_the_figures_have_it(summary):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine._extras import need_pyplot
+    from ipr_engine.evaluation.equal_quality_plot import equal_quality
+    from ipr_engine.evaluation.quality_cost_plot import quality_cost
+
+    pyplot = need_pyplot()
+    section = summary.figures["equal_quality"]
+    lines = {c["name"]: next(line for line in c["shares"] if line["share"] == 0.98) for c in section["contenders"]}
+    best = summary.axis.best
+    figure = quality_cost(pyplot, summary, "generated")
+    assert any(text.get_text().startswith("asked for 98 % of the quality of large") for text in figure.axes[0].texts)
+    arrow = next(text for text in figure.axes[0].texts if text.get_text() == "")
+    dear, level = 1000 * summary.singles.cost[0, best], 98 * summary.singles.quality[0, best]
+    assert arrow.get_position() == pytest.approx((dear, level))
+    assert arrow.xy == pytest.approx((lines["router, worth"]["cost"]["value"] * dear, level))
+    pyplot.close(figure)
+    figure = equal_quality(pyplot, summary, "generated")
+    marks = sorted(line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1)
+    assert marks == pytest.approx(sorted(100 * line["cost"]["value"] for line in lines.values()))
     pyplot.close(figure)
 
 
