@@ -15,6 +15,7 @@ from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.equal_quality_text import render_equal_quality
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
+from ipr_engine.evaluation.one_setting import render_one_setting
 from ipr_engine.evaluation.prediction_lines import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
 from ipr_engine.evaluation.summary import SHOWN_TAUS
@@ -62,6 +63,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         render_equal_quality(figures["equal_quality"], figures["validation"]),
         _routing(figures),
         _differences(figures),
+        *([render_one_setting(figures["one_setting"])] if figures.get("one_setting") else []),
         *([render_promised(figures["path"])] if "path" in figures else []),
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
 from ipr_engine.evaluation.equal_quality import equal_quality_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
+from ipr_engine.evaluation.one_setting import one_setting_lines
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
@@ -151,6 +153,7 @@ def summarise(
         "equal_quality": equal,
         "candidates": candidate_lines(models, train, test, singles, flat),
         "contenders": lines,
+        "one_setting": one_setting_lines(table, summary.curves),
         "pair": pair_lines(test, axis, estimates, resamples, models),
         "prediction": [
             {"name": "router", **prediction_line(test, test.predicted, test.predicted_cost)},
@@ -217,6 +220,11 @@ def _contenders(
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
     ]
+    for other in baselines.others:
+        if not other.name or "|" in other.name or not other.name.isprintable():  # it stands in a table of the report
+            raise InvalidInputError(
+                f"--router: expected a name of printable characters without |, got {shown(other.name)}"
+            )
     named = [contender.name for contender in result]
     twice = [other.name for other in baselines.others if named.count(other.name) > 1]
     if twice:

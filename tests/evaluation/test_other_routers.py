@@ -7,11 +7,12 @@ import pytest
 
 from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation import other_routers
-from ipr_engine.evaluation.contenders import Mix, Shares, curve_of_shares
+from ipr_engine.evaluation.contenders import Choices, Contender, Mix, Shares, curve_of_shares
+from ipr_engine.evaluation.one_setting import one_setting_lines, quality_at, render_one_setting
 from ipr_engine.evaluation.router_interface import FittingData
 from ipr_engine.evaluation.router_runs import contender_of
 from ipr_engine.measures.resampling import Resamples, difference, estimate
-from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve
+from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, single_curve
 from ipr_engine.measures.sweeps import random_mix
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes
@@ -135,3 +136,17 @@ def test_litellm_is_its_own_code_or_told_as_missing(request):
     assert found.test.choices.shape == (1, 6)
     assert set(np.unique(found.test.choices)) <= set(other_routers.tier_columns(train.outcomes).tolist())
     assert "litellm.router_strategy.complexity_router.tier_predictor" in sys.modules
+
+
+def test_a_router_of_one_setting_is_held_against_the_mix_of_the_settings_beside_it():
+    """Our settings cost 1 and 3 in the sample, 2 and 4 in the draw; the other one costs 2: halfway, at the first one."""
+    ours = Curve(np.array([[1.0, 3.0], [2.0, 4.0]]), np.array([[0.4, 0.8], [0.5, 0.9]]))
+    alone = Curve(np.array([[2.0], [2.0]]), np.array([[0.5], [0.5]]))
+    contenders = [Contender("router, worth", "router", Choices(np.zeros((2, 1), int)))]
+    contenders += [Contender(name, "other router", Choices(np.zeros((1, 1), int))) for name in ("alone", "swept")]
+    (found,) = one_setting_lines(contenders, {"router, worth": ours, "alone": alone, "swept": ours})
+    assert (found["name"], found["quality"]["value"]) == ("alone", 0.5)
+    assert found["router_minus_this"]["router, worth"]["value"] == pytest.approx(0.1)
+    np.testing.assert_allclose(quality_at(ours, np.array([2.0, 2.0])), [0.6, 0.5])
+    np.testing.assert_allclose(quality_at(ours, np.array([9.0, 1.9])), [0.8, np.nan])
+    assert "| alone | " in render_one_setting([found])

@@ -258,6 +258,12 @@ def test_what_fails_is_told_with_its_place_and_without_a_prompt(engine, source, 
     assert refused.value.__cause__ is refused.value.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["a | b", "two\nlines", ""])
+def test_a_name_that_would_break_a_table_is_refused(engine, source, name):
+    with pytest.raises(InvalidInputError, match="--router: expected a name of printable characters"):
+        judged(engine, source, **{name: routers.by_length})
+
+
 def test_two_lines_of_one_name_are_refused(engine, source):
     with pytest.raises(InvalidInputError, match="--router: 'oracle' is the name of another line of the table"):
         judged(engine, source, oracle=routers.by_length)
