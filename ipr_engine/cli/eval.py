@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="evaluate a bundle on known outcomes, beside every baseline (extra [eval])",
-        description="Evaluate a bundle on a source's test split: what tau promises and keeps, quality over cost, savings, "
+        description="Evaluate a bundle on a source's test split: cost at equal quality, quality over cost, what tau promises and keeps, "
         "prediction, each with intervals and beside every baseline; docs/metrics.md has the definitions. Baselines and the cost "
         "axis come from its train split. Costs are the recorded tokens at the bundle's prices. "
         "Decisions are the engine's own. Without --out the Markdown report goes to stdout.",
@@ -52,9 +52,21 @@ def add_parser(subparsers: Any) -> None:
         choices=("halves", "train"),
         help="choose operating points on one half of test for the other, or on train (default halves)",
     )
-    parser.add_argument("--litellm", action="store_true", help="also LiteLLM's heuristic_v2, by the installed litellm")
+    parser.add_argument(
+        "--router",
+        action="append",
+        default=[],
+        metavar="[NAME=]MODULE:FUNCTION",
+        help="judge another router on the same prompts, too; its code runs in this process; repeatable; docs/judging-routers.md",
+    )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        help="the owner's key that the bundle's prompt hashes are under, to tell test prompts it was fitted on (default: owner.key in "
+        "its root)",
+    )
     add_cache_option(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -71,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
         if folder is not None:
             writable_folder(folder, option)
+    routers = _routers(arguments.router)
     engine = load_engine(arguments, Engine)
     names = _names(engine, arguments.map)
     _say(f"reading {arguments.outcomes.name} ...")
@@ -81,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
         also=[load_outcomes(folder) for folder in arguments.also],
         options=EvaluationOptions(
             validate_on_train=arguments.validation == "train",
-            litellm=arguments.litellm,
+            routers=routers,
             repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
+            key=arguments.key,
             draws=arguments.draws,
             seed=arguments.seed,
         ),
@@ -97,6 +111,9 @@ def run(arguments: argparse.Namespace) -> int:
         plots = draw_all(summary, arguments.out, summary.figures["about"]["title"])
         for path in [*report.write(summary.figures, plots, arguments.out), *plots]:
             _say(f"wrote {path}")
+    if arguments.json or arguments.out is not None:  # the report on stdout begins with them
+        for sentence in summary.figures["quotable"]:
+            _say(sentence)
     if arguments.json:
         print(report.to_json(summary.figures), end="")
     elif arguments.out is None:
@@ -106,6 +123,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _say(message: str) -> None:
     print(f"ipr eval: {message}", file=sys.stderr, flush=True)
+
+
+def _routers(items: list[str]) -> dict[str, Any]:
+    """Return --router as the name that is shown -> the function."""
+    from ipr_engine.evaluation.router_interface import load_router
+
+    routers: dict[str, Any] = {}
+    for item in items:
+        name, given, place = item.rpartition("=")
+        name = name if given else place
+        if not name or name in routers:
+            wrong = f"{name!r} is named twice" if name else f"no name before = in {item!r}"
+            raise InvalidInputError(f"--router: {wrong}; write NAME=module:function, a name each")
+        routers[name] = load_router(place)
+    return routers
 
 
 def _names(engine: Engine, items: list[str]) -> dict[str, list[str]]:
@@ -130,7 +162,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for option in ("map", "allow", "family"):
         for value in getattr(arguments, option) or []:
             parts += [f"--{option}", value]
-    parts += ["--litellm"] if arguments.litellm else []
+    parts += [part for item in arguments.router for part in ("--router", item)]
     for option, default in (("validation", "halves"), ("draws", 1000), ("seed", 0)):
         if getattr(arguments, option) != default:
             parts += [f"--{option}", str(getattr(arguments, option))]

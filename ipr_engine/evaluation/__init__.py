@@ -3,6 +3,8 @@
     evaluate            makes a summary of an engine and a source of outcomes; evaluation_inputs has its arguments
     embedded, costs     its prompts, embedded once; what their answers cost at the bundle's prices
     summary             every figure of one router as one dictionary; prediction_lines, contenders and baselines make its parts
+    router_interface    what any other router is: fit(train) that returns route(prompts); router_inputs makes what it may see, router_runs
+                        runs it and makes it a contender, router_choices reads what it returns; other_routers are some
     promised            promised against kept quality        error_by_support    error against support
     report, markdown    the summary as Markdown and JSON     plots               the summary as PNG
     explanation_plot    one decision as a picture

@@ -1,8 +1,7 @@
-"""A router has to beat these baselines: simple estimators of quality and cost fitted on training outcomes, and LiteLLM's tiers."""
+"""A router has to beat these baselines: simple estimators of quality and cost fitted on training outcomes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.measures.resampling import Resamples
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
-from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
+from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.estimators.ridge import fit_ridge
 
 Array = npt.NDArray[np.float64]
@@ -128,25 +127,3 @@ ESTIMATORS: dict[str, Callable[[Array, WeightedOutcomes, Indices, Array], Predic
     "k-means": kmeans,
     "ridge": ridge,
 }
-
-
-def tier_columns(train: WeightedOutcomes, tiers: int = 4) -> Indices:
-    """Choose a candidate for every tier, easy to hard: hull vertices of the training outcomes, evenly spread by rank."""
-    vertices = hull_mix(train).argmax(axis=1)
-    return np.asarray(vertices[np.round(np.linspace(0, len(vertices) - 1, tiers)).astype(int)])
-
-
-def litellm_tiers(prompts: Sequence[str]) -> Indices:
-    """Return LiteLLM's `heuristic_v2` tier of every prompt, 0 (simple) to 3 (reasoning), by LiteLLM's own code and artifact.
-
-    Raises:
-        BackendUnavailableError: litellm is not installed, or is a version without `heuristic_v2`.
-    """
-    purpose = "LiteLLM's heuristic_v2"
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network for prices
-    classifier = need("litellm.router_strategy.adaptive_router.classifier", purpose, package="litellm")
-    tiers = need("litellm.router_strategy.complexity_router.tier_predictor", purpose, package="litellm")
-    predictor = tiers.TierSuccessPredictor(tiers.resolve_tier_artifact("ultrafeedback"))
-    return np.asarray(
-        [predictor.predict(p, classifier.classify_prompt(p)).required_tier - 1 for p in prompts], dtype=np.int64
-    )

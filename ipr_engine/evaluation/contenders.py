@@ -23,6 +23,7 @@ from ipr_engine.measures.routing import (
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
+Rows = npt.NDArray[np.bool_] | npt.NDArray[np.int64]  # a mask, or positions
 
 
 class Sweep(Protocol):
@@ -33,7 +34,7 @@ class Sweep(Protocol):
         """Return the chance of every candidate to answer each of the rows, at one setting: (rows, models)."""
         ...
 
-    def subset(self, rows: npt.NDArray[np.bool_]) -> Sweep: ...
+    def subset(self, rows: Rows) -> Sweep: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +43,54 @@ class Choices:
 
     choices: Indices
 
+    @property
+    def points(self) -> int:
+        return int(self.choices.shape[0])
+
+    @property
+    def rows(self) -> int:
+        return int(self.choices.shape[1])
+
+    def chances(self, models: int) -> Array:
+        """Return the chance of every candidate to answer: (points, rows, models), 0 or 1."""
+        return np.asarray(np.eye(models)[self.choices])
+
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         return sweep_curve(self.choices, outcomes, resamples)
 
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
         return np.asarray(np.eye(models)[self.choices[point, rows]])
 
-    def subset(self, rows: npt.NDArray[np.bool_]) -> Choices:
+    def subset(self, rows: Rows) -> Choices:
         return Choices(self.choices[:, rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """A `Shares` is a sweep that gives every candidate a chance to answer each prompt: shares (points, rows, models), sums of 1."""
+
+    shares: Array
+
+    @property
+    def points(self) -> int:
+        return int(self.shares.shape[0])
+
+    @property
+    def rows(self) -> int:
+        return int(self.shares.shape[1])
+
+    def chances(self, models: int) -> Array:
+        return self.shares
+
+    def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
+        points = [curve_of_shares(part, outcomes, resamples) for part in self.shares]
+        return Curve(*(np.concatenate([getattr(p, axis) for p in points], axis=1) for axis in ("cost", "quality")))
+
+    def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
+        return np.asarray(self.shares[point, rows])
+
+    def subset(self, rows: Rows) -> Shares:
+        return Shares(self.shares[:, rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +113,7 @@ class Mix:
     def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
         return np.tile(self.shares[point], (int(rows.sum()), 1))
 
-    def subset(self, rows: npt.NDArray[np.bool_]) -> Mix:
+    def subset(self, rows: Rows) -> Mix:
         return self
 
 
@@ -81,7 +122,8 @@ class Contender:
     """A `Contender` is one line of the table of routers.
 
     Attributes:
-        name: shown. kind: "router" (under test), "baseline" or "bound" (uses test outcomes, not attainable).
+        name: shown. kind: "router" (under test), "baseline", "other router" (`ipr eval --router`) or "bound" (uses test outcomes, not
+            attainable).
         test: its sweep on the test rows. validation: the same settings on the validation rows, None to choose on halves.
         setting: what tuning chose, for the reader.
     """

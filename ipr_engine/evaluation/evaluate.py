@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,24 @@ from ipr_engine.data import name_in_source
 from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import litellm_tiers
+from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.equal_quality import SHARES
+from ipr_engine.evaluation.equal_quality_text import quotable
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
-from ipr_engine.evaluation.promised import promised_figures
+from ipr_engine.evaluation.promised import choices_of_shares, promised_figures
 from ipr_engine.evaluation.report import about
+from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
+from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
+from ipr_engine.evaluation.seen_prompts import seen_prompts
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import drawn_questions, grouped_folds
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
+from ipr_engine.policy.paths import Paths
 
 Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
@@ -65,12 +71,14 @@ def evaluate_engine(
         command: shown as what wrote the report.
         cache: folder that keeps a transformer's embeddings.
     Returns:
-        Summary; its figures also hold "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source each;
-        empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without)
-        and "about": what a reader needs to repeat it. No folder of the machine is named.
+        Summary; its figures also hold "quotable" (`equal_quality_text.quotable`), "seen" (how many test prompts the heads were fitted
+        on, or why that is not known), "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source
+        each; empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without) and "about": what a reader
+        needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
-        BackendUnavailableError: the extra [eval], or litellm, is missing.
+        InvalidInputError: a router of `options.routers` fails, or chooses what is no candidate (router_runs.py).
+        BackendUnavailableError: the extra [eval] is missing, or what such a router needs.
     """
     names, draws, seed = candidates.names, options.draws, options.seed
     known = source_names(engine, outcomes, names)
@@ -99,17 +107,17 @@ def evaluate_engine(
     train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
     test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
+    seen, unknown = seen_prompts(engine.bundle, test.rows, options.key)
+    if seen is not None and seen.any():
+        progress(f"in-sample: the bundle was fitted on {seen.sum()} of the {len(test.rows)} test prompts")
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
+    folds = grouped_folds(train.rows.question_keys, FOLDS, seed)
     summary = summarise(
         shared,
         _swept(train, shared, worths),
-        _swept(test, shared, worths),
-        Baselines(
-            grouped_folds(train.rows.question_keys, FOLDS, seed),
-            worths,
-            litellm_tiers(test.rows.prompts) if options.litellm else None,
-        ),
+        replace(_swept(test, shared, worths), path_choices=_path_choices(engine, test, shared), seen=seen),
+        Baselines(folds, worths, _others(train, test, shared, folds, options, progress)),
         constant=constant_of(engine.bundle),
         options=options,
         progress=progress,
@@ -130,12 +138,41 @@ def evaluate_engine(
         isa=engine.plan.isa,
         stand_ins=train.stand_ins + test.stand_ins,
         predicts_tokens=_predicts_tokens(engine),
-        litellm=options.litellm,
+        routers=tuple(options.routers),
         command=command,
     )
+    summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
+    summary.figures["quotable"] = quotable(summary.figures)
     summary.figures["label_noise"] = noise
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
+
+
+def _others(
+    train: _Read,
+    test: _Read,
+    shared: Sequence[str],
+    folds: npt.NDArray[np.int64],
+    options: EvaluationOptions,
+    progress: Callable[[str], None],
+) -> list[Contender]:
+    """Fit and run the routers of `options`: on training outcomes, and on the test prompts alone."""
+    if not options.routers:
+        return []
+    engine, prompts = train.embedded.engine, [*train.rows.prompts, *test.rows.prompts]
+    embed = KnownEmbeddings(
+        {prompt: row for row, prompt in enumerate(prompts)},
+        np.concatenate([np.asarray(read.embedded.first.x, np.float64) for read in (train, test)]),
+        lambda others: np.asarray(embed_for(engine, others).first.x, np.float64),
+    )
+    seen, kept = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, test.rows, embed, options.seed)
+    left_out = int((~kept).sum())
+    if left_out:
+        progress(
+            f"{left_out} training prompts ask a question of the test prompts: no router of --router is fitted on them"
+        )
+    held = TrainingFolds(train.rows.prompts, folds, kept) if options.validate_on_train else None
+    return contenders_of(options.routers, seen, test.rows.prompts, held, progress)
 
 
 def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:
@@ -241,6 +278,15 @@ def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
         tokens=read.rows.output_tokens,
         predicted_tokens=np.asarray(read.decisions.tokens_out[:, read.columns], np.float64),
     )
+
+
+def _path_choices(engine: DecidingEngine, test: _Read, names: Sequence[str]) -> dict[float, npt.NDArray[np.integer]]:
+    """Return what rule `path` chooses on the test split where it is asked for each share of the best single's quality."""
+    if Paths(engine.bundle).lacking(names) is not None:
+        return {}
+    path = engine.policy(tau=0.5, rule="path", allowed=names).path  # of any inner tau: it is that of the candidates
+    assert path is not None
+    return choices_of_shares(path, SHARES, lambda plan: _choices(test, names, plan))
 
 
 def _judge(

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._validate import random_seed
+from ipr_engine.audit.owner_key import Key
 from ipr_engine.data.repeated_scores import RepeatedScores
+from ipr_engine.evaluation.contenders import Contender
+from ipr_engine.evaluation.router_interface import Fit
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
@@ -39,14 +42,16 @@ class EvaluationOptions:
     Attributes:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
             router was fitted on it); else on one half of the test split for the other.
-        litellm: with LiteLLM's heuristic_v2 as a baseline.
+        routers: others to judge beside, by the name that is shown; each a function as router_interface.py has it.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
+        key: the owner's, under which the bundle hashed its fitting prompts; None reads ROOT/owner.key beside the bundle.
     """
 
     validate_on_train: bool = False
-    litellm: bool = False
+    routers: Mapping[str, Fit] = field(default_factory=dict)
     repeated: RepeatedScores | None = None
+    key: Key | None = None
     draws: int = DRAWS
     seed: int = 0
 
@@ -61,12 +66,12 @@ class Baselines:
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
         worths: of their sweeps, see `sweeps.worth_grid`.
-        tiers: (test rows,) LiteLLM's tier 0 to 3 of every prompt, None to leave that baseline out.
+        others: routers to stand beside them (`router_runs.contenders_of`).
     """
 
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
-    tiers: npt.NDArray[np.int64] | None = None
+    others: Sequence[Contender] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,9 @@ class Split:
         predicted, predicted_cost: (rows, models) of the router under test.
         sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.
         tokens, predicted_tokens: (rows, models) output tokens, None where unknown.
+        path_choices: share of the best single's quality -> (rows,) what rule `path` chooses at the tau of that share; empty where
+            there is no path.
+        seen: (rows,) whether the router was fitted on the prompt or its question; None where that is not known.
     """
 
     outcomes: WeightedOutcomes
@@ -89,3 +97,5 @@ class Split:
     sweeps: Mapping[str, Indices]
     tokens: Array | None = None
     predicted_tokens: Array | None = None
+    path_choices: Mapping[float, Indices] = field(default_factory=dict)
+    seen: npt.NDArray[np.bool_] | None = None

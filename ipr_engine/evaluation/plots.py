@@ -1,6 +1,6 @@
-"""This file draws plots for a talk, as PNG: tau's promise, quality against cost, areas, reliability, support. Extra `[eval]`.
+"""This file draws plots for a talk, as PNG: cost at equal quality, quality over cost, areas, tau's promise, reliability, support.
 
-Lines are told apart by colour, style and marker; every axis says its unit.
+Extra `[eval]`. Lines are told apart by colour, style and marker; every axis says its unit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine._extras import need_pyplot
+from ipr_engine.evaluation.equal_quality_plot import equal_quality
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
 from ipr_engine.evaluation.quality_cost_plot import quality_cost
 from ipr_engine.evaluation.summary import Summary
@@ -33,14 +34,17 @@ def draw_all(summary: Summary, out: Path, title: str) -> list[Path]:
     paths = []
     with pyplot.rc_context(STYLE):
         for name, draw in (
-            ("path", promised),
+            ("equal_quality", equal_quality),
             ("quality_cost", quality_cost),
             ("areas", areas),
+            ("path", promised),
             ("reliability", reliability),
             ("tau", tau),
             ("support", support),
         ):
             if name in ("tau", "support") and not summary.figures.get(name):
+                continue
+            if name == "equal_quality" and summary.figures[name]["reason"] is not None:
                 continue
             if name == "path" and not summary.figures.get("path", {}).get("taus"):
                 continue
@@ -115,8 +119,8 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
     figure, axes = pyplot.subplots(figsize=(10, 0.38 * len(lines) + 1.6), layout="constrained")
     for i, line in enumerate(lines):
         value, low, high = (line["area"][k] for k in ("value", "low", "high"))
-        colour = {"router": BLUE, "baseline": BLACK, "bound": GREY}[line["kind"]]
-        marker = {"router": "D", "baseline": "o", "bound": "s"}[line["kind"]]
+        colour = {"router": BLUE, "other router": RED, "baseline": BLACK, "bound": GREY}[line["kind"]]
+        marker = {"router": "D", "other router": "^", "baseline": "o", "bound": "s"}[line["kind"]]
         if low is not None:
             axes.plot([low, high], [i, i], color=colour, lw=2 if line["kind"] == "router" else 1.2)
         axes.plot(value, i, marker, color=colour, ms=7)

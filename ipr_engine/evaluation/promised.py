@@ -15,6 +15,7 @@ from ipr_engine.measures.resampling import Resamples, estimate
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.policy.paths import Paths
 from ipr_engine.policy.policy import Policy
+from ipr_engine.policy.tau_path import TauPath
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
@@ -163,6 +164,20 @@ def promised_figures(
             for i, tau in enumerate(EVERY_TAU)
         ],
     }
+
+
+def choices_of_shares(
+    path: TauPath, shares: Sequence[float], decide: Callable[[Plan], Indices]
+) -> dict[float, Indices]:
+    """Return share -> (rows,) what rule `path` chooses at the tau that promises this share of the best single's quality.
+
+    The tau is read on the path's own rows. Nothing where the cheapest single candidate is as good there.
+    """
+    gap = path.best_quality - path.cheapest_quality
+    if gap <= 0:
+        return {}
+    taus = [min(1.0, (1 - share) * path.best_quality / gap) for share in shares]
+    return dict(zip(shares, decide([{"rule": "path", "tau": tau} for tau in taus]), strict=True))
 
 
 def render_promised(section: Mapping[str, Any]) -> str:

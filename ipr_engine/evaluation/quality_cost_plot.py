@@ -1,14 +1,17 @@
-"""This file draws the plot of quality over cost: a curve for each contender, a named dot for each candidate alone."""
+"""This file draws quality over cost: a curve for each contender, a named dot for each candidate alone, the line of equal quality."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need
+from ipr_engine.evaluation.equal_quality import lines_at
+from ipr_engine.evaluation.equal_quality_text import QUOTED, percent
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, log_cost_axis
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import Curve
@@ -20,6 +23,7 @@ OFFSETS = (
 )  # fmt: skip
 
 
+STEPS = 40  # of each piece of a curve
 LINES: dict[str, dict[str, Any]] = {
     "router, worth": {"color": BLUE, "lw": 2.8, "zorder": 6},
     "router, minmax": {"color": RED, "lw": 2.2, "zorder": 5},
@@ -32,19 +36,27 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
+# Of other routers, in turn; a marker each, since some have one setting alone.
+OTHER_LINES: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "lw": 1.2, "marker": marker, "ms": 5, "markevery": 4 * STEPS}
+    for colour, marker in ((RED, "^"), (PINK, "v"), (GREEN, "P"), (ORANGE, "X"), (BLUE, "*"), (BLACK, "d"))
+)
+
 Array = npt.NDArray[np.float64]
 
 
 def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
-    """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above."""
-    figure, axes = pyplot.subplots(figsize=(11, 6.6), layout="constrained")
+    """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above, and the line of equal quality."""
+    others = [c["name"] for c in summary.figures["contenders"] if c["kind"] == "other router"]
+    figure, axes = pyplot.subplots(figsize=(14 if others else 11, 6.6), layout="constrained")
     singles = summary.singles
-    for name, style in LINES.items():
+    for name, style in {**LINES, **dict(zip(others, cycle(OTHER_LINES)))}.items():
         curve = summary.curves.get(name)
         if curve is not None:
             # Dense: between two of its points a curve is straight in USD, and on the log scale it is not.
-            line = _dense(np.stack([1000 * curve.cost[0], 100 * curve.quality[0]], axis=1), steps=40)
-            axes.plot(*line.T, label=_label(summary, name), **style)
+            line = _dense(np.stack([1000 * curve.cost[0], 100 * curve.quality[0]], axis=1), steps=STEPS)
+            alone = {"ms": 9, "zorder": 7} if curve.points == 1 and name in others else {}
+            axes.plot(*line.T, label=_label(summary, name), **style | alone)
     main = next((n for n in ("router, worth", "router, minmax") if n in summary.curves), None)
     if main is not None and len(singles.cost) > 1:
         cost, low, high = _band(summary.curves[main])
@@ -70,10 +82,47 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.set_xlabel(unit)
     axes.set_ylabel("mean quality, % of the maximum")
     axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(loc="lower right", fontsize=10)
-    _place_names(figure, axes, cost, quality, summary.models)
+    # Beside the curves where other routers have lines, too.
+    axes.legend(fontsize=10, **({"loc": "upper left", "bbox_to_anchor": (1, 1)} if others else {"loc": "lower right"}))
+    _place_names(figure, axes, cost, quality, summary.models, _mark_equal_quality(axes, summary))
     axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
     return figure
+
+
+def _mark_equal_quality(axes: Any, summary: Summary) -> list[Any]:
+    """Draw the line of QUOTED of the best single candidate's quality, and what the router saves on it; return the texts of both, if any."""
+    section = summary.figures["equal_quality"]
+    own = lines_at(section, QUOTED).get(section["router"])
+    if section["reason"] is not None or own is None or own["cost"]["low"] is None:
+        return []
+    effects = need("matplotlib.patheffects", "plots", "eval")
+    best, share = summary.axis.best, f"{100 * QUOTED:g} %"
+    level, dear = 100 * QUOTED * summary.singles.quality[0, best], 1000 * summary.singles.cost[0, best]
+    axes.axhline(level, color=GREY, lw=1.0, ls=(0, (5, 3)), zorder=1)
+    arrow = {"arrowstyle": "-|>", "color": BLUE, "lw": 2.0, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", xy=(own["cost"]["value"] * dear, level), xytext=(dear, level), arrowprops=arrow, zorder=7)
+    line = axes.annotate(
+        f"{share} of the best single",
+        (0.01, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        color=GREY,
+        fontsize=9,
+        path_effects=[effects.withStroke(linewidth=3, foreground="white")],
+    )
+    saving = axes.text(
+        0.99,
+        0.985,
+        f"asked for {share} of the quality of {section['best']},\nthe router kept {percent(own['kept'])},\n"
+        f"and costs {percent(own['cost'])} of {section['best']} alone",
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        color=BLUE,
+        fontsize=11,
+    )
+    return [line, saving]
 
 
 def _label(summary: Summary, name: str) -> str:
@@ -95,13 +144,13 @@ def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:
     return cost, low, high
 
 
-def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str]) -> None:
-    """Name every dot where its name covers no other name or dot and as little of the curves as can be."""
+def _place_names(figure: Any, axes: Any, x: Array, y: Array, names: Sequence[str], texts: Sequence[Any]) -> None:
+    """Name every dot where its name covers no other name, dot or text and as little of the curves as can be."""
     effects = need("matplotlib.patheffects", "plots", "eval")
     figure.canvas.draw()  # places the legend, and with it the pixels that a name must not cover
     dots = axes.transData.transform(np.stack([x, y], axis=1))
     frame = axes.get_window_extent()
-    taken: list[Any] = [axes.get_legend().get_window_extent()]
+    taken: list[Any] = [one.get_window_extent() for one in (axes.get_legend(), *texts)]
     # Close enough that a name cannot slip between two of them: curves are dense as they are drawn.
     drawn = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.get_lines()])
     # From the best candidate down: whoever comes first finds the places free.

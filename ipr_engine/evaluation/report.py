@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,20 +13,24 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.origin import prior_of
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
+from ipr_engine.evaluation.equal_quality_text import render_equal_quality
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
+from ipr_engine.evaluation.one_setting import render_one_setting
 from ipr_engine.evaluation.prediction_lines import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
 from ipr_engine.evaluation.summary import SHOWN_TAUS
 from ipr_engine.measures.routing import SHARES
 
 PLOTS = {
-    "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
-    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % bootstrap interval of the router's curve",
+    "equal_quality": "Cost where 98 % of the best single's quality is asked for, with 95 % intervals",
+    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: its saving at equal quality",
     "areas": "Bounded-ARQGC with 95 % intervals",
+    "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
     "tau": "What tau does under `minmax`",
     "support": "Error against support, bins of about equal count with 95 % intervals; dotted: the same prompts without reading them",
 }
+RUN_BY_ROUTERS = ("litellm",)  # told where a router has loaded one
 PACKAGES = ("ipr_engine", "numpy", "scikit-learn", "matplotlib")
 
 
@@ -55,9 +60,11 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
     """Return the report as Markdown; `plots` are linked by file name."""
     parts = [
         _head(figures),
-        *([render_promised(figures["path"])] if "path" in figures else []),
+        render_equal_quality(figures["equal_quality"], figures["validation"]),
         _routing(figures),
         _differences(figures),
+        *([render_one_setting(figures["one_setting"])] if figures.get("one_setting") else []),
+        *([render_promised(figures["path"])] if "path" in figures else []),
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
@@ -74,10 +81,13 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
 def _head(f: Mapping[str, Any]) -> str:
     facts = f.get("about", {})
     lines = [f"# Evaluation: {facts.get('title', 'a router')}", ""]
+    if f.get("quotable"):
+        lines += [" ".join(f["quotable"]), ""]
     if facts.get("command"):
         lines += [f"Written by `{facts['command']}`; do not edit. Every figure is defined in docs/metrics.md.", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items() if key not in ("title", "command", "source")]
     lines += [
+        *([_seen(f["seen"], f["rows"]["test"])] if "seen" in f else []),
         f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
         f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
         *([f"- **areas are undefined** (-): {f['axis']['degenerate']}"] if f["axis"]["degenerate"] else []),
@@ -92,6 +102,14 @@ def _head(f: Mapping[str, Any]) -> str:
         f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
     ]
     return "\n".join(lines)
+
+
+def _seen(seen: Mapping[str, Any], test: int) -> str:
+    if seen["prompts"] is None:
+        return f"- test prompts that the router was fitted on: not known, {seen['reason']}"
+    if seen["prompts"]:
+        return f"- **in-sample**: the router was fitted on {seen['prompts']} of the {test} test prompts, or on their questions"
+    return "- test prompts that the router was fitted on: none, by the hashes that the bundle keeps"
 
 
 def _routing(f: Mapping[str, Any]) -> str:
@@ -124,7 +142,7 @@ def _differences(f: Mapping[str, Any]) -> str:
         "## The router minus each baseline, paired\n\nDifference of Bounded-ARQGC (best single = 1) on the same resamples. "
         "An interval above 0 is a win that is shown; one that holds 0 is not.\n\n"
         + table(["minus", *routers], rows)
-        + "\n\nIn words, of the baselines (no correction for their number):\n\n"
+        + "\n\nIn words, of the baselines and other routers (no correction for their number):\n\n"
         + "\n".join(verdict(f, name) for name in routers)
     )
 
@@ -134,7 +152,7 @@ def verdict(f: Mapping[str, Any], router: str) -> str:
     parts: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for c in f["contenders"]:
         found = c["router_minus_this"].get(router)
-        if c["kind"] == "baseline" and found is not None and found["low"] is not None:
+        if c["kind"] in ("baseline", "other router") and found is not None and found["low"] is not None:
             key = "above" if found["low"] > 0 else "below" if found["high"] < 0 else "not told apart from"
             parts[key].append(c["name"])
     return f"- **{router}**: " + ". ".join(f"{key}: {'; '.join(names)}" for key, names in parts.items() if names) + "."
@@ -289,14 +307,15 @@ def about(
     isa: str,
     stand_ins: int,
     predicts_tokens: bool,
-    litellm: bool,
+    routers: Sequence[str],
     command: str,
 ) -> dict[str, Any]:
     """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
 
     Args:
         train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.
-        predicts_tokens: whether the heads predict output tokens. command: shown as what wrote the report.
+        predicts_tokens: whether the heads predict output tokens. routers: names of the others that were run. command: shown as what
+            wrote the report.
     """
     names, bundle = basis.names, basis.bundle
     fitted = bundle.quality_heads.fitted_on
@@ -318,8 +337,15 @@ def about(
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
         "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
+        **(
+            {"other routers": f"{', '.join(routers)}; fitted on training outcomes, given the test prompts alone"}
+            if routers
+            else {}
+        ),
         "versions": ", ".join(
-            f"{name} {found}" for name in (*PACKAGES, *(["litellm"] if litellm else [])) if (found := _version(name))
+            f"{name} {found}"
+            for name in (*PACKAGES, *(name for name in RUN_BY_ROUTERS if name in sys.modules))
+            if (found := _version(name))
         ),
     }
 

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, tier_columns
+from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.equal_quality import equal_quality_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
+from ipr_engine.evaluation.one_setting import one_setting_lines
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
@@ -98,7 +101,7 @@ def summarise(
         with one_thread():  # the same figures from the same input
             estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
-    table = _contenders(models, train, test, axis, estimates, baselines.tiers, worths)
+    table = _contenders(models, train, test, axis, estimates, baselines, worths)
     halves = halves_of(test.groups, seed)
     top = oracle_quality(test.outcomes, resamples)
     summary = Summary(tuple(models), axis, singles, {}, test)
@@ -129,6 +132,9 @@ def summarise(
         line["router_minus_this"] = {
             name: difference(areas[name], areas[line["name"]]).to_json() for name in routers if name != line["name"]
         }
+    progress("cost at equal quality ...")
+    chosen_on = train if validate_on_train else None
+    equal = equal_quality_figures(table, models, axis, chosen_on, test, halves, resamples)
     progress("prediction figures ...")
     flat = constant_here(models, constant, test.predicted)
     summary.figures = {
@@ -144,8 +150,10 @@ def summarise(
         "worths": {"least": float(worths[1]), "most": float(worths[-1]), "settings": len(worths)},
         "constant": flat,
         "oracle_quality": estimate(top).to_json(),
+        "equal_quality": equal,
         "candidates": candidate_lines(models, train, test, singles, flat),
         "contenders": lines,
+        "one_setting": one_setting_lines(table, summary.curves),
         "pair": pair_lines(test, axis, estimates, resamples, models),
         "prediction": [
             {"name": "router", **prediction_line(test, test.predicted, test.predicted_cost)},
@@ -163,7 +171,7 @@ def _contenders(
     test: Split,
     axis: Axis,
     estimates: Mapping[str, Predictions],
-    tiers: Indices | None,
+    baselines: Baselines,
     worths: Array,
 ) -> list[Contender]:
     """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
@@ -205,16 +213,22 @@ def _contenders(
         Contender("best single", "baseline", *everything_to(axis.best), models[axis.best]),
         Contender("always cheapest", "baseline", *everything_to(axis.cheapest), models[axis.cheapest]),
     ]
-    if tiers is not None:
-        columns = tier_columns(train.outcomes)
-        names = ", ".join(models[m] for m in columns)
-        result.append(Contender("LiteLLM heuristic_v2", "baseline", Choices(columns[tiers][None]), None, names))
+    result += baselines.others
     # Of the test outcomes themselves: bounds that no router can be expected to reach.
     hindsight = Mix.lines(hull_mix(test.outcomes))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
     ]
+    for other in baselines.others:
+        if not other.name or "|" in other.name or not other.name.isprintable():  # it stands in a table of the report
+            raise InvalidInputError(
+                f"--router: expected a name of printable characters without |, got {shown(other.name)}"
+            )
+    named = [contender.name for contender in result]
+    twice = [other.name for other in baselines.others if named.count(other.name) > 1]
+    if twice:
+        raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
 
 

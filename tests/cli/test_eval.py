@@ -32,6 +32,10 @@ def test_a_report_and_plots_are_written_and_nothing_goes_to_stdout(paths, capsys
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "not in the source, left out: delta/tiny" in captured.err
+    assert (
+        "ipr eval: No statement about cost at equal quality can be made: 80 different questions are too few"
+        in captured.err
+    )
     names = {path.name for path in tmp_path.iterdir()}
     plots = {"quality_cost.png", "areas.png", "reliability.png", "tau.png", "support.png"}
     assert names == {"report.md", "report.json"} | plots
@@ -76,6 +80,7 @@ def test_heads_without_tokens_are_priced_at_the_sources_means(paths, tmp_path, c
         (["--map", "nobody=b"], "--map: expected NAME=SOURCE"),
         (["--allow", "delta/tiny"], "no candidate is in the source"),
         (["--allow", "nobody"], "allowed: unknown 'nobody'"),
+        (["--key", "/nowhere/owner.key"], "key: cannot read /nowhere/owner.key"),
         (["--draws", "0"], "--draws: expected at least 1"),
         (["--outcomes", "/nowhere"], "source: expected a folder with prompts.* and outcomes.*, got /nowhere"),
     ],
@@ -87,15 +92,50 @@ def test_an_error_goes_to_stderr_with_exit_code_1(paths, capsys, more, message):
     assert message in captured.err
 
 
+LITELLM = "LiteLLM heuristic_v2=ipr_engine.evaluation.other_routers:litellm_heuristic_v2"
+
+
 def test_without_litellm_asking_for_it_says_what_to_install(paths, capsys):
     try:
         import litellm  # noqa: F401
     except ImportError:
-        assert run(paths, "--litellm") == 1
+        assert run(paths, "--router", LITELLM) == 1
         assert "pip install 'litellm'" in capsys.readouterr().err
     else:
-        assert run(paths, "--litellm", "--json") == 0
+        assert run(paths, "--router", LITELLM, "--json") == 0
         assert "LiteLLM heuristic_v2" in capsys.readouterr().out
+
+
+def test_routers_named_by_their_place_stand_in_report_and_plots_and_leave_stdout_clean(paths, capsys, tmp_path):
+    named = ["--router", "length=tests.support.routers:by_length", "--router", "tests.support.routers:printing"]
+    assert run(paths, *named, "--json", "--out", str(tmp_path)) == 0
+    captured = capsys.readouterr()
+    lines = {c["name"]: c for c in json.loads(captured.out)["contenders"]}
+    assert lines["length"]["kind"] == lines["tests.support.routers:printing"]["kind"] == "other router"
+    assert lines["length"]["area"] == lines["tests.support.routers:printing"]["area"]
+    assert "fitted\n" in captured.err  # what it prints
+    text = (tmp_path / "report.md").read_text()
+    assert "- other routers: length, tests.support.routers:printing; fitted on training outcomes" in text
+    assert "--router length=tests.support.routers:by_length --router tests.support.routers:printing" in text
+    assert (tmp_path / "quality_cost.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (["nowhere"], "--router: expected module:function"),
+        (["=tests.support.routers:by_length"], "--router: no name before ="),
+        (["a=tests.support.routers:by_length", "a=tests.support.routers:printing"], "--router: 'a' is named twice"),
+        (["oracle=tests.support.routers:by_length"], "--router: 'oracle' is the name of another line"),
+        (["x=tests.support.routers:raising"], "--router x: while routing: KeyError in routers.py"),
+    ],
+)
+def test_a_router_that_cannot_be_judged_is_told_with_exit_code_1(paths, capsys, items, message):
+    assert run(paths, *(part for item in items for part in ("--router", item))) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"ipr eval: {message}" in captured.err
+    assert not any(prompt in captured.err for prompt in PROMPTS)
 
 
 def test_other_sources_stand_beside_in_error_against_support(paths, capsys, tmp_path):

@@ -81,14 +81,6 @@ def test_a_sweep_goes_from_the_cheapest_to_the_best(request):
     np.testing.assert_array_equal(sweeps.worth_sweep(predicted, cost)[0], cost.argmin(axis=1))
 
 
-def test_tiers_go_from_the_cheapest_to_the_best_hull_vertex(request):
-    outcomes, _ = make_outcomes(request.node.name, models=6)
-    columns = b.tier_columns(outcomes)
-    axis = Axis.of(outcomes)
-    assert (columns[0], columns[-1]) == (axis.cheapest, axis.best)
-    assert (np.diff(outcomes.cost.mean(axis=0)[columns]) >= 0).all()
-
-
 def test_the_oracle_of_one_candidate_is_that_candidate():
     outcomes = WeightedOutcomes.complete(np.array([[0.0], [1.0]]), np.array([[0.1], [0.2]]))
     assert (sweeps.oracle_sweep(outcomes) == 0).all()

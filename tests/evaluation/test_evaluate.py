@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.bundle import PathRows
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
@@ -17,7 +18,7 @@ from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
 from tests.support.evaluation_data import evaluate_engine
 from tests.support.seeds import seeded
-from tests.support.training_data import write_source
+from tests.support.training_data import train, write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
     pytest.importorskip(module, reason=skips.EVAL)
@@ -134,7 +135,7 @@ def walked(engine):
     return Engine(replace(engine.bundle, path_rows=rows))
 
 
-def test_promised_against_kept_is_first_and_decided_by_the_engine(walked, home):
+def test_promised_against_kept_is_decided_by_the_engine(walked, home):
     summary = evaluate_engine(walked, home, draws=20)
     section = summary.figures["path"]
     assert section["reason"] is None
@@ -151,7 +152,8 @@ def test_promised_against_kept_is_first_and_decided_by_the_engine(walked, home):
         best, cheapest = rows.quality[:, path.best].mean(), rows.quality[:, path.cheapest].mean()
         assert line["promised"]["value"] == pytest.approx((1 - line["tau"]) * best + line["tau"] * cheapest)
     text = render(summary.figures)
-    assert text.index("## tau: promised against kept") < text.index("## Quality over cost")
+    titles = ("Cost at equal quality", "Quality over cost", "tau: promised against kept")
+    assert sorted(titles, key=lambda title: text.index(f"## {title}")) == list(titles)
     assert "| 0.3 |" in text
 
 
@@ -185,3 +187,56 @@ def test_verdict_names_the_taus_that_are_told_apart():
     lines = [line(0.1, -0.02, -0.01), line(0.2, -0.01, 0.01), line(0.3, 0.01, 0.02), line(0.5, None, None)]
     assert verdict({"taus": lines}) == "Told apart: below the promise at tau 0.1; above the promise at tau 0.3."
     assert verdict({"taus": lines[1:2]}) == "At no tau is what was kept told apart from the promise."
+
+
+def test_the_report_begins_with_what_can_be_quoted_and_with_cost_at_equal_quality(work):
+    many = load_outcomes(write_source(work / "many", ["a1", "b", "gamma/small"], PROMPTS, rows_per_split=120))
+    bundle = make_bundle(work / "plain", models=3, dim=16)
+    names = {"alpha/large": ["a1"], "beta/mid": ["b"]}
+    figures = evaluate_engine(Engine.load(bundle), many, names=names, draws=20).figures
+    assert figures["seen"] == {"prompts": None, "reason": "the bundle keeps no hashes of its fitting prompts"}
+    assert json.loads(to_json(figures))["equal_quality"]["router"] == "router, worth"
+    lines = render(figures).splitlines()
+    assert lines[2] == " ".join(figures["quotable"])
+    assert (
+        "- test prompts that the router was fitted on: not known, the bundle keeps no hashes of its fitting prompts"
+        in lines
+    )
+
+
+def test_rule_path_is_asked_for_the_tau_of_each_share(walked, home):
+    section = evaluate_engine(walked, home, draws=20).figures["equal_quality"]
+    shares = next(c for c in section["contenders"] if c["name"] == "router, path")["shares"]
+    path = walked.policy(tau=0.5).path
+    rows = home.of_split("test").complete(["a1", "b", "gamma/small"])
+    best = rows.quality[:, list(walked.bundle.names).index(section["best"])].mean()
+    for line in shares:
+        tau = (1 - line["share"]) * path.best_quality / (path.best_quality - path.cheapest_quality)
+        decisions = walked.route_many(list(rows.prompts), tau=min(1.0, tau), rule="path")
+        kept = rows.quality[np.arange(len(rows)), decisions.index].mean()
+        assert line["kept"]["value"] == pytest.approx(kept / best)
+
+
+def test_test_prompts_that_the_bundle_was_fitted_on_are_told_and_left_out(work):
+    pytest.importorskip("threadpoolctl", reason=skips.TRAIN)
+    source = write_source(work / "fitted", ["a", "b"], PROMPTS, rows_per_split=150)
+    data = load_outcomes(source)
+    entries = [
+        {"name": name, "family": "F", "provider": "P", "input_usd_per_1m": 1.0, "output_usd_per_1m": 3.0 - i}
+        for i, name in enumerate(["a", "b"])
+    ]
+    candidates = work / "candidates.json"
+    candidates.write_text(json.dumps({"date": "2026-01-01", "candidates": entries}))
+    options = {"name": "in", "created": "2026-01-01", "estimator": "plain", "allow_constant": True}
+    trained = train(source, candidates, work / "in", split="test", **options)
+    engine, told = Engine.load(trained.folder), []
+    figures = evaluate_engine(engine, data, draws=5, progress=told.append).figures
+    assert "in-sample: the bundle was fitted on 150 of the 150 test prompts" in told
+    assert "150 test prompts are among those that the router was fitted on; 0 different" in figures["quotable"][0]
+    assert "- **in-sample**: the router was fitted on 150 of the 150 test prompts" in render(figures)
+    honest = train(source, candidates, work / "out", split="train", **options)
+    unseen = evaluate_engine(Engine.load(honest.folder), data, draws=5).figures
+    assert unseen["seen"] == {"prompts": 0, "reason": None}
+    away = evaluate_engine(Engine.load(honest.folder), data, draws=5, key=OwnerKey(bytes(32))).figures
+    assert away["seen"]["prompts"] is None
+    assert "the hashes of the bundle's fitting prompts need the key of id" in away["seen"]["reason"]

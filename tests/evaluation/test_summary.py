@@ -18,16 +18,20 @@ from tests.support.evaluation_data import make_outcomes, make_split
 NAMES = ("tiny", "small", "medium", "large")
 
 
+def other():
+    choices = np.random.default_rng(0).integers(0, 4, (3, 200))
+    return Contender("somebody's", "other router", Choices(choices))
+
+
 @pytest.fixture(scope="module")
 def summary():
     pytest.importorskip("sklearn", reason=skips.EVAL)
     train, test = make_split("summary"), make_split("summary", rows=200)
-    tiers = np.random.default_rng(0).integers(0, 4, 200)
     return summarise(
         NAMES,
         train,
         test,
-        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        Baselines(grouped_folds(train.groups, 5, 0), others=[other()]),
         options=EvaluationOptions(draws=50),
     )
 
@@ -56,7 +60,7 @@ def test_every_baseline_is_there(summary):
     assert names >= {
         "best single", "always cheapest", "hull of singles", "hindsight hull", "random mix", "kNN, worth",
         "k-means, worth", "ridge, worth", "paper's minmax, mean cost", "paper's max, mean cost",
-        "paper's fixed, mean cost", "oracle", "LiteLLM heuristic_v2",
+        "paper's fixed, mean cost", "oracle", "somebody's",
     }  # fmt: skip
 
 
@@ -72,12 +76,11 @@ def test_report_is_plain_json_and_markdown_with_a_line_for_everyone(summary, tmp
 
 def test_the_same_input_gives_the_same_bytes(summary):
     train, test = make_split("summary"), make_split("summary", rows=200)
-    tiers = np.random.default_rng(0).integers(0, 4, 200)
     again = summarise(
         NAMES,
         train,
         test,
-        Baselines(grouped_folds(train.groups, 5, 0), tiers=tiers),
+        Baselines(grouped_folds(train.groups, 5, 0), others=[other()]),
         options=EvaluationOptions(draws=50),
     )
     assert report.to_json(again.figures) == report.to_json(summary.figures)
@@ -88,7 +91,7 @@ def test_every_plot_is_a_png_of_some_size(summary, tmp_path):
     from ipr_engine.evaluation.plots import draw_all
 
     paths = draw_all(summary, tmp_path, "generated")
-    assert [p.stem for p in paths] == ["quality_cost", "areas", "reliability", "tau"]
+    assert [p.stem for p in paths] == ["equal_quality", "quality_cost", "areas", "reliability", "tau"]
     for path in paths:
         assert path.read_bytes()[:4] == b"\x89PNG"
         assert path.stat().st_size > 20_000
@@ -109,6 +112,29 @@ def test_curves_are_straight_in_usd_between_their_points_on_a_log_scale_too(summ
     steps = pieces.shape[1]
     np.testing.assert_allclose((pieces[:, steps // 2 - 1] + pieces[:, steps // 2]).T / 2, middle)
     np.testing.assert_allclose(pieces[:, [0, -1], 0], np.stack([cost[:-1], cost[1:]], axis=1))
+    pyplot.close(figure)
+
+
+def test_the_saving_at_equal_quality_is_drawn_as_the_figures_have_it(summary):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine._extras import need_pyplot
+    from ipr_engine.evaluation.equal_quality_plot import equal_quality
+    from ipr_engine.evaluation.quality_cost_plot import quality_cost
+
+    pyplot = need_pyplot()
+    section = summary.figures["equal_quality"]
+    lines = {c["name"]: next(line for line in c["shares"] if line["share"] == 0.98) for c in section["contenders"]}
+    best = summary.axis.best
+    figure = quality_cost(pyplot, summary, "generated")
+    assert any(text.get_text().startswith("asked for 98 % of the quality of large") for text in figure.axes[0].texts)
+    arrow = next(text for text in figure.axes[0].texts if text.get_text() == "")
+    dear, level = 1000 * summary.singles.cost[0, best], 98 * summary.singles.quality[0, best]
+    assert arrow.get_position() == pytest.approx((dear, level))
+    assert arrow.xy == pytest.approx((lines["router, worth"]["cost"]["value"] * dear, level))
+    pyplot.close(figure)
+    figure = equal_quality(pyplot, summary, "generated")
+    marks = sorted(line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1)
+    assert marks == pytest.approx(sorted(100 * line["cost"]["value"] for line in lines.values()))
     pyplot.close(figure)
 
 

@@ -1,0 +1,156 @@
+"""This file says what cost at equal quality came to: the report's first table, and sentences that can be quoted as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ipr_engine.evaluation.equal_quality import COIN, HULL, SHARES, lines_at
+from ipr_engine.evaluation.markdown import number, table
+
+QUOTED = 0.98
+# What the router is found to be beside another contender. UNEQUAL: less costs less quality, or more costs more.
+CHEAPER, DEARER, BETTER, WORSE, UNEQUAL, UNTOLD = (
+    "cheaper", "dearer", "better", "worse", "not at equal quality", "not told apart",
+)  # fmt: skip
+
+
+def quotable(figures: Mapping[str, Any]) -> list[str]:
+    """Return what a reader may quote: the router's cost at QUOTED, then that of a mix of single models; or why neither can be said.
+
+    Args:
+        figures: of `summarise`; with "seen" (`evaluate_engine`) the first sentence says that the router was not fitted on the prompts.
+    """
+    section = figures["equal_quality"]
+    lines, reason = lines_at(section, QUOTED), section["reason"]
+    own = lines.get(section["router"])
+    if reason is None and (own is None or own["cost"]["low"] is None):
+        reason = "its interval is not defined on these prompts"
+    if reason is not None:
+        return [f"No statement about cost at equal quality can be made: {reason}."]
+    assert own is not None
+    known = figures.get("seen", {"prompts": None})["prompts"] is not None
+    blind = len(figures["constant"]) == len(figures["candidates"])
+    return [_of_router(section, own, known), *_of_mixes(section, own, lines, blind)]
+
+
+def _of_router(section: Mapping[str, Any], own: Mapping[str, Any], known: bool) -> str:
+    """Say what the router costs, on which prompts, and whether it kept the share. known: that it was not fitted on them."""
+    best, cost, kept, share = section["best"], percent(own["cost"]), percent(own["kept"]), f"{100 * QUOTED:g} %"
+    unseen = "it was not fitted on" if known else "(whether it was fitted on some of them is not known)"
+    on = f"measured on {section['prompts']:,} prompts {unseen}"
+    asked, paid = (
+        f"Asked for {share} of the quality of {best}, this router",
+        f"costs {cost} of always using {best}, {on}.",
+    )
+    if own["kept"]["high"] < QUOTED:
+        return f"{asked} fell short: it kept {kept}, and {paid}"
+    if own["cost"]["high"] >= 1:
+        return f"{asked} is not shown to save anything: it kept {kept}, and {paid}"
+    return f"{asked} kept {kept} and {paid}"
+
+
+def _of_mixes(
+    section: Mapping[str, Any], own: Mapping[str, Any], lines: Mapping[str, Mapping[str, Any]], blind: bool
+) -> list[str]:
+    """Hold the router against the hull of single models, and against a coin where it is not shown to be cheaper."""
+    best, cheapest = section["best"], section["cheapest"]
+    said = []
+    if blind:
+        said.append(
+            "No head of this router reads the prompt: it chooses by prices and lengths alone, so nothing can be said of what "
+            "looking at the prompt saves."
+        )
+    hull, coin = lines.get(HULL), lines.get(COIN)
+    if hull is not None:
+        said.append(f"A mix of single models chosen without looking at prompts {_against(own, hull, blind)}.")
+    if coin is not None and told(own, coin) != CHEAPER:
+        said.append(f"A coin between {best} and {cheapest} {_against(own, coin, blind)}.")
+    return said
+
+
+def told(own: Mapping[str, Any], line: Mapping[str, Any]) -> str:
+    """Say whether the router (its line own) is told apart from a contender, by the intervals of cost and of quality kept."""
+    ratio, kept = line["router_cost_over_this"], line["router_kept_minus_this"]
+    if None in (ratio["low"], kept["low"]):
+        return UNTOLD
+    less_cost, more_cost = ratio["high"] < 1, ratio["low"] > 1
+    less_quality, more_quality = kept["high"] < 0, kept["low"] > 0
+    # Who is shown to have missed the share is not at equal quality with who is not.
+    short, other_short = (one["kept"]["high"] < one["share"] for one in (own, line))
+    less_quality, more_quality = (
+        less_quality or (short and not other_short),
+        more_quality or (other_short and not short),
+    )
+    if (less_cost and less_quality) or (more_cost and more_quality):
+        return UNEQUAL
+    if less_cost or (more_quality and not more_cost):
+        return CHEAPER if less_cost else BETTER
+    if more_cost or less_quality:
+        return DEARER if more_cost else WORSE
+    return UNTOLD
+
+
+def _against(own: Mapping[str, Any], line: Mapping[str, Any], blind: bool) -> str:
+    """Say what a contender costs, and what that says of the router."""
+    ratio, kept, verdict = line["router_cost_over_this"], percent(line["kept"]), told(own, line)
+    costs, times = f"costs {percent(line['cost'])}", "an unknown multiple of that"
+    if ratio["low"] is not None:
+        times = f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times that"
+    if verdict == CHEAPER:
+        further = {"value": 1 - ratio["value"], "low": 1 - ratio["high"], "high": 1 - ratio["low"]}
+        return f"{costs}, so {'this router' if blind else 'looking at the prompt'} saves a further {percent(further)}"
+    if verdict == DEARER:
+        return f"{costs}; this router costs {times}, so looking at the prompt saves nothing here"
+    if verdict == UNEQUAL:
+        return f"{costs} and keeps {kept} of the quality; this router costs {times}, but not at equal quality"
+    if verdict == BETTER:
+        return (
+            f"{costs} and keeps {kept} of the quality, less than this router, which costs {times}: no saving is shown"
+        )
+    if verdict == WORSE:
+        return (
+            f"{costs} and keeps {kept} of the quality, more than this router, which costs {times}: no saving is shown"
+        )
+    return f"{costs}; this router costs {times}: the two are not told apart, and no further saving is shown"
+
+
+def percent(estimate: Mapping[str, Any]) -> str:
+    """Return "42 % [38, 47]"; with a digit more below 10 % and near 100 %, where whole per cents would say little."""
+    value, low, high = (100 * estimate[key] for key in ("value", "low", "high"))
+    digits = 1 if abs(low) < 10 or high > 95 else 0
+    shown = [f"{round(part, digits) + 0.0:.{digits}f}" for part in (value, low, high)]  # + 0.0: no "-0.0"
+    return f"{shown[0]} % [{shown[1]}, {shown[2]}]"
+
+
+def render_equal_quality(section: Mapping[str, Any], validation: str) -> str:
+    """Return the section of the report. validation: on which prompts settings were chosen."""
+    title, reason = "## Cost at equal quality\n\n", section["reason"]
+    if reason is not None:
+        title += f"**Nothing can be said of it here**: {reason}.\n\n"
+    if not section["contenders"]:
+        return title.rstrip()
+    shares = section["contenders"][0]["shares"]  # the router's
+    rows = [
+        [
+            f"**{contender['name']}**" if contender["kind"] == "router" else contender["name"],
+            *(cell for own, line in zip(shares, contender["shares"], strict=True) for cell in _cells(own, line)),
+        ]
+        for contender in section["contenders"]
+    ]
+    head = [
+        name for share in SHARES for name in (f"at {share:.0%}: cost; quality kept", "the router's cost / this one's")
+    ]
+    return (
+        f"{title}In shares of always using `{section['best']}`, the best single candidate of train: what is paid, and the quality kept, "
+        f"where 99, 98 or 95 % of its quality is asked for; {section['prompts']} prompts. Each setting is the cheapest that keeps the "
+        f"share on the {validation}; it is chosen anew in every resample, so intervals hold the luck of the choice. Rule `path` is "
+        f"asked by tau alone. The ratio is of `{section['router']}`; its verdict heeds the quality kept, too: `{UNEQUAL}` where who costs "
+        "less keeps less.\n\n" + table(["", *head], rows)
+    )
+
+
+def _cells(own: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[str, str]:
+    ratio = line["router_cost_over_this"]
+    paid = f"{number(line['cost'], 1, percent=True)}; {number(line['kept'], 1, percent=True)}"
+    return paid, "" if ratio is None else f"{number(ratio, 2)}; {told(own, line)}"
