@@ -1,4 +1,4 @@
-"""`stand` says how far a router of these outcomes is: beside k-means, the hull of single models and a coin, and with fewer prompts.
+"""`stand` says how far a router of these outcomes is: beside k-means, the hull of singles and a random mix, and with fewer prompts.
 
 Every prompt is predicted by a fit that has not seen its question. The estimator is taken as it is: where it was chosen on the same
 prompts, its figures are a little too good.
@@ -46,7 +46,7 @@ PARTS = (4, 2)  # fits on a quarter and on half of the prompts
 DRAWN = 2  # such parts, whose figures are averaged
 FEWEST_PART = 40  # prompts of the smallest part
 FEWEST_JUDGED = 20  # questions, of every candidate; and in the smallest part
-ROUTER, CLUSTERS, HULL, COIN = "router", "k-means", "hull of single candidates", "coin, cheapest or best"
+ROUTER, CLUSTERS, HULL, COIN = "router", "k-means", "hull of singles", "random mix"
 
 
 @dataclass(frozen=True)
@@ -215,13 +215,13 @@ class Judge:
 
 
 def _beside_hull(lines: Sequence[Line], best: str) -> str:
-    """Say whether the router is told apart from the hull of single candidates."""
+    """Say whether the router is told apart from the hull of singles."""
     router, hull = lines[0], next(line for line in lines if line.name == HULL)
     assert hull.cost_behind is not None
     assert hull.area_behind is not None
     costs = (
         f"at {SHARE:.0%} of {best}'s quality the router costs {router.cost.shown(percent=True)} of always asking {best}, the hull of "
-        f"single candidates {hull.cost.shown(percent=True)}"
+        f"singles {hull.cost.shown(percent=True)}"
     )
     cost, area = hull.cost_behind, hull.area_behind
     if cost.high < 0:

@@ -89,6 +89,11 @@ def read_training_rows(
         ("output_tokens", "record how many tokens its answers had: costs are predicted from them; or leave it out"),
     ):
         counts = (~np.isnan(tables[measure])).sum(axis=0)
+        if measure == "output_tokens" and not counts.any():
+            raise InvalidInputError(
+                f"outcomes: no candidate has output_tokens in {', '.join(names)}: record how many tokens the answers had; costs "
+                "of answers to come are predicted from them, and a recorded cost_usd does not stand in"
+            )
         for candidate, count in zip(asked.candidates, counts, strict=True):
             if count < FEWEST_JUDGED:
                 raise InvalidInputError(

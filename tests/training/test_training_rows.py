@@ -88,3 +88,16 @@ def test_one_folder_twice_is_refused(tmp_path):
 def test_a_source_that_is_no_name_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"candidates\[0\].source: expected its name"):
         asked(tmp_path, a=["model a"])
+
+
+def test_a_source_without_output_tokens_is_told_what_to_record_and_not_to_leave_a_candidate_out(tmp_path):
+    home = make_outcomes("home", rows=60)
+    write_outcomes(
+        replace(home, output_tokens=np.full_like(home.output_tokens, np.nan)), tmp_path / "home", format="csv"
+    )
+    candidates = asked(tmp_path, big="model a", small="model b")
+    with pytest.raises(
+        InvalidInputError, match="outcomes: no candidate has output_tokens in home: record how many"
+    ) as told:
+        read_training_rows([tmp_path / "home"], candidates, split=None)
+    assert "leave it out" not in str(told.value)
