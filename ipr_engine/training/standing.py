@@ -14,21 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.resampling import Estimate, Resamples, difference, drawn_questions, estimate, grouped_folds
-from ipr_engine.measures.routing import (
-    SHARE,
-    Axis,
-    Curve,
-    WeightedOutcomes,
-    bounded_arqgc,
-    complete_rows,
-    cost_kept,
-    degenerate_axis,
-    mixture_curve,
-    single_curve,
-    sweep_curve,
-)
-from ipr_engine.measures.sweeps import random_mix, worth_grid, worth_sweep
+from ipr_engine.measures.curve_figures import CurveFigures
+from ipr_engine.measures.resampling import Estimate, difference, drawn_questions, estimate, grouped_folds
+from ipr_engine.measures.routing import SHARE, WeightedOutcomes, complete_rows, degenerate_axis, mixture_curve
+from ipr_engine.measures.sweeps import random_mix
 from ipr_engine.training.cross_fitted import (
     Predicted,
     heads_cross_fitted,
@@ -144,7 +133,7 @@ def stand(
         why = f"{int(full.sum())} prompts have a quality and a cost of every candidate, fewer than {FEWEST_ROWS}"
         return Standing(int(full.sum()), "", (f"how far the router is cannot be told: {why}",))
     outcomes = WeightedOutcomes.complete(rows.quality[full], costs.realised[full])
-    judge = Judge(outcomes, keys)
+    judge = CurveFigures(outcomes, keys)
     best = names[judge.axis.best]
     degenerate = degenerate_axis(judge.axis, judge.singles, names)
     if degenerate is not None:
@@ -160,11 +149,12 @@ def stand(
         return heads_cross_fitted(rows, costs, outer, estimator=estimator, options=options, parts=parts, part=part)
 
     mine = heads()
-    router = judge.figures(judge.swept(mine, full))
-    every = np.ones(outcomes.rows, np.bool_)
+    router = judge.figures(judge.swept(mine.quality[full], mine.cost[full]))
+    clusters = kmeans_cross_fitted(rows.x[full], outcomes, keys, outer[full])
+    means = means_cross_fitted(outcomes, outer[full])
     others = {
-        CLUSTERS: judge.swept(kmeans_cross_fitted(rows.x[full], outcomes, keys, outer[full]), every),
-        HULL: judge.swept(means_cross_fitted(outcomes, outer[full]), every),
+        CLUSTERS: judge.swept(clusters.quality, clusters.cost),
+        HULL: judge.swept(means.quality, means.cost),
         COIN: mixture_curve(random_mix(judge.axis, outcomes.models), judge.singles),
     }
     lines = [Line(f"{ROUTER} ({estimator})", *map(estimate, router))]
@@ -177,7 +167,7 @@ def stand(
     if len(rows.x) * share >= FEWEST_PART and min(judged) * share >= FEWEST_JUDGED:
         for parts in PARTS:
             made = [heads(parts, part) for part in range(DRAWN)]
-            figures = [judge.figures(judge.swept(one, full)) for one in made]
+            figures = [judge.figures(judge.swept(one.quality[full], one.cost[full])) for one in made]
             learned[int(np.mean([one.fitted_on for one in made]))] = np.mean(figures, axis=0)
     learned = dict(sorted(learned.items()))
     # The least squares line through three points, a doubling apart.
@@ -192,26 +182,6 @@ def _questions(rows: HeadRows, column: int) -> int:
     """Return on how many questions a candidate has a quality and output tokens."""
     known = np.isfinite(rows.quality[:, column]) & np.isfinite(rows.tokens[:, column])
     return len({key for key, is_known in zip(rows.keys, known, strict=True) if is_known})
-
-
-class Judge:
-    """A `Judge` takes figures of curves between the cheapest and the best of some candidates, on the same resamples of questions."""
-
-    def __init__(self, outcomes: WeightedOutcomes, keys: Sequence[str]) -> None:
-        self.outcomes, self.axis = outcomes, Axis.of(outcomes)
-        self.resamples = Resamples.of_questions(keys)
-        self.singles = single_curve(outcomes, self.resamples)
-        self.worths = worth_grid(outcomes.cost)
-
-    def swept(self, predicted: Predicted, rows: npt.NDArray[np.bool_]) -> Curve:
-        """Sweep worth over these rows of the predictions."""
-        choices = worth_sweep(predicted.quality[rows], predicted.cost[rows], self.worths)
-        return sweep_curve(choices, self.outcomes, self.resamples)
-
-    def figures(self, curve: Curve) -> Array:
-        """Return the cost at `SHARE` over the best single candidate's, and the area: (2, 1 + draws)."""
-        cost = cost_kept(curve, self.axis, self.singles)
-        return np.stack([cost, bounded_arqgc(curve, self.axis, self.singles)])
 
 
 def _beside_hull(lines: Sequence[Line], best: str) -> str:

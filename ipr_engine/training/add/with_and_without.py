@@ -11,15 +11,14 @@ import numpy.typing as npt
 from ipr_engine._C import count_texts
 from ipr_engine.bundle import Bundle, Price
 from ipr_engine.bundle.context_windows import own_tokens
+from ipr_engine.measures.curve_figures import CurveFigures
 from ipr_engine.measures.resampling import Estimate, difference, estimate, grouped_folds
-from ipr_engine.measures.routing import WeightedOutcomes, complete_rows, degenerate_axis, sweep_curve
-from ipr_engine.measures.sweeps import worth_grid, worth_sweep
+from ipr_engine.measures.routing import WeightedOutcomes, complete_rows, degenerate_axis
 from ipr_engine.training.add.interface import old_measure, old_quality
 from ipr_engine.training.add.path_column import FreshRows, Newcomer, fresh_column, unseen_rows
 from ipr_engine.training.add.routing_help import RoutingHelp
 from ipr_engine.training.fitted_parts import OutOfFold
 from ipr_engine.training.selection import FEWEST_ROWS, PromptCosts, prompt_costs
-from ipr_engine.training.standing import Judge
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -79,12 +78,11 @@ class _Beside:
     def told(self, outcomes: WeightedOutcomes, known: list[int], full: Indices) -> RoutingHelp:
         """Judge on the rows `full`; outcomes: of the others `known` and of the new one there."""
         new, found = self.new, self.found
-        judge = Judge(outcomes.columns(range(len(known))), [found.rows.question_keys[row] for row in full])
+        judge = CurveFigures(outcomes.columns(range(len(known))), [found.rows.question_keys[row] for row in full])
         names = [self.base.names[m] for m in known]
         degenerate = degenerate_axis(judge.axis, judge.singles, names)
         if degenerate is not None:
             return RoutingHelp(new.name, outcomes.rows, why_not=degenerate)
-        worths = worth_grid(outcomes.cost)
         others = OutOfFold(found.others.quality[:, known], found.others.tokens[:, known])
 
         def figures(column: tuple[Array, Array] | None) -> Array:
@@ -93,8 +91,8 @@ class _Beside:
             both = others if column is None else OutOfFold(*map(np.column_stack, zip(others, column, strict=True)))
             rate = self.costs.output_rate[..., :models]
             expected = self.costs.of_input[:, :models] + rate * both.tokens
-            choices = worth_sweep(both.quality[full], expected[full], worths)
-            return judge.figures(sweep_curve(choices, outcomes.columns(range(models)), judge.resamples))
+            realised = outcomes.columns(range(models))
+            return judge.figures(judge.swept(both.quality[full], expected[full], realised))
 
         quality = found.rows.quality[:, found.rows.models.index(new.called)]
         tokens = found.rows.output_tokens[:, found.rows.models.index(new.called)]
