@@ -169,13 +169,14 @@ def with_tokenizers(
     terms: Array,
     billed: Array,
     input_tokens: Array,
+    keys: Sequence[str],
     at_home: npt.NDArray[np.bool_],
     progress: Callable[[str], None],
 ) -> list[Candidate]:
     """Return the candidates with the tokenizers and ratios that the rows show.
 
     A profile is fitted where a candidate has input tokens on 200 rows and more, near the one it names, else near the shipped one
-    that is closest. It is kept where it predicts the half of the rows that it did not see better than what it replaces: the
+    that is closest. It is kept where it predicts the half of the questions that it did not see better than what it replaces: the
     profile that the file names, else the ratio.
 
     token_ratio stands in for a candidate's own count where texts are not known. So it is the mean of its tokenizer, where it has one, over
@@ -184,7 +185,7 @@ def with_tokenizers(
     Args:
         ratios: whose token_ratio is to be measured, and how; the others keep theirs, and what they name.
         terms: (rows, terms). billed: (rows,) by the encoder's tokenizer.
-        input_tokens: (rows, candidates) recorded, NaN where not known or not at home.
+        input_tokens: (rows, candidates) recorded, NaN where not known or not at home. keys: (rows,) the question of each row.
         at_home: (rows,), the traffic that the heads speak of.
     """
     made = []
@@ -193,7 +194,8 @@ def with_tokenizers(
         counted = ~np.isnan(own)
         good = counted & (own > 0) & (billed > 0)  # relative errors need both above 0
         if candidate.name in ratios.of_records and good.sum() >= FEWEST_COUNTED:
-            candidate = _fitted(candidate, terms[good], billed[good], own[good], progress)
+            second = _every_second([keys[row] for row in np.flatnonzero(good).tolist()])
+            candidate = _fitted(candidate, terms[good], billed[good], own[good], second, progress)
         # After the fit: the ratio stands for the tokenizer that was kept.
         if candidate.name in ratios.of_records | ratios.of_tokenizer:
             if candidate.tokenizer is None:
@@ -211,13 +213,25 @@ def _with_ratio(candidate: Candidate, own: float, billed: float) -> Candidate:
     return replace(candidate, token_ratio=float(own / billed)) if own > 0 and billed > 0 else candidate
 
 
+def _every_second(keys: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Mark the rows of every second question, in the order in which questions come first: (rows,)."""
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(key, len(number)) % 2 == 1 for key in keys], np.bool_)
+
+
 def _fitted(
-    candidate: Candidate, terms: Array, billed: Array, own: Array, progress: Callable[[str], None]
+    candidate: Candidate,
+    terms: Array,
+    billed: Array,
+    own: Array,
+    test: npt.NDArray[np.bool_],
+    progress: Callable[[str], None],
 ) -> Candidate:
-    """Fit a tokenizer profile on every second row and keep it where it predicts the others better than what it replaces."""
-    train = np.arange(len(own)) % 2 == 0  # every second row judges what is fitted on the others
-    test = ~train
-    named = candidate.tokenizer
+    """Fit a tokenizer profile on the rows not in `test` and keep it where it predicts those better than what it replaces."""
+    if not test.any():
+        progress(f"tokens of {candidate.name}: no profile is fitted, since all {len(own)} prompts are one question")
+        return candidate
+    train, named = ~test, candidate.tokenizer
     profile = _fit(candidate.name, terms[train], own[train], named)
     if named is None:
         before = billed[test] * (own[train].sum() / billed[train].sum())

@@ -199,7 +199,7 @@ def _by_own_tokenizers(
     # Input tokens of home alone: ratios and tokenizers are of the traffic that the heads speak of.
     recorded = np.where((rows.source == 0)[:, None], rows.input_tokens, np.nan)
     texts = count_texts(list(rows.prompts))  # as large as half of the embeddings: nothing after this needs it
-    listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, at_home, progress)
+    listed = with_tokenizers(asked.candidates, asked.ratios, texts, billed, recorded, rows.keys, at_home, progress)
     return listed, own_tokens(listed, texts, billed)
 
 

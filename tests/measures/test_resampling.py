@@ -1,8 +1,12 @@
 """The bootstrap: pairing, weights, coverage of the truth, draws in which a figure is undefined. Folds: whole questions, even sizes."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import ipr_engine
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import CHUNK, Estimate, Resamples, difference, estimate, grouped_folds
 
@@ -87,3 +91,13 @@ def test_folds_are_of_even_size_and_repeat_with_the_seed():
 def test_impossible_number_of_folds_is_refused(folds):
     with pytest.raises(InvalidInputError, match="folds"):
         grouped_folds(["a", "b", "c", "a"], folds, seed=0)
+
+
+def test_no_part_of_a_fit_or_a_judgement_is_dealt_by_row():
+    """Copies of a question share a part only where parts are dealt by question (`grouped_folds`, `drawn_questions`)."""
+    by_row = re.compile(r"arange\(len\([^)]*\)\) %|(?:permutation|integers|choice)\([^)]*\) (?:%|<)")
+    rooms = ("training", "calibration", "evaluation", "collection", "onboarding", "grading")
+    files = [path for room in rooms for path in (Path(ipr_engine.__file__).parent / room).rglob("*.py")]
+    found = {path.name: by_row.findall(path.read_text()) for path in files}
+    # halves_of in contenders.py permutes questions.
+    assert {name for name, lines in found.items() if lines} <= {"contenders.py"}

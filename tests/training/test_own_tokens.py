@@ -1,6 +1,7 @@
 """A candidate's tokenizer from recorded input tokens: fitted where there are enough, kept where it is better."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ipr_engine._C import count_texts
 from ipr_engine.bundle.candidates_file import RatiosAsked
 from ipr_engine.tokens.profiles import shipped_profile
+from ipr_engine.training import fitted_parts
 from ipr_engine.training.fitted_parts import FEWEST_COUNTED, with_tokenizers
 from tests.support.bundles import make_candidates
 from tests.support.seeds import seeded
@@ -21,7 +23,7 @@ def prompts(count, seed):
     return [" ".join(rng.choice(WORDS, int(rng.integers(3, 80)))) for _ in range(count)]
 
 
-def fitted(tokens, terms, *, named=None, measured="records", at_home=None):
+def fitted(tokens, terms, *, named=None, measured="records", at_home=None, keys=None):
     (candidate,) = make_candidates(1)
     candidate = replace(candidate, tokenizer=None if named is None else shipped_profile(named), token_ratio=1.0)
     billed = terms[:, 0] + 1.0
@@ -30,7 +32,8 @@ def fitted(tokens, terms, *, named=None, measured="records", at_home=None):
     ratios = {"records": RatiosAsked(of_records=names), "tokenizer": RatiosAsked(of_tokenizer=names)}
     home = np.ones(len(terms), np.bool_) if at_home is None else at_home
     asked = ratios.get(measured, RatiosAsked())
-    (made,) = with_tokenizers([candidate], asked, terms, billed, tokens[:, None], home, told.append)
+    questions = [str(row) for row in range(len(terms))] if keys is None else keys
+    (made,) = with_tokenizers([candidate], asked, terms, billed, tokens[:, None], questions, home, told.append)
     return made, told
 
 
@@ -53,6 +56,20 @@ def test_200_rows_are_enough_for_a_tokenizer_and_its_template():
     )
     _, told = fitted(tokens, terms, named="o200k_base")
     assert "is kept in place of o200k_base: on the half" in told[0]
+
+
+def test_no_question_is_fitted_on_and_judged_on(monkeypatch):
+    terms = count_texts(prompts(FEWEST_COUNTED, 9))
+    copies = np.concatenate([np.arange(len(terms)), np.arange(7), np.arange(7, len(terms))])
+    keys, tokens = [f"question {row}" for row in copies], 1000.0 + copies  # a question is known by its tokens
+    seen = []
+    real = fitted_parts._fit  # noqa: SLF001
+    monkeypatch.setattr(fitted_parts, "_fit", lambda *given: (seen.append(given[2]), real(*given))[1])
+    fitted(tokens, terms[copies], keys=keys)
+    assert 0.4 < len(seen[0]) / len(copies) < 0.6
+    assert set(Counter(seen[0].tolist()).values()) == {2}
+    _, told = fitted(tokens, terms[copies], keys=["one question"] * len(copies))
+    assert told == [f"tokens of alpha/large: no profile is fitted, since all {len(copies)} prompts are one question"]
 
 
 def test_fewer_rows_measure_the_ratio_alone():

@@ -129,7 +129,10 @@ def _from_outcomes(
         x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
         billed = bills.astype(np.float64)
         texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
-        (candidate,) = with_tokenizers([candidate], ratios, texts, billed, input_tokens[:, None], at_home, progress)
+        asked_of = rows.question_keys
+        (candidate,) = with_tokenizers(
+            [candidate], ratios, texts, billed, input_tokens[:, None], asked_of, at_home, progress
+        )
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED  # else `similar` says how much it writes
         progress("fitting its row, the others stay as they are ...")
 
