@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -68,8 +69,13 @@ def test_one_command_goes_from_a_name_to_a_bundle_with_it(work, paid, tmp_path, 
     assert easy.qualities[-1] > hard.qualities[-1]
     assert made["certified"] == ("--rule calibrated" in made["serve"])
     assert made["certified"] or made["why_not"]
-    assert run_add_model(work, file, *counts, "--yes") == 0  # again: nothing is paid twice
+    helps = after.provenance["added"]["new"]["help"]
+    assert made["added"]["help"] == helps
+    assert helps["verdict"] in ("helps", "harms", "not told")
+    in_text = [one for one in counts if one != "--json"]
+    assert run_add_model(work, file, *in_text, "--yes") == 0  # again: nothing is paid twice
     assert sum(paid.calls().values()) == 100
+    assert re.search(r"new (helps|harms) routing|new\s+helps\s+routing\s+is\s+not\s+told", capsys.readouterr().out)
 
 
 def test_the_promise_is_tested_on_prompts_that_no_row_was_fitted_on(work, paid, tmp_path, capsys):
