@@ -54,7 +54,7 @@ test-examples: $(EXAMPLES)/.installed $(VENV)/.core
 	PYTHONPATH=. $(EXAMPLES)/bin/python -m pytest tests/examples tests/on_ray $(PYTEST_ARGS)
 
 test-gateways: $(GATEWAYS)/.installed
-	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py $(PYTEST_ARGS)
+	$(GATEWAYS)/bin/python -m pytest tests/integrations tests/server/test_switchyard.py tests/collection/test_litellm_caller.py tests/evaluation/test_litellm_tiers.py $(PYTEST_ARGS)
 
 installed-beside: $(EXAMPLES)/.installed $(GATEWAYS)/.installed
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.evaluation.router_interface import FittingData, Route
 from ipr_engine.measures.routing import Axis, WeightedOutcomes
-from ipr_engine.measures.sweeps import hull_mix, worth_grid, worth_sweep
+from ipr_engine.measures.sweeps import hull_mix, stacked, worth_grid, worth_sweep
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
@@ -96,8 +96,8 @@ def irt_threshold(train: FittingData) -> Route:
 
     def route(prompts: Sequence[str]) -> Indices:
         p = success(prompts)
-        enough = p >= np.minimum(thresholds[:, None, None], p.max(axis=1, keepdims=True))
-        return np.asarray(np.where(enough, mean_cost, np.inf).argmin(axis=2))
+        most = p.max(axis=1, keepdims=True)
+        return stacked(np.where(p >= np.minimum(t, most), mean_cost, np.inf).argmin(axis=1) for t in thresholds)
 
     return route
 

@@ -112,8 +112,12 @@ def _judged(name: str, route: Route, prompts: Sequence[str], train: FittingData)
     rng, models = np.random.default_rng([train.seed, len(prompts)]), len(train.candidates)
     if takes_seed(route):
         seeds = rng.integers(2**31, size=SEEDS).tolist()
-        runs = [_routed(name, route, prompts, rng.permutation(len(prompts)), train, seed) for seed in seeds]
-        return Shares(np.mean([_same_settings(name, runs[0], run).chances(models) for run in runs], axis=0))
+        first = _routed(name, route, prompts, rng.permutation(len(prompts)), train, seeds[0])
+        chances = first.chances(models)
+        for seed in seeds[1:]:  # one at a time: chances of all of them would be large
+            run = _routed(name, route, prompts, rng.permutation(len(prompts)), train, seed)
+            chances = chances + _same_settings(name, first, run).chances(models)
+        return Shares(chances / SEEDS)
     first = _routed(name, route, prompts, rng.permutation(len(prompts)), train)
     # In two parts: a prompt's company must not decide either, since requests come one by one.
     order = rng.permutation(len(prompts))

@@ -1,11 +1,8 @@
 """Routers of others: each finds what a world made for it has, and the coin lies on the straight line of its two candidates."""
 
-import sys
-
 import numpy as np
 import pytest
 
-from ipr_engine.errors import BackendUnavailableError
 from ipr_engine.evaluation import other_routers
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, Shares, curve_of_shares
 from ipr_engine.evaluation.one_setting import one_setting_lines, quality_at, render_one_setting
@@ -120,22 +117,6 @@ def test_tiers_go_from_the_cheapest_to_the_best_hull_vertex(request):
     axis = Axis.of(outcomes)
     assert (columns[0], columns[-1]) == (axis.cheapest, axis.best)
     assert (np.diff(outcomes.cost.mean(axis=0)[columns]) >= 0).all()
-
-
-def test_litellm_is_its_own_code_or_told_as_missing(request):
-    outcomes, x = make_outcomes(request.node.name, rows=40)
-    train = data(x, outcomes, np.arange(20))
-    prompts = ["hi", "Prove that the integral of the sum equals the sum of the integrals, and say where it fails."] * 3
-    try:
-        import litellm  # noqa: F401
-    except ImportError:
-        with pytest.raises(BackendUnavailableError, match="LiteLLM's heuristic_v2 needs litellm"):
-            contender_of("LiteLLM", other_routers.litellm_heuristic_v2, train, prompts)
-        return
-    found = contender_of("LiteLLM", other_routers.litellm_heuristic_v2, train, prompts)
-    assert found.test.choices.shape == (1, 6)
-    assert set(np.unique(found.test.choices)) <= set(other_routers.tier_columns(train.outcomes).tolist())
-    assert "litellm.router_strategy.complexity_router.tier_predictor" in sys.modules
 
 
 def test_a_router_of_one_setting_is_held_against_the_mix_of_the_settings_beside_it():
