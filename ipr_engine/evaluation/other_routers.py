@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.evaluation.router_interface import FittingData, Route
 from ipr_engine.measures.routing import Axis, WeightedOutcomes
-from ipr_engine.measures.sweeps import hull_mix, stacked, worth_grid, worth_sweep
+from ipr_engine.measures.sweeps import hull_mix, stacked, worth_sweep
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
@@ -92,7 +92,7 @@ def irt(train: FittingData) -> Route:
 def irt_threshold(train: FittingData) -> Route:
     """Route by the same P as xrouter-llm does: the cheapest candidate with P >= a threshold, where none has it the one of highest P."""
     mean_cost, success = train.cost_usd.mean(axis=0), _item_response(train)
-    thresholds = np.unique(np.quantile(success(train.prompts), np.linspace(0, 1, 41)))
+    thresholds = np.quantile(success(train.prompts), np.linspace(0, 1, 41))
 
     def route(prompts: Sequence[str]) -> Indices:
         p = success(prompts)
@@ -150,5 +150,4 @@ def by_worth(train: FittingData, predict: Callable[[Sequence[str]], tuple[Array,
     Args:
         predict: gives quality (prompts, candidates), and cost of the same shape or (candidates,).
     """
-    worths = worth_grid(train.cost_usd)
-    return lambda prompts: worth_sweep(*predict(prompts), worths)
+    return lambda prompts: worth_sweep(*predict(prompts), train.worths)

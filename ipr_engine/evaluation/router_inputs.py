@@ -10,8 +10,9 @@ import numpy.typing as npt
 from ipr_engine.bundle import Bundle
 from ipr_engine.data import Outcomes
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.router_interface import FittingData
+from ipr_engine.evaluation.router_interface import FittingData, read_only
 from ipr_engine.measures.routing import WeightedOutcomes
+from ipr_engine.measures.sweeps import worth_grid
 
 Array = npt.NDArray[np.float64]
 
@@ -69,6 +70,7 @@ def seen_by_routers(
         quality=outcomes.quality,
         cost_usd=outcomes.cost,
         embed=embed,
+        worths=read_only(worth_grid(outcomes.cost)),
         seed=seed,
     )
     return data.take(kept), kept

@@ -18,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from ipr_engine._validate import shown, shown_each
 from ipr_engine.bundle.price import Price
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.measures.routing import WeightedOutcomes
+from ipr_engine.measures.sweeps import WORTHS
 
 Array = npt.NDArray[np.float64]
 Route = Callable[..., Any]
@@ -43,6 +44,7 @@ class FittingData:
         prompts: of the training split, less those that ask a question of the test split.
         quality: (prompts, candidates) in [0, 1]. cost_usd: the same shape, USD of that answer. Read-only, complete.
         embed: gives (prompts, dim) float64, the embeddings of any prompts by the bundle's first encoder.
+        worths: USD per unit of quality, rising from 0: the settings of a sweep by worth, the same in every fit of an evaluation.
         seed: of whatever the fit draws.
     """
 
@@ -52,6 +54,7 @@ class FittingData:
     quality: Array
     cost_usd: Array
     embed: Callable[[Sequence[str]], Array]
+    worths: Array = field(default_factory=lambda: WORTHS)
     seed: int = 0
 
     @property
@@ -68,6 +71,7 @@ class FittingData:
             quality=read_only(self.quality[rows]),
             cost_usd=read_only(self.cost_usd[rows]),
             embed=self.embed,
+            worths=self.worths,
             seed=self.seed,
         )
 

@@ -1,5 +1,7 @@
 """Routers of others: each finds what a world made for it has, and the coin lies on the straight line of its two candidates."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,10 +9,10 @@ from ipr_engine.evaluation import other_routers
 from ipr_engine.evaluation.contenders import Choices, Contender, Mix, Shares, curve_of_shares
 from ipr_engine.evaluation.one_setting import one_setting_lines, quality_at, render_one_setting
 from ipr_engine.evaluation.router_interface import FittingData
-from ipr_engine.evaluation.router_runs import contender_of
+from ipr_engine.evaluation.router_runs import TrainingFolds, contender_of
 from ipr_engine.measures.resampling import Resamples, difference, estimate
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, single_curve
-from ipr_engine.measures.sweeps import random_mix
+from ipr_engine.measures.sweeps import random_mix, worth_grid
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes
 
@@ -70,6 +72,21 @@ def test_degenerate_outcomes_give_choices_not_errors(fit, case, rng):
     x = np.zeros((rows, 4)) if case == "zero embeddings" else rng.standard_normal((rows, 4))
     found, test, _ = run(fit, x, WeightedOutcomes.complete(quality, cost))
     assert np.isfinite(found.test.curve(test, Resamples(test.rows, draws=0)).quality).all()
+
+
+@pytest.mark.parametrize("fit", [*FITTED, other_routers.coin])
+def test_every_fit_has_the_same_settings_whatever_its_part_of_the_training_prompts(fit):
+    """Costs far beyond the usual ones on one prompt alone: a grid made anew for each fold would be another one."""
+    x, outcomes = world(5, rows=200)
+    cost = outcomes.cost.copy()
+    cost[3] = [1.0, 300.0]
+    outcomes = WeightedOutcomes.complete(outcomes.quality, cost)
+    train = replace(data(x, outcomes, np.arange(100)), worths=worth_grid(cost[:100]))
+    assert len(worth_grid(cost[:100])) > len(worth_grid(np.delete(cost[:100], 3, axis=0)))
+    held = TrainingFolds(train.prompts, np.arange(100) % 5, np.ones(100, bool))
+    found = contender_of("made", fit, train, [str(row) for row in range(100, 200)], held)
+    assert found.validation.points == found.test.points
+    assert found.validation.rows == 100
 
 
 def test_the_coin_lies_on_the_straight_line_of_its_two_candidates_within_its_interval(request):
