@@ -62,6 +62,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
     parser.add_argument(
+        "--cross-fit",
+        action="store_true",
+        help="judge how the bundle was fitted, by folds of all prompts, heads fitted anew on the others; so is done where no split but "
+        "train is stated",
+    )
+    parser.add_argument(
         "--key",
         metavar="FILE",
         help="the owner's key that the bundle's prompt hashes are under, to tell test prompts it was fitted on (default: owner.key in "
@@ -97,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             routers=routers,
             repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
             key=arguments.key,
+            cross_fit=arguments.cross_fit,
             draws=arguments.draws,
             seed=arguments.seed,
         ),
@@ -163,6 +170,7 @@ def _command(arguments: argparse.Namespace) -> str:
         for value in getattr(arguments, option) or []:
             parts += [f"--{option}", value]
     parts += [part for item in arguments.router for part in ("--router", item)]
+    parts += ["--cross-fit"] if arguments.cross_fit else []
     for option, default in (("validation", "halves"), ("draws", 1000), ("seed", 0)):
         if getattr(arguments, option) != default:
             parts += [f"--{option}", str(getattr(arguments, option))]

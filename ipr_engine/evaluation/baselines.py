@@ -122,7 +122,20 @@ def _unit(x: Array) -> Array:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-32))
 
 
-ESTIMATORS: dict[str, Callable[[Array, WeightedOutcomes, Indices, Array], Predictions]] = {
+def crossed(fit: Fitting, x: Array, outcomes: WeightedOutcomes, folds: Indices) -> Predictions:
+    """Predict each fold by a fit on the others, tuned within them: no row is predicted by what has seen its question."""
+    quality, cost = np.empty_like(outcomes.quality), np.empty_like(outcomes.cost)
+    settings = []
+    for fold in np.unique(folds):
+        out = folds == fold
+        found = fit(x[~out], outcomes.subset(~out), folds[~out], x[out])
+        quality[out], cost[out] = found.quality, found.cost
+        settings.append(found.setting)
+    return Predictions(quality, cost, quality, cost, "; ".join(dict.fromkeys(settings)))
+
+
+Fitting = Callable[[Array, WeightedOutcomes, Indices, Array], Predictions]
+ESTIMATORS: dict[str, Fitting] = {
     "kNN": knn,
     "k-means": kmeans,
     "ridge": ridge,

@@ -118,6 +118,46 @@ class Mix:
 
 
 @dataclass(frozen=True, eq=False)
+class FoldedMix:
+    """A `FoldedMix` is a sweep of random mixes, the same for every prompt of a fold: shares (folds, points, models), fold (rows,)."""
+
+    shares: Array
+    fold: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_hulls(
+        cls, hulls: Sequence[Array], singles: Sequence[Array], fold: npt.NDArray[np.int64], points: int = 101
+    ) -> FoldedMix:
+        """Walk each fold's hull, vertices (vertices, models), in equal steps of cost; singles: (models,) mean costs where it was drawn."""
+        walks = []
+        for vertices, cost in zip(hulls, singles, strict=True):
+            along = vertices @ cost
+            steps = np.linspace(along[0], along[-1], points)
+            walks.append(np.stack([np.interp(steps, along, share) for share in vertices.T], axis=1))
+        return cls(np.stack(walks), fold)
+
+    def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
+        parts = [
+            mixture_curve(shares, single_curve(rows_alone(outcomes, self.fold == fold), resamples))
+            for fold, shares in enumerate(self.shares)
+        ]
+        return Curve(np.sum([part.cost for part in parts], axis=0), np.sum([part.quality for part in parts], axis=0))
+
+    def shares_at(self, point: int, rows: npt.NDArray[np.bool_], models: int) -> Array:
+        return np.asarray(self.shares[self.fold[rows], point])
+
+    def subset(self, rows: Rows) -> FoldedMix:
+        return FoldedMix(self.shares, self.fold[rows])
+
+
+def rows_alone(outcomes: WeightedOutcomes, rows: npt.NDArray[np.bool_]) -> WeightedOutcomes:
+    """Return the outcomes with zeros in all other rows: means are this part's share of the means of all, resample by resample."""
+    return WeightedOutcomes(
+        np.where(rows[:, None], outcomes.quality, 0.0), np.where(rows[:, None], outcomes.cost, 0.0), outcomes.weight
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class Contender:
     """A `Contender` is one line of the table of routers.
 

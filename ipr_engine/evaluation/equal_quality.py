@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.evaluation.contenders import Choices, Contender, Sweep
+from ipr_engine.evaluation.contenders import Choices, Contender, Sweep, rows_alone
 from ipr_engine.evaluation.evaluation_inputs import Split
 from ipr_engine.measures.resampling import Resamples, difference, estimate
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, degenerate_axis, single_curve
@@ -108,7 +108,7 @@ def _at_shares(
         seen = Resamples(train.outcomes.rows, draws=resamples.draws, seed=resamples.seed + 1)
         chosen = _Chosen.on(contender.validation, train.outcomes, axis, seen)
         return _of_best(chosen.read(contender.test.curve(test, resamples), singles, axis), axis, singles)
-    sides = [_rows_alone(test, side) for side in (halves, ~halves)]
+    sides = [rows_alone(test, side) for side in (halves, ~halves)]
     chosen_on = [_Chosen.on(contender.test, side, axis, resamples) for side in sides]
     # Sums of both halves: each read at the setting that the other one chose.
     read = [
@@ -116,13 +116,6 @@ def _at_shares(
         for chosen, side in zip(reversed(chosen_on), sides, strict=True)
     ]
     return _of_best(Curve(read[0].cost + read[1].cost, read[0].quality + read[1].quality), axis, singles)
-
-
-def _rows_alone(outcomes: WeightedOutcomes, rows: Mask) -> WeightedOutcomes:
-    """Return the outcomes with zeros in all other rows: means are this part's share of the means of all, resample by resample."""
-    return WeightedOutcomes(
-        np.where(rows[:, None], outcomes.quality, 0.0), np.where(rows[:, None], outcomes.cost, 0.0), outcomes.weight
-    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,15 +29,18 @@ def quotable(figures: Mapping[str, Any]) -> list[str]:
     if reason is not None:
         return [f"No statement about cost at equal quality can be made: {reason}."]
     assert own is not None
-    known = figures.get("seen", {"prompts": None})["prompts"] is not None
+    unseen = "(whether it was fitted on some of them is not known)"
+    if "cross_fit" in figures:
+        unseen = "by heads fitted anew without each of them: it is the recipe that is judged, not this very bundle"
+    elif figures.get("seen", {"prompts": None})["prompts"] is not None:
+        unseen = "it was not fitted on"
     blind = len(figures["constant"]) == len(figures["candidates"])
-    return [_of_router(section, own, known), *_of_mixes(section, own, lines, blind)]
+    return [_of_router(section, own, unseen), *_of_mixes(section, own, lines, blind)]
 
 
-def _of_router(section: Mapping[str, Any], own: Mapping[str, Any], known: bool) -> str:
-    """Say what the router costs, on which prompts, and whether it kept the share. known: that it was not fitted on them."""
+def _of_router(section: Mapping[str, Any], own: Mapping[str, Any], unseen: str) -> str:
+    """Say what the router costs, on which prompts, and whether it kept the share. unseen: what is known of its fit and them."""
     best, cost, kept, share = section["best"], percent(own["cost"]), percent(own["kept"]), f"{100 * QUOTED:g} %"
-    unseen = "it was not fitted on" if known else "(whether it was fitted on some of them is not known)"
     on = f"measured on {section['prompts']:,} prompts {unseen}"
     asked, paid = (
         f"Asked for {share} of the quality of {best}, this router",

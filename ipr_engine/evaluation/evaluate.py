@@ -18,6 +18,7 @@ from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
+from ipr_engine.evaluation.cross_fit import FOLDS, about_recipe, cross_fitted, lacks_test_split, require_alone
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.equal_quality import SHARES
 from ipr_engine.evaluation.equal_quality_text import quotable
@@ -39,7 +40,6 @@ Array = npt.NDArray[np.float64]
 Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 EVERY_CANDIDATE, DEFAULTS = EvaluatedCandidates(), EvaluationOptions()
-FOLDS = 5
 MOST_TRAIN = 25_000  # training prompts: kNN compares each with every test prompt
 DRAWN = 3000  # seed of their draw
 
@@ -65,7 +65,8 @@ def evaluate_engine(
     tau 0, and baselines see the first encoder's embeddings.
 
     Args:
-        outcomes: a source with both splits, and output tokens or costs of every candidate.
+        outcomes: a source with both splits, and output tokens or costs of every candidate. Where it holds no prompts out, or with
+            `options.cross_fit`, the bundle's recipe is judged in its place, by folds of all prompts (cross_fit.py).
         also: other sources that have some of the candidates, for error against support alone: their split "test" (all of a
             source without one), less the questions of the train split.
         command: shown as what wrote the report.
@@ -98,26 +99,37 @@ def evaluate_engine(
         )
     progress(f"{len(shared)} candidates")
     columns = [known[name] for name in shared]
+    basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
+    _require_expected_tokens(engine, basis, outcomes.source)
+    crossing = None
+    if options.cross_fit or lacks_test_split(outcomes):
+        require_alone(also, options)
+        progress(f"the bundle's recipe is judged, not the bundle: heads are fitted anew in {FOLDS} folds of questions")
+        called = [known[name] for name in engine.bundle.names]
+        engine = crossing = cross_fitted(
+            engine, outcomes, called, basis.complete(outcomes), cache=cache, seed=seed, progress=progress
+        )
 
     def embed(rows: OutcomeData) -> EmbeddedPrompts:
         return embed_for(engine, rows.prompts, cache=cache, progress=progress)
 
-    basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
-    _require_expected_tokens(engine, basis, outcomes.source)
-    train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
-    test = _read(embed, basis, outcomes.of_split("test"))
+    if crossing is not None:
+        train = test = _read(embed, basis, outcomes)
+    else:
+        train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
+        test = _read(embed, basis, outcomes.of_split("test"))
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
-    seen, unknown = seen_prompts(engine.bundle, test.rows, options.key)
+    seen, unknown = (None, None) if crossing is not None else seen_prompts(engine.bundle, test.rows, options.key)
     if seen is not None and seen.any():
         progress(f"in-sample: the bundle was fitted on {seen.sum()} of the {len(test.rows)} test prompts")
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
-    folds = grouped_folds(train.rows.question_keys, FOLDS, seed)
+    folds = grouped_folds(train.rows.question_keys, FOLDS, seed) if crossing is None else crossing.folds
     summary = summarise(
         shared,
         _swept(train, shared, worths),
         replace(_swept(test, shared, worths), path_choices=_path_choices(engine, test, shared), seen=seen),
-        Baselines(folds, worths, _others(train, test, shared, folds, options, progress)),
+        Baselines(folds, worths, _others(train, test, shared, folds, options, progress), crossed=crossing is not None),
         constant=constant_of(engine.bundle),
         options=options,
         progress=progress,
@@ -141,7 +153,12 @@ def evaluate_engine(
         routers=tuple(options.routers),
         command=command,
     )
-    summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
+    if crossing is not None:
+        summary.figures["about"] = about_recipe(summary.figures["about"], crossing, shared, outcomes.source)
+        summary.figures["path"] = {"reason": "each fold's heads have a path of their own", "taus": []}
+        summary.figures["cross_fit"] = {"folds": FOLDS, "estimator": crossing.recipe.estimator}
+    else:
+        summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
     summary.figures["quotable"] = quotable(summary.figures)
     summary.figures["label_noise"] = noise
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]

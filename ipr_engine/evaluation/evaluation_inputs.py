@@ -43,6 +43,7 @@ class EvaluationOptions:
         validate_on_train: choose operating points on the training split (out of fold for the baselines; say so if the
             router was fitted on it); else on one half of the test split for the other.
         routers: others to judge beside, by the name that is shown; each a function as router_interface.py has it.
+        cross_fit: judge the bundle's recipe by folds of all prompts (cross_fit.py), as is done where a source holds none out.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
         key: the owner's, under which the bundle hashed its fitting prompts; None reads ROOT/owner.key beside the bundle.
@@ -52,6 +53,7 @@ class EvaluationOptions:
     routers: Mapping[str, Fit] = field(default_factory=dict)
     repeated: RepeatedScores | None = None
     key: Key | None = None
+    cross_fit: bool = False
     draws: int = DRAWS
     seed: int = 0
 
@@ -66,12 +68,14 @@ class Baselines:
     Attributes:
         folds: (train rows,) fold numbers for their tuning.
         worths: of their sweeps, see `sweeps.worth_grid`.
+        crossed: whether both splits are the same rows: then each fold is predicted by fits on the others.
         others: routers to stand beside them (`router_runs.contenders_of`).
     """
 
     folds: npt.NDArray[np.int64]
     worths: npt.NDArray[np.float64] = field(default_factory=lambda: WORTHS)
     others: Sequence[Contender] = ()
+    crossed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,8 +88,7 @@ def _head(f: Mapping[str, Any]) -> str:
     lines += [f"- {key}: {value}" for key, value in facts.items() if key not in ("title", "command", "source")]
     lines += [
         *([_seen(f["seen"], f["rows"]["test"])] if "seen" in f else []),
-        f"- rows: {f['rows']['train']} train, {f['rows']['test']} test",
-        f"- cost axis, chosen on train: cheapest `{f['axis']['cheapest']}`, best single `{f['axis']['best']}`",
+        *_rows(f),
         *([f"- **areas are undefined** (-): {f['axis']['degenerate']}"] if f["axis"]["degenerate"] else []),
         *(f"- **constant head** of {name}: {why}" for name, why in f["constant"].items()),
         *(
@@ -102,6 +101,16 @@ def _head(f: Mapping[str, Any]) -> str:
         f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
     ]
     return "\n".join(lines)
+
+
+def _rows(f: Mapping[str, Any]) -> list[str]:
+    crossed = f.get("cross_fit")
+    rows = f"{f['rows']['train']} train, {f['rows']['test']} test"
+    if crossed is not None:
+        rows = f"{f['rows']['test']}, each in one of {crossed['folds']} folds"
+    cheapest, best = f["axis"]["cheapest"], f["axis"]["best"]
+    where = "train" if crossed is None else "all of them"
+    return [f"- rows: {rows}", f"- cost axis, chosen on {where}: cheapest `{cheapest}`, best single `{best}`"]
 
 
 def _seen(seen: Mapping[str, Any], test: int) -> str:

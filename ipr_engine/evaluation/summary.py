@@ -12,8 +12,17 @@ import numpy.typing as npt
 
 from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions
-from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, crossed
+from ipr_engine.evaluation.contenders import (
+    Choices,
+    Contender,
+    FoldedMix,
+    Mix,
+    Sweep,
+    at_operating_point,
+    curve_of_shares,
+    halves_of,
+)
 from ipr_engine.evaluation.equal_quality import equal_quality_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions, Split
 from ipr_engine.evaluation.one_setting import one_setting_lines
@@ -99,7 +108,10 @@ def summarise(
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
         with one_thread():  # the same figures from the same input
-            estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
+            if baselines.crossed:
+                estimates[name] = crossed(fit, train.x, train.outcomes, baselines.folds)
+            else:
+                estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
     progress("sweeping ...")
     table = _contenders(models, train, test, axis, estimates, baselines, worths)
     halves = halves_of(test.groups, seed)
@@ -141,7 +153,7 @@ def summarise(
         "rows": {"train": train.outcomes.rows, "test": test.outcomes.rows},
         "draws": draws,
         "seed": seed,
-        "validation": "train split" if validate_on_train else "other half of the test split",
+        "validation": "train split" if validate_on_train else f"other half of the {_judged_on(baselines)}",
         "axis": {
             "cheapest": models[axis.cheapest],
             "best": models[axis.best],
@@ -204,7 +216,9 @@ def _contenders(
     def everything_to(column: int) -> tuple[Choices, Choices]:
         return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
 
-    hull_lines = Mix.lines(hull_mix(train.outcomes))
+    hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes))
+    if baselines.crossed:
+        hull_lines = _crossed_hull(train, baselines.folds)
     mix = Mix(random_mix(axis, width, 101))
     vertices = " > ".join(models[m] for m in hull_mix(train.outcomes).argmax(axis=1))
     result += [
@@ -230,6 +244,16 @@ def _contenders(
     if twice:
         raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
+
+
+def _judged_on(baselines: Baselines) -> str:
+    return "prompts" if baselines.crossed else "test split"
+
+
+def _crossed_hull(train: Split, folds: npt.NDArray[np.int64]) -> FoldedMix:
+    """Draw for each fold the hull of single candidates on the others."""
+    others = [train.outcomes.subset(folds != fold) for fold in np.unique(folds)]
+    return FoldedMix.of_hulls([hull_mix(part) for part in others], [part.cost.mean(axis=0) for part in others], folds)
 
 
 def _operating_points(

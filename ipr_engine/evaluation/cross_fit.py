@@ -1,0 +1,244 @@
+"""A recipe is judged where no prompts were held out: heads are fitted anew on all folds of questions but one, and decide that one.
+
+What is judged is how the bundle was fitted, on these outcomes, and not its own heads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Unpack, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine._validate import shown
+from ipr_engine.bundle import Bundle, RuleConstants
+from ipr_engine.bundle.context_windows import own_tokens
+from ipr_engine.data import Outcomes
+from ipr_engine.decision.decisions import Decisions
+from ipr_engine.encoders.base import Encoded
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import DecidingEngine, embed_for
+from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
+from ipr_engine.measures.resampling import grouped_folds, one_thread
+from ipr_engine.policy.policy import Policy
+from ipr_engine.request.route_request import RouteOptions
+from ipr_engine.training.estimators.by_name import CLOSED_FORM
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
+from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
+from ipr_engine.training.training_inputs import FEWEST_JUDGED
+
+FOLDS = 5
+MOST_CROSSED = 25_000  # prompts: of more, a test split is large enough
+INSTEAD = "hold prompts out (`ipr data split`), train on the others, and evaluate on those"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A `Recipe` says how a bundle's heads were fitted: by which estimator ("auto": the best of several), with which seed."""
+
+    estimator: str
+    seed: int
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Recipe:
+        """Read the recipe that `ipr train` left in the bundle's provenance.
+
+        Raises:
+            InvalidInputError: the bundle does not say it, or was made in a way that is not repeated fold by fold.
+        """
+        made = bundle.provenance
+        settings = made.get("settings")
+        estimator, seed = (
+            settings.get(key) if isinstance(settings, Mapping) else None for key in ("estimator", "seed")
+        )
+        sources = made.get("outcomes")
+        why = None
+        if bundle.escalation is not None:
+            why = "it has two tiers"
+        elif made.get("recipe") != "ipr train" or not isinstance(estimator, str) or not isinstance(seed, int):
+            why = "its provenance does not say how `ipr train` fitted it"
+        elif not isinstance(sources, list) or len(sources) != 1:
+            why = "it was fitted on several sources"
+        elif made.get("added") or made.get("removed"):
+            why = "candidates were added or removed after the fit"
+        elif estimator not in CLOSED_FORM:
+            why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
+        if why is not None:
+            raise InvalidInputError(f"cross_fit: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
+        return cls("auto" if made.get("compared") else str(estimator), int(cast(int, seed)))
+
+
+def lacks_test_split(outcomes: Outcomes) -> bool:
+    """Tell whether a source states no split but "train": nothing of it was held out."""
+    return set(outcomes.splits) <= {"", "train"}
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedDecisions:
+    """`JoinedDecisions` are the decisions of several folds in the rows' order: what an evaluation reads of `Decisions`."""
+
+    qualities: npt.NDArray[Any]
+    costs_usd: npt.NDArray[Any]
+    tokens_out: npt.NDArray[Any]
+    index: npt.NDArray[Any]
+    billed_tokens: npt.NDArray[Any]
+    own_tokens: npt.NDArray[Any] | None
+    support: None = None
+
+
+class CrossFittedEngine:
+    """A `CrossFittedEngine` decides each row of one source by heads that were fitted on the other folds: a `DecidingEngine` of these rows.
+
+    Attributes:
+        bundle: whose recipe is judged, without what its own fit left: path rows, support, calibrations. recipe: the recipe.
+        folds: (rows,) of the complete rows, as they are decided.
+    """
+
+    def __init__(
+        self, engine: DecidingEngine, recipe: Recipe, engines: Sequence[DecidingEngine], folds: npt.NDArray[np.int64]
+    ) -> None:
+        self.bundle, self.recipe, self.folds = _bare(engine.bundle), recipe, folds
+        self.encoder, self.second_encoder, self.plan = engine.encoder, None, engine.plan
+        self.policy = engine.policy
+        self._engines = engines
+
+    def decide(
+        self,
+        x: Encoded,
+        policy: Policy | None = None,
+        *,
+        second: Encoded | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Decisions:
+        """Decide every row of the source, each by its fold's heads."""
+        rows = [np.flatnonzero(self.folds == fold) for fold in range(len(self._engines))]
+        parts = [engine.decide(x[at], policy, **options) for engine, at in zip(self._engines, rows, strict=True)]
+        order = np.argsort(np.concatenate(rows), kind="stable")
+
+        def joined(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([np.asarray(getattr(part, name)) for part in parts])[order]
+
+        return cast(
+            Decisions,
+            JoinedDecisions(
+                qualities=joined("qualities"),
+                costs_usd=joined("costs_usd"),
+                tokens_out=joined("tokens_out"),
+                index=joined("index"),
+                billed_tokens=joined("billed_tokens"),
+                own_tokens=None if any(part.own_tokens is None for part in parts) else joined("own_tokens"),
+            ),
+        )
+
+
+def cross_fitted(
+    engine: DecidingEngine,
+    outcomes: Outcomes,
+    called: Sequence[str],
+    complete: Outcomes,
+    *,
+    cache: str | os.PathLike[str] | None,
+    seed: int,
+    progress: Callable[[str], None],
+) -> CrossFittedEngine:
+    """Fit the bundle's recipe on all folds but one, for each of them.
+
+    Args:
+        called: what the source calls the bundle's candidates, in order. complete: the rows that are judged.
+    Raises:
+        InvalidInputError: the recipe cannot be repeated, or the source holds too little or too much for it.
+    """
+    bundle = engine.bundle
+    recipe = Recipe.of(bundle)
+    if len(outcomes) > MOST_CROSSED:
+        raise InvalidInputError(f"cross_fit: expected at most {MOST_CROSSED} prompts, got {len(outcomes)}; {INSTEAD}")
+    missing = [name for name, source in zip(bundle.names, called, strict=True) if source not in outcomes.models]
+    if missing:
+        raise InvalidInputError(
+            f"cross_fit: heads are fitted anew of every candidate, and {outcomes.source} has no outcomes of {shown(missing[0])}; name it "
+            "with --map NAME=SOURCE, or train a bundle without it"
+        )
+    rows = outcomes.select(called)
+    folds = grouped_folds(rows.question_keys, FOLDS, seed)
+    encoded = embed_for(engine, rows.prompts, cache=cache, progress=progress).first
+    billed = np.asarray(encoded.billed_tokens, np.float64)
+    whole = HeadRows(np.asarray(encoded.x), rows.quality, rows.output_tokens, rows.question_keys)
+    costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
+    engines = []
+    for fold in range(FOLDS):
+        kept = (folds != fold) & ~np.isnan(rows.quality).all(axis=1)
+        part = whole.take(kept)
+        _require_judged(bundle, part, outcomes.source)
+        estimator = recipe.estimator
+        with one_thread():
+            if estimator == "auto":
+                progress(f"fold {fold + 1} of {FOLDS}: comparing estimators ...")
+                estimator = winner(compare_estimators(part, costs.take(kept), estimators=CLOSED_FORM))
+            progress(
+                f"fold {fold + 1} of {FOLDS}: fitting heads on {int(kept.sum())} prompts, estimator {estimator} ..."
+            )
+            heads = fit_heads(part, estimator=estimator, seed=recipe.seed)
+        spec = replace(
+            bundle.quality_heads,
+            tensors=heads.tensors,
+            activation=heads.activation,
+            rule_constants=RuleConstants(**heads.rule_constants),
+        )
+        fitted: Any = type(engine)
+        engines.append(fitted(replace(_bare(bundle), heads=(spec,)), **asdict(cast(Any, engine).options)))
+    fold_of = dict(zip(rows.prompt_ids, folds.tolist(), strict=True))
+    return CrossFittedEngine(engine, recipe, engines, np.array([fold_of[id] for id in complete.prompt_ids], np.int64))
+
+
+def _bare(bundle: Bundle) -> Bundle:
+    """Return the bundle without what its own fit left beside its heads."""
+    return replace(bundle, support=None, path_rows=None, calibrations=())
+
+
+def _own(bundle: Bundle, encoded: Encoded, billed: npt.NDArray[np.float64]) -> npt.NDArray[np.float32] | None:
+    return None if encoded.terms is None else own_tokens(bundle.candidates, encoded.terms, billed)
+
+
+def _require_judged(bundle: Bundle, part: HeadRows, source: str) -> None:
+    for values, what in ((part.quality, "quality"), (part.tokens, "output_tokens")):
+        known = (~np.isnan(values)).sum(axis=0)
+        for name, count in zip(bundle.names, known, strict=True):
+            if count < FEWEST_JUDGED:
+                raise InvalidInputError(
+                    f"cross_fit: {shown(name)} has {what} on {count} prompts of {source} outside a fold, at least {FEWEST_JUDGED} are "
+                    "needed; collect more outcomes of it"
+                )
+
+
+def require_alone(also: Sequence[Outcomes], options: EvaluationOptions) -> None:
+    """Refuse what needs a train or a test split of its own."""
+    for name, given in (("also", also), ("routers", options.routers), ("validate_on_train", options.validate_on_train)):
+        if given:
+            raise InvalidInputError(
+                f"{name}: needs a test split, and none is held out here; leave it out, or {INSTEAD}"
+            )
+
+
+def about_recipe(
+    facts: Mapping[str, Any], engine: CrossFittedEngine, names: Sequence[str], source: str
+) -> dict[str, Any]:
+    """Return the facts of a report on the recipe: what is judged, in place of what the very bundle was fitted on."""
+    prompts = len(engine.folds)
+    how = (
+        "the best closed form, chosen anew in each fold"
+        if engine.recipe.estimator == "auto"
+        else engine.recipe.estimator
+    )
+    judged = (
+        f"the recipe of this bundle (estimator: {how}; seed {engine.recipe.seed}), not the very bundle: each prompt is decided by heads "
+        f"fitted on the other {FOLDS - 1} of {FOLDS} folds of questions, and so are the baselines and the hull; the axis is chosen on "
+        "all prompts, prices and tokenizers are the bundle's"
+    )
+    return {
+        **{key: value for key, value in facts.items() if key not in ("router fitted on", "incomplete rows left out")},
+        "title": f"the recipe of the {engine.bundle.name} bundle, {len(names)} candidates, cross-fitted on {source}, {prompts} prompts",
+        "judged": judged,
+    }

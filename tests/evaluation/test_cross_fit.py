@@ -1,0 +1,183 @@
+"""Without a test split the recipe is judged: every prompt by heads, baselines and a hull that have not seen its question."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ipr_engine import Engine
+from ipr_engine.cli import main
+from ipr_engine.data import load_outcomes
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.baselines import Predictions, crossed
+from ipr_engine.evaluation.contenders import FoldedMix, Mix, curve_of_shares
+from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, cross_fitted
+from ipr_engine.evaluation.embedded import embed_for
+from ipr_engine.evaluation.report import render, to_json
+from ipr_engine.measures.resampling import Resamples, grouped_folds
+from ipr_engine.measures.routing import single_curve
+from ipr_engine.measures.sweeps import hull_mix
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
+from tests.support import skips
+from tests.support.bundles import make_bundle
+from tests.support.evaluation_data import evaluate_engine, make_outcomes
+from tests.support.training_data import train, write_source
+
+for module in ("pyarrow", "sklearn", "threadpoolctl"):
+    pytest.importorskip(module, reason=skips.EVAL)
+
+PROMPTS = ["write a story about python", "what is the code", "prove it", "explain how to write and why"]
+MODELS = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A source without a test split, and the bundle that was fitted on all of it."""
+    work = tmp_path_factory.mktemp("cross_fit")
+    source = load_outcomes(write_source(work / "one", MODELS, PROMPTS, rows_per_split=80))
+    entries = [
+        {"name": name, "family": "F", "provider": "P", "input_usd_per_1m": 1.0, "output_usd_per_1m": 9.0 - 4 * i}
+        for i, name in enumerate(MODELS)
+    ]
+    candidates = work / "candidates.json"
+    candidates.write_text(json.dumps({"date": "2026-01-01", "candidates": entries}))
+    options = {"name": "one", "created": "2026-01-01", "estimator": "plain", "allow_constant": True, "split": None}
+    trained = train(work / "one", candidates, work / "bundles", **options)
+    return Engine.load(trained.folder), replace(source, splits=("train",) * len(source)), work
+
+
+def test_a_source_without_a_test_split_judges_the_recipe_and_says_so(made):
+    engine, source, _ = made
+    told = []
+    figures = evaluate_engine(engine, source, draws=20, progress=told.append).figures
+    assert figures["cross_fit"] == {"folds": FOLDS, "estimator": "plain"}
+    assert figures["rows"] == {"train": 160, "test": 160}
+    assert "the bundle's recipe is judged, not the bundle: heads are fitted anew in 5 folds of questions" in told
+    text = render(figures)
+    assert text.startswith("# Evaluation: the recipe of the one bundle, 3 candidates, cross-fitted on one, 160 prompts")
+    assert "- judged: the recipe of this bundle (estimator: plain; seed 0), not the very bundle" in text
+    assert "operating points chosen on: other half of the prompts" in text
+    assert "router fitted on" not in text
+    assert json.loads(to_json(figures))["path"]["reason"] == "each fold's heads have a path of their own"
+    names = [c["name"] for c in figures["equal_quality"]["contenders"]]
+    assert names == ["router, worth", "kNN, worth", "k-means, worth", "ridge, worth", "hull of singles", "random mix"]
+
+
+def test_each_prompt_is_decided_by_heads_that_were_fitted_without_its_question(made):
+    engine, source, _ = made
+    judged = cross_fitted(engine, source, MODELS, source, cache=None, seed=3, progress=lambda message: None)
+    first = embed_for(engine, source.prompts).first
+    decisions = judged.decide(first, tau=0.0)
+    np.testing.assert_array_equal(judged.folds, grouped_folds(source.question_keys, FOLDS, 3))
+    for fold in range(FOLDS):
+        out = judged.folds == fold
+        keys = [key for key, held in zip(source.question_keys, out, strict=True) if not held]
+        rows = HeadRows(np.asarray(first.x)[~out], source.quality[~out], source.output_tokens[~out], keys)
+        heads = fit_heads(rows, estimator="plain", seed=0)
+        expected, _ = predict(heads.tensors, np.asarray(first.x, np.float64)[out])
+        np.testing.assert_allclose(decisions.qualities[out], expected, atol=1e-5)
+    assert decisions.index.tolist() == decisions.qualities.argmax(axis=1).tolist()
+
+
+def test_the_cross_fit_is_asked_for_beside_a_test_split_too(made, capsys):
+    _, _, work = made
+    command = ["eval", "--bundle", str(work / "bundles"), "--outcomes", str(work / "one"), "--draws", "5"]
+    assert main([*command, "--cross-fit"]) == 0
+    captured = capsys.readouterr()
+    assert "cross-fitted on one, 160 prompts" in captured.out
+    assert "--cross-fit" in captured.out.splitlines()[4]
+    assert main([*command, "--cross-fit", "--validation", "train"]) == 1
+    assert "validate_on_train: needs a test split" in capsys.readouterr().err
+    assert main([*command, "--cross-fit", "--also", str(work / "one")]) == 1
+    assert "also: needs a test split" in capsys.readouterr().err
+
+
+def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
+    engine, source, _ = made
+    odd = replace(source, splits=("train", "held") * 80)
+    with pytest.raises(InvalidInputError, match=r"split: expected one of one's \('held', 'train'\), got 'test'"):
+        evaluate_engine(engine, odd, draws=5)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "why"),
+    [
+        ({"recipe": "by hand"}, "its provenance does not say how `ipr train` fitted it"),
+        ({"settings": {}}, "its provenance does not say how `ipr train` fitted it"),
+        ({"outcomes": ["one", "two"]}, "it was fitted on several sources"),
+        ({"added": {"a": {}}}, "candidates were added or removed after the fit"),
+        ({"removed": ["d"]}, "candidates were added or removed after the fit"),
+        ({"settings": {"estimator": "paper", "seed": 0}}, "its estimator 'paper' is fitted by steps"),
+    ],
+)
+def test_what_cannot_be_fitted_anew_is_refused_with_what_to_do(made, provenance, why):
+    bundle = made[0].bundle
+    changed = replace(bundle, provenance={**bundle.provenance, **provenance})
+    with pytest.raises(InvalidInputError) as caught:
+        Recipe.of(changed)
+    assert why in str(caught.value)
+    assert str(caught.value).endswith("hold prompts out (`ipr data split`), train on the others, and evaluate on those")
+
+
+def test_a_comparison_of_estimators_is_a_part_of_the_recipe(made):
+    bundle = made[0].bundle
+    assert Recipe.of(bundle) == Recipe("plain", 0)
+    compared = replace(bundle, provenance={**bundle.provenance, "compared": [{"estimator": "plain"}]})
+    assert Recipe.of(compared) == Recipe("auto", 0)
+
+
+def test_a_bundle_made_by_hand_and_a_missing_candidate_are_refused(made, tmp_path):
+    engine, source, _ = made
+    by_hand = Engine.load(make_bundle(tmp_path, models=3, dim=16))
+    names = {name: [model] for name, model in zip(by_hand.bundle.names, MODELS, strict=True)}
+    with pytest.raises(
+        InvalidInputError, match="the bundle's heads cannot be fitted anew, its provenance does not say"
+    ):
+        evaluate_engine(by_hand, source, names=names, draws=5)
+    with pytest.raises(InvalidInputError, match="one has no outcomes of 'c'; name it with --map"):
+        evaluate_engine(engine, source.select(["a", "b"]), draws=5)
+
+
+def test_a_candidate_that_is_hardly_judged_outside_a_fold_is_refused(made):
+    engine, source, _ = made
+    quality = source.quality.copy()
+    quality[22:, 1] = np.nan
+    with pytest.raises(
+        InvalidInputError, match=r"cross_fit: .b. has quality on 1\d prompts of one outside a fold, at least 20"
+    ):
+        evaluate_engine(engine, replace(source, quality=quality), draws=5)
+
+
+def test_a_baseline_sees_no_row_of_the_fold_that_it_predicts(request):
+    outcomes, x = make_outcomes(request.node.name)
+    folds = np.arange(outcomes.rows) % 4
+    marked = np.column_stack([folds, x])
+
+    def fit(seen, of, inner, at):
+        assert set(seen[:, 0]) == set(inner) == set(range(4)) - set(at[:, 0])
+        level = np.full((len(at), of.models), of.quality.mean())
+        return Predictions(level, level, level, level, f"without {at[0, 0]:.0f}")
+
+    found = crossed(fit, marked, outcomes, folds)
+    assert found.setting == "without 0; without 1; without 2; without 3"
+    np.testing.assert_allclose(found.quality[folds == 2], outcomes.quality[folds != 2].mean())
+
+
+def test_hulls_of_folds_are_walked_by_cost_and_measured_on_their_own_rows(request):
+    outcomes, _ = make_outcomes(request.node.name)
+    fold = np.arange(outcomes.rows) % 3
+    vertices, once = hull_mix(outcomes), Resamples(outcomes.rows, draws=3)
+    cost = single_curve(outcomes, once).cost[0]
+    same = FoldedMix.of_hulls([vertices] * 3, [cost] * 3, fold)
+    curve = same.curve(outcomes, once)
+    np.testing.assert_allclose(np.diff(curve.cost[0]), (curve.cost[0, -1] - curve.cost[0, 0]) / 100)
+    by_shares = Mix(same.shares[0]).curve(outcomes, once)
+    np.testing.assert_allclose(curve.quality, by_shares.quality)
+    differ = FoldedMix.of_hulls([vertices, vertices[:1], vertices[-1:]], [cost] * 3, fold)
+    everywhere = np.ones(outcomes.rows, bool)
+    for point in (0, 37, 100):
+        read = curve_of_shares(differ.shares_at(point, everywhere, 4), outcomes, once)
+        np.testing.assert_allclose(differ.curve(outcomes, once).quality[:, [point]], read.quality)
+    some = fold != 1
+    assert differ.subset(some).shares_at(5, np.ones(int(some.sum()), bool), 4).shape == (int(some.sum()), 4)
