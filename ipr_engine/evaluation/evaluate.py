@@ -121,7 +121,9 @@ def evaluate_engine(
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     seen, unknown = (None, None) if crossing is not None else seen_prompts(engine.bundle, test.rows, options.key)
     if seen is not None and seen.any():
-        progress(f"in-sample: the bundle was fitted on {seen.sum()} of the {len(test.rows)} test prompts")
+        progress(
+            f"in-sample: the bundle was fitted on {seen.sum()} of the {len(test.rows)} test prompts; --cross-fit judges its recipe"
+        )
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
     folds = grouped_folds(train.rows.question_keys, FOLDS, seed) if crossing is None else crossing.folds

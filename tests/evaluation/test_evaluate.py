@@ -231,7 +231,7 @@ def test_test_prompts_that_the_bundle_was_fitted_on_are_told_and_left_out(work):
     trained = train(source, candidates, work / "in", split="test", **options)
     engine, told = Engine.load(trained.folder), []
     figures = evaluate_engine(engine, data, draws=5, progress=told.append).figures
-    assert "in-sample: the bundle was fitted on 150 of the 150 test prompts" in told
+    assert "in-sample: the bundle was fitted on 150 of the 150 test prompts; --cross-fit judges its recipe" in told
     assert "150 test prompts are among those that the router was fitted on; 0 different" in figures["quotable"][0]
     assert "- **in-sample**: the router was fitted on 150 of the 150 test prompts" in render(figures)
     honest = train(source, candidates, work / "out", split="train", **options)
