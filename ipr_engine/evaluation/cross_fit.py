@@ -215,7 +215,7 @@ def _require_judged(bundle: Bundle, part: HeadRows, source: str) -> None:
 
 def require_alone(also: Sequence[Outcomes], options: EvaluationOptions) -> None:
     """Refuse what needs a train or a test split of its own."""
-    for name, given in (("also", also), ("routers", options.routers), ("validate_on_train", options.validate_on_train)):
+    for name, given in (("also", also), ("validate_on_train", options.validate_on_train)):
         if given:
             raise InvalidInputError(
                 f"{name}: needs a test split, and none is held out here; leave it out, or {INSTEAD}"

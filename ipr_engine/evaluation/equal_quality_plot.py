@@ -19,7 +19,7 @@ def equal_quality(pyplot: Any, summary: Summary, title: str) -> Any:
         (one for one in lines if one[2]["cost"]["value"] is not None), key=lambda one: -one[2]["cost"]["value"]
     )
     short = {name: (high := line["kept"]["high"]) is not None and high < QUOTED for name, _, line in shown}
-    figure, axes = pyplot.subplots(figsize=(10.5, 0.55 * len(shown) + 2.1), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(10.5, 0.55 * len(shown) + 2.4), layout="constrained")
     for i, (name, kind, line) in enumerate(reversed(shown)):
         own, cost = kind == "router", {key: line["cost"][key] for key in ("value", "low", "high")}
         colour = BLUE if own else BLACK
@@ -56,9 +56,9 @@ def equal_quality(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.set_xlim(0, max(104.0, 100 * max(one[2]["cost"]["high"] or 0 for one in shown) + 4))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(
-        f"cost where {100 * QUOTED:g} % of the best single's quality is asked for, % of always using {section['best']}\n"
+        f"cost, % of always using {section['best']},\nwhere {100 * QUOTED:g} % of its quality is asked for\n"
         "lines: 95 % intervals, the choice of the setting included"
-        + (f"; hollow: kept less than {100 * QUOTED:g} %" if any(short.values()) else "")
+        + (f"\nhollow: kept less than {100 * QUOTED:g} %" if any(short.values()) else "")
     )
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure

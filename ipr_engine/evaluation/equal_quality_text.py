@@ -145,7 +145,7 @@ def render_equal_quality(section: Mapping[str, Any], validation: str) -> str:
         name for share in SHARES for name in (f"at {share:.0%}: cost; quality kept", "the router's cost / this one's")
     ]
     return (
-        f"{title}In shares of always using `{section['best']}`, the best single candidate of train: what is paid, and the quality kept, "
+        f"{title}In shares of always using `{section['best']}`, the best single candidate: what is paid, and the quality kept, "
         f"where 99, 98 or 95 % of its quality is asked for; {section['prompts']} prompts. Each setting is the cheapest that keeps the "
         f"share on the {validation}; it is chosen anew in every resample, so intervals hold the luck of the choice. Rule `path` is "
         f"asked by tau alone. The ratio is of `{section['router']}`; its verdict heeds the quality kept, too: `{UNEQUAL}` where who costs "

@@ -175,23 +175,20 @@ def _others(
     options: EvaluationOptions,
     progress: Callable[[str], None],
 ) -> list[Contender]:
-    """Fit and run the routers of `options`: on training outcomes, and on the test prompts alone."""
+    """Fit the routers of `options` on training outcomes and run them on test prompts; fold by fold where both are the same rows."""
     if not options.routers:
         return []
-    engine, prompts = train.embedded.engine, [*train.rows.prompts, *test.rows.prompts]
+    engine, crossed = train.embedded.engine, train is test
     embed = KnownEmbeddings(
-        {prompt: row for row, prompt in enumerate(prompts)},
-        np.concatenate([np.asarray(read.embedded.first.x, np.float64) for read in (train, test)]),
+        [(read.rows.prompts, np.asarray(read.embedded.first.x, np.float64)) for read in (train, test)],
         lambda others: np.asarray(embed_for(engine, others).first.x, np.float64),
     )
-    seen, kept = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, test.rows, embed, options.seed)
-    left_out = int((~kept).sum())
-    if left_out:
-        progress(
-            f"{left_out} training prompts ask a question of the test prompts: no router of --router is fitted on them"
-        )
-    held = TrainingFolds(train.rows.prompts, folds, kept) if options.validate_on_train else None
-    return contenders_of(options.routers, seen, test.rows.prompts, held, progress)
+    apart = None if crossed else test.rows
+    seen, kept = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, apart, embed, options.seed)
+    if not kept.all():
+        progress(f"{(~kept).sum()} training prompts ask a question of the test prompts: --router fits on the others")
+    held = TrainingFolds(train.rows.prompts, folds, kept) if crossed or options.validate_on_train else None
+    return contenders_of(options.routers, seen, None if crossed else test.rows.prompts, held, progress)
 
 
 def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:

@@ -71,8 +71,9 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
         )
     cost, quality = 1000 * singles.cost[0], 100 * singles.quality[0]
     axes.scatter(cost, quality, s=46, color="white", edgecolor=BLACK, zorder=7, label="one candidate alone")
+    ends_are = "cheapest and best single" + ("" if "cross_fit" in summary.figures else ", of train")
     ends = [summary.axis.cheapest, summary.axis.best]
-    axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label="cheapest and best single, of train")
+    axes.scatter(cost[ends], quality[ends], s=46, color=BLACK, zorder=7.5, label=ends_are)
     unit = "mean cost, USD per 1,000 prompts"
     # Beyond a factor of 15 the cheap candidates would lie on one another.
     if cost.min() > 0 and cost.max() / cost.min() > 15:

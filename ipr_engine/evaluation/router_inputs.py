@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,12 @@ class KnownEmbeddings:
     """`KnownEmbeddings` give the embeddings (prompts, dim) of prompts: those that there are, others by the engine's encoder.
 
     Args:
-        known: prompt -> its row of x (rows, dim). encode: embeds other prompts.
+        parts: prompts and their embeddings (prompts, dim). encode: embeds other prompts.
     """
 
-    def __init__(self, known: Mapping[str, int], x: Array, encode: Callable[[Sequence[str]], Array]) -> None:
-        self._known, self._x, self._encode = known, x, encode
+    def __init__(self, parts: Sequence[tuple[Sequence[str], Array]], encode: Callable[[Sequence[str]], Array]) -> None:
+        self._known = {prompt: row for row, prompt in enumerate(prompt for prompts, _ in parts for prompt in prompts)}
+        self._x, self._encode = np.concatenate([x for _, x in parts]), encode
 
     def __call__(self, prompts: Sequence[str]) -> Array:
         rows = [self._known.get(prompt, -1) for prompt in prompts]
@@ -41,23 +42,21 @@ def seen_by_routers(
     names: Sequence[str],
     train: Outcomes,
     outcomes: WeightedOutcomes,
-    test: Outcomes,
+    test: Outcomes | None,
     embed: KnownEmbeddings,
     seed: int,
 ) -> tuple[FittingData, npt.NDArray[np.bool_]]:
     """Return what routers are fitted on, and which of the training rows that is, (rows,): none of a question that the test rows ask.
 
     Args:
-        train, outcomes: the training rows, and their qualities and costs.
+        train, outcomes: the training rows, and their qualities and costs. test: the test rows; None where folds keep questions apart.
     Raises:
         InvalidInputError: the test rows ask every question of the training rows.
     """
-    asked = set(test.prompts)
-    others = set(train.without_questions_of(test).prompt_ids)
-    kept = np.array(
-        [key in others and prompt not in asked for key, prompt in zip(train.prompt_ids, train.prompts, strict=True)],
-        dtype=np.bool_,
-    )
+    kept = np.ones(len(train), dtype=np.bool_)
+    if test is not None:
+        asked, others = set(test.prompts), set(train.without_questions_of(test).prompt_ids)
+        kept &= [key in others and text not in asked for key, text in zip(train.prompt_ids, train.prompts, strict=True)]
     if not kept.any():
         raise InvalidInputError(
             f"--router: the test prompts of {train.source} ask every question of its training prompts, so no router can be fitted; "

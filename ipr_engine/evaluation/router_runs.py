@@ -42,36 +42,44 @@ class TrainingFolds:
 def contenders_of(
     routers: Mapping[str, Fit],
     train: FittingData,
-    prompts: Sequence[str],
-    validation: TrainingFolds | None,
+    prompts: Sequence[str] | None,
+    held: TrainingFolds | None,
     progress: Callable[[str], None],
 ) -> list[Contender]:
     """Run every router, as `contender_of` does; of each a line of progress."""
     found = []
     for name, fit in routers.items():
         progress(f"fitting and running {name} ...")
-        found.append(contender_of(name, fit, train, prompts, validation))
+        found.append(contender_of(name, fit, train, prompts, held))
     return found
 
 
 def contender_of(
-    name: str, fit: Fit, train: FittingData, prompts: Sequence[str], validation: TrainingFolds | None = None
+    name: str, fit: Fit, train: FittingData, prompts: Sequence[str] | None, held: TrainingFolds | None = None
 ) -> Contender:
     """Fit a router and run it on the test prompts.
 
     Args:
-        train: its prompts are those of `validation` that are kept.
-        validation: to run it out of fold on the training prompts, too; None: its settings are chosen on halves of the test split.
+        train: its prompts are those of `held` that are kept.
+        prompts: the test prompts; None: it is judged on the training prompts, each fold by a fit on the others.
+        held: to run it out of fold on the training prompts; None: its settings are chosen on halves of the test split.
     Raises:
         InvalidInputError: it fails, returns what is no choice, or chooses otherwise where prompts stand in another order.
         BackendUnavailableError: a package that it needs is missing.
     """
     with one_thread():  # the same figures from the same input
+        if prompts is None:
+            assert held is not None
+            sweep, chance = _out_of_fold(name, fit, train, held)
+            return Contender(name, "other router", sweep, None, f"fitted on the other folds{chance}")
         route = _fitted(name, fit, train)
-        sweep = _judged(name, route, prompts, train)
-        held = None if validation is None else _out_of_fold(name, fit, train, validation, sweep.points)
-    chance = f", by chance: mean of {SEEDS} seeds" if takes_seed(route) else ""
-    return Contender(name, "other router", sweep, held, f"fitted on {len(train.prompts)} prompts{chance}")
+        judged = _judged(name, route, prompts, train)
+        out = None if held is None else _out_of_fold(name, fit, train, held, judged.points)[0]
+    return Contender(name, "other router", judged, out, f"fitted on {len(train.prompts)} prompts{_chance(route)}")
+
+
+def _chance(route: Route) -> str:
+    return f", by chance: mean of {SEEDS} seeds" if takes_seed(route) else ""
 
 
 def takes_seed(route: Route) -> bool:
@@ -140,21 +148,32 @@ def _judged(name: str, route: Route, prompts: Sequence[str], train: FittingData)
     return first
 
 
-def _out_of_fold(name: str, fit: Fit, train: FittingData, held: TrainingFolds, points: int) -> Choices | Shares:
-    """Run each fold of the training prompts by a fit on the others."""
-    at = np.flatnonzero(held.kept)
-    shares = np.zeros((points, len(held.prompts), len(train.candidates)))
+def _out_of_fold(
+    name: str, fit: Fit, train: FittingData, held: TrainingFolds, points: int | None = None
+) -> tuple[Shares, str]:
+    """Run each fold of the training prompts by a fit on the others; return the sweep, and what is to be said of chance.
+
+    Args:
+        points: how many settings are expected; None: as many as those of the first fold.
+    """
+    at, chance = np.flatnonzero(held.kept), ""
+    parts: list[Array] = []
+    places: list[npt.NDArray[np.int64]] = []
     for fold in np.unique(held.folds):
-        route = _fitted(name, fit, train.take(held.folds[at] != fold))
+        part = train.take(held.folds[at] != fold)
+        route = _fitted(name, fit, part)
         rows = np.flatnonzero(held.folds == fold)
-        part = _judged(name, route, [held.prompts[i] for i in rows.tolist()], train)
-        if part.points != points:
+        sweep = _judged(name, route, [held.prompts[i] for i in rows.tolist()], part)
+        points = sweep.points if points is None else points
+        if sweep.points != points:
             raise InvalidInputError(
-                f"--router {name}: its fits return {points} and {part.points} settings; to choose one on training prompts "
-                "(--validation train) every fit must have the same ones"
+                f"--router {name}: its fits return {points} and {sweep.points} settings; where it is fitted without each fold of the "
+                "prompts (--validation train, --cross-fit) every fit must have the same ones"
             )
-        shares[:, rows] = part.chances(len(train.candidates))
-    return Shares(shares)
+        parts.append(sweep.chances(len(train.candidates)))
+        places.append(rows)
+        chance = _chance(route)
+    return Shares(np.concatenate(parts, axis=1)[:, np.argsort(np.concatenate(places))]), chance
 
 
 def _routed(

@@ -22,6 +22,7 @@ from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support import skips
 from tests.support.bundles import make_bundle
 from tests.support.evaluation_data import evaluate_engine, make_outcomes
+from tests.support.routers import by_length
 from tests.support.training_data import train, write_source
 
 for module in ("pyarrow", "sklearn", "threadpoolctl"):
@@ -45,6 +46,22 @@ def made(tmp_path_factory):
     options = {"name": "one", "created": "2026-01-01", "estimator": "plain", "allow_constant": True, "split": None}
     trained = train(work / "one", candidates, work / "bundles", **options)
     return Engine.load(trained.folder), replace(source, splits=("train",) * len(source)), work
+
+
+def test_other_routers_are_judged_by_the_same_folds(made):
+    engine, source, _ = made
+    fitted = []
+
+    def fit(train):
+        fitted.append(train.prompts)
+        return by_length(train)
+
+    figures = evaluate_engine(engine, source, routers={"length": fit}, draws=5).figures
+    (found,) = (line for line in figures["contenders"] if line["kind"] == "other router")
+    assert (found["settings"], found["setting"]) == (10, "fitted on the other folds")
+    assert len(fitted) == FOLDS
+    left_out = [set(source.prompts) - set(prompts) for prompts in fitted]
+    assert sorted(prompt for part in left_out for prompt in part) == sorted(source.prompts)
 
 
 def test_a_source_without_a_test_split_judges_the_recipe_and_says_so(made):

@@ -89,6 +89,28 @@ def test_every_fit_has_the_same_settings_whatever_its_part_of_the_training_promp
     assert found.validation.rows == 100
 
 
+@pytest.mark.parametrize("fit", [other_routers.irt, other_routers.coin])
+def test_without_test_prompts_each_fold_is_judged_by_a_fit_that_has_not_seen_it(fit):
+    x, outcomes = world(7, rows=200)
+    train, seen = data(x, outcomes, np.arange(200)), []
+    folds = np.random.default_rng(0).integers(0, 5, 200)
+
+    def spied(part):
+        seen.append(set(part.prompts))
+        return fit(part)
+
+    held = TrainingFolds(train.prompts, folds, np.ones(200, bool))
+    found = contender_of("made", spied, train, None, held)
+    assert [whole - part for whole, part in zip([set(train.prompts)] * 5, seen, strict=True)] == [
+        {str(row) for row in np.flatnonzero(folds == fold)} for fold in range(5)
+    ]
+    assert found.validation is None
+    chance = ", by chance: mean of 8 seeds" if fit is other_routers.coin else ""
+    assert found.setting == f"fitted on the other folds{chance}"
+    # Rows stand where they did: half the prompts at full quality gain all, a coin gains nothing.
+    assert (area(found, outcomes, Axis.of(outcomes))[0] > 0.7) == (fit is other_routers.irt)
+
+
 def test_the_coin_lies_on_the_straight_line_of_its_two_candidates_within_its_interval(request):
     outcomes, x = make_outcomes(request.node.name, rows=1200)
     found, test, train = run(other_routers.coin, x, outcomes)
