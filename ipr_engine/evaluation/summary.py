@@ -14,6 +14,7 @@ from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, crossed
 from ipr_engine.evaluation.contenders import (
+    MIX_POINTS,
     Choices,
     Contender,
     FoldedMix,
@@ -216,10 +217,10 @@ def _contenders(
     def everything_to(column: int) -> tuple[Choices, Choices]:
         return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
 
-    hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes))
+    hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes), mean_cost)
     if baselines.crossed:
         hull_lines = _crossed_hull(train, baselines.folds)
-    mix = Mix(random_mix(axis, width, 101))
+    mix = Mix(random_mix(axis, width, MIX_POINTS))
     vertices = " > ".join(models[m] for m in hull_mix(train.outcomes).argmax(axis=1))
     result += [
         Contender("hull of singles", "baseline", hull_lines, hull_lines, vertices),
@@ -229,7 +230,7 @@ def _contenders(
     ]
     result += baselines.others
     # Of the test outcomes themselves: bounds that no router can be expected to reach.
-    hindsight = Mix.lines(hull_mix(test.outcomes))
+    hindsight = Mix.lines(hull_mix(test.outcomes), test.outcomes.cost.mean(axis=0))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
