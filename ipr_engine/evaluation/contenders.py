@@ -135,12 +135,16 @@ class FoldedMix:
     def of_hulls(
         cls, hulls: Sequence[Array], singles: Sequence[Array], fold: npt.NDArray[np.int64], points: int = MIX_POINTS
     ) -> FoldedMix:
-        """Walk each fold's hull, vertices (vertices, models), in equal steps of cost; singles: (models,) mean costs where it was drawn."""
+        """Walk each fold's hull in equal steps of cost.
+
+        Args:
+            hulls: vertices (vertices, models) of each fold that `fold` names, in order. singles: (models,) mean costs where it was drawn.
+        """
         walks = []
         for vertices, cost in zip(hulls, singles, strict=True):
             along = vertices @ cost
             walks.append(_walk(vertices, along, np.linspace(along[0], along[-1], points)))
-        return cls(np.stack(walks), fold)
+        return cls(np.stack(walks), np.unique(fold, return_inverse=True)[1])
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         parts = [

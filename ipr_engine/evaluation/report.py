@@ -23,7 +23,8 @@ from ipr_engine.measures.routing import SHARES
 
 PLOTS = {
     "equal_quality": "Cost where 98 % of the best single's quality is asked for, with 95 % intervals",
-    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: what it saves where 98 % is asked for, at the quality it kept",
+    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: what it saves where 98 % is "
+    "asked for, at the quality it kept",
     "areas": "Bounded-ARQGC with 95 % intervals",
     "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",
@@ -280,7 +281,7 @@ def _candidates(f: Mapping[str, Any]) -> str:
         [
             c["name"],
             number(c["quality"]),
-            f"{c['train_quality']:.3f}",
+            *([f"{c['train_quality']:.3f}"] if "train_quality" in c else []),
             f"{c['predicted_quality']:.3f}",
             f"{c['brier']:.3f}",
             plain(c["ece"]) if c["constant"] is None else "- (constant)",
@@ -291,7 +292,8 @@ def _candidates(f: Mapping[str, Any]) -> str:
         ]
         for c in f["candidates"]
     ]
-    head = ["candidate", "quality", "on train", "predicted", "Brier", "ECE", "USD per 1,000", "predicted"]
+    on_train = ["on train"] if "train_quality" in f["candidates"][0] else []
+    head = ["candidate", "quality", *on_train, "predicted", "Brier", "ECE", "USD per 1,000", "predicted"]
     head += ["tokens: median error", "RouterArena score"]
     return "## Candidates alone\n\n" + table(head, rows)
 
@@ -314,7 +316,7 @@ def about(
     test: Outcomes,
     *,
     isa: str,
-    stand_ins: int,
+    realised: str,
     predicts_tokens: bool,
     routers: Sequence[str],
     command: str,
@@ -322,7 +324,7 @@ def about(
     """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
 
     Args:
-        train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.
+        train, test: the complete rows. isa: the instruction set that the op ran. realised: what `CostBasis.report` says.
         predicts_tokens: whether the heads predict output tokens. routers: names of the others that were run. command: shown as what
             wrote the report.
     """
@@ -344,7 +346,7 @@ def about(
         "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
         **({"without outcomes of their own": "; ".join(priors)} if priors else {}),
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
-        "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
+        "realised cost": realised,
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
         **(
             {"other routers": f"{', '.join(routers)}; fitted on training outcomes, given the test prompts alone"}
