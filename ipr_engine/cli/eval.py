@@ -15,6 +15,8 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
+FEW_DRAWS = 100  # of which 2.5 % are not three
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -86,6 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")
+    if arguments.draws < FEW_DRAWS:
+        _say(
+            f"--draws {arguments.draws}: the ends of intervals are rough below {FEW_DRAWS} draws, and so is what they tell apart"
+        )
     for option, folder in (("--out", arguments.out), ("--cache", arguments.cache)):
         if folder is not None:
             writable_folder(folder, option)
@@ -135,16 +141,26 @@ def _say(message: str) -> None:
 def _routers(items: list[str]) -> dict[str, Any]:
     """Return --router as the name that is shown -> the function."""
     from ipr_engine.evaluation.router_interface import load_router
+    from ipr_engine.evaluation.router_names import require_free_names
 
+    parts = [item.rpartition("=") for item in items]
+    unnamed = [_short_name(place) for _, given, place in parts if not given]
     routers: dict[str, Any] = {}
-    for item in items:
-        name, given, place = item.rpartition("=")
-        name = name if given else place
+    for item, (name, given, place) in zip(items, parts, strict=True):
+        if not given:
+            name = short if unnamed.count(short := _short_name(place)) == 1 else place
         if not name or name in routers:
             wrong = f"{name!r} is named twice" if name else f"no name before = in {item!r}"
             raise InvalidInputError(f"--router: {wrong}; write NAME=module:function, a name each")
-        routers[name] = load_router(place)
-    return routers
+        routers[name] = place
+    require_free_names(tuple(routers))  # before any code of theirs runs
+    return {name: load_router(place) for name, place in routers.items()}
+
+
+def _short_name(place: str) -> str:
+    """Return what a router of module:function is called without a name: as the function; of one called fit, as the module."""
+    module, _, function = place.partition(":")
+    return module.rpartition(".")[2] if function == "fit" else function or place
 
 
 def _names(engine: Engine, items: list[str]) -> dict[str, list[str]]:

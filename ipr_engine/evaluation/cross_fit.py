@@ -88,6 +88,39 @@ def lacks_test_split(outcomes: Outcomes) -> bool:
     return set(outcomes.splits) <= {"", "train"}
 
 
+def judges_recipe(outcomes: Outcomes, options: EvaluationOptions) -> bool:
+    """Tell whether the recipe is judged, by folds of all prompts: it is asked for, or nothing is held out.
+
+    Raises:
+        InvalidInputError: the source states splits, but not both that an evaluation of the bundle itself needs.
+    """
+    if options.cross_fit or lacks_test_split(outcomes):
+        return True
+    lacking = [name for name in ("train", "test") if name not in outcomes.splits]
+    if lacking:
+        stated = ", ".join(repr(name) for name in sorted(set(outcomes.splits)))
+        raise InvalidInputError(
+            f"outcomes: expected splits 'train' and 'test', {outcomes.source} states {stated} and lacks {lacking[0]!r}; split it by "
+            "question with `ipr data split`, or judge the bundle's recipe by folds of all prompts with --cross-fit"
+        )
+    return False
+
+
+def question_folds(rows: Outcomes, seed: int) -> npt.NDArray[np.int64]:
+    """Return the fold of each row; copies of one question share one.
+
+    Raises:
+        InvalidInputError: there are fewer different questions than folds.
+    """
+    distinct = len(set(rows.question_keys))
+    if distinct < FOLDS:
+        raise InvalidInputError(
+            f"outcomes: at least {FOLDS} different training questions are needed, a fold each, and {rows.source} has {distinct}; collect "
+            "more, or give different questions a question_key of their own"
+        )
+    return grouped_folds(rows.question_keys, FOLDS, seed)
+
+
 def because_of(outcomes: Outcomes) -> str:
     """Say why a recipe is judged, as an error begins: nothing is held out, or it was asked for."""
     if lacks_test_split(outcomes):
@@ -181,7 +214,7 @@ def cross_fitted(
             "with --map NAME=SOURCE, or train a bundle without it"
         )
     rows = outcomes.select(called)
-    folds = grouped_folds(rows.question_keys, FOLDS, seed)
+    folds = question_folds(rows, seed)
     fold_of = dict(zip(rows.prompt_ids, folds.tolist(), strict=True))
     judged = np.array([fold_of[id] for id in complete.prompt_ids], np.int64)
     if len(np.unique(judged)) < FOLDS:

@@ -18,20 +18,27 @@ from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.cross_fit import FOLDS, about_recipe, cross_fitted, lacks_test_split, require_alone
+from ipr_engine.evaluation.cross_fit import (
+    FOLDS,
+    about_recipe,
+    cross_fitted,
+    judges_recipe,
+    question_folds,
+    require_alone,
+)
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.equal_quality import SHARES
 from ipr_engine.evaluation.equal_quality_text import quotable
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
-from ipr_engine.evaluation.promised import choices_of_shares, promised_figures
+from ipr_engine.evaluation.promised import broken_promises, choices_of_shares, promised_figures
 from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
 from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
 from ipr_engine.evaluation.seen_prompts import seen_prompts, unasked
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
-from ipr_engine.measures.resampling import drawn_questions, grouped_folds
+from ipr_engine.measures.resampling import drawn_questions
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
 from ipr_engine.policy.paths import Paths
@@ -103,7 +110,7 @@ def evaluate_engine(
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
     _require_expected_tokens(engine, basis, outcomes.source)
     crossing, asked_too = None, 0
-    if options.cross_fit or lacks_test_split(outcomes):
+    if judges_recipe(outcomes, options):
         require_alone(also, options)
         progress(f"the bundle's recipe is judged, not the bundle: heads are fitted anew in {FOLDS} folds of questions")
         called = [known[name] for name in engine.bundle.names]
@@ -132,7 +139,7 @@ def evaluate_engine(
         )
     noise = None if options.repeated is None else _noise(options.repeated, test.rows, columns)
     judged = _judge(engine, embed, test, train, shared, also, names)
-    folds = grouped_folds(train.rows.question_keys, FOLDS, seed) if crossing is None else crossing.folds
+    folds = question_folds(train.rows, seed) if crossing is None else crossing.folds
     summary = summarise(
         shared,
         _swept(train, shared, worths),
@@ -171,7 +178,7 @@ def evaluate_engine(
         if asked_too:
             summary.figures["about"]["training prompts left out"] = f"{asked_too}, since the test asks their question"
         summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
-    summary.figures["quotable"] = quotable(summary.figures)
+    summary.figures["quotable"] = [*quotable(summary.figures), *broken_promises(summary.figures["path"])]
     summary.figures["label_noise"] = noise
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary

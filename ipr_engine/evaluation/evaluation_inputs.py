@@ -13,6 +13,7 @@ from ipr_engine.audit.owner_key import Key
 from ipr_engine.data.repeated_scores import RepeatedScores
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.router_interface import Fit
+from ipr_engine.evaluation.router_names import require_free_names
 from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import WORTHS
@@ -59,6 +60,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         random_seed("seed", self.seed)
+        require_free_names(self.routers)
 
 
 @dataclass(frozen=True, eq=False)

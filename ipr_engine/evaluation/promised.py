@@ -180,11 +180,16 @@ def choices_of_shares(
     return dict(zip(shares, decide([{"rule": "path", "tau": tau} for tau in taus]), strict=True))
 
 
-def render_promised(section: Mapping[str, Any]) -> str:
-    """Return the section of the report."""
+def render_promised(section: Mapping[str, Any], crossed: bool) -> str:
+    """Return the section of the report. crossed: it is on a recipe (cross_fit.py), and the bundle may have a path of its own."""
     title = "## tau: promised against kept\n\n"
     if section["reason"] is not None:
-        return f"{title}No rule `path` here: {section['reason']}. A bare tau runs `minmax`, see below."
+        bare = (
+            "What a bare tau of the bundle does is not judged here"
+            if crossed
+            else "A bare tau runs `minmax`, see below"
+        )
+        return f"{title}No rule `path` here: {section['reason']}. {bare}."
     keys = ("kept_minus_promised", "lost", "of_best_cost")
     rows = [
         [
@@ -214,9 +219,27 @@ def render_promised(section: Mapping[str, Any]) -> str:
 def verdict(figures: Mapping[str, Any]) -> str:
     """Say in one sentence at which tau the promise is told apart from what was kept."""
     inner = [line for line in figures["taus"] if line["promise"]]
-    below = [f"{t['tau']:g}" for t in inner if (high := t["kept_minus_promised"]["high"]) is not None and high < 0]
+    below = [f"{t['tau']:g}" for t in _below(figures)]
     above = [f"{t['tau']:g}" for t in inner if (low := t["kept_minus_promised"]["low"]) is not None and low > 0]
     said = [
         f"{word} the promise at tau {', '.join(taus)}" for word, taus in (("below", below), ("above", above)) if taus
     ]
     return f"Told apart: {'; '.join(said)}." if said else "At no tau is what was kept told apart from the promise."
+
+
+def broken_promises(figures: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where a bare tau is shown to have kept less than it promised, for whoever reads no further; else nothing."""
+    below = _below(figures)
+    if not below:
+        return []
+    taus = ", ".join(f"{line['tau']:g}" for line in below)
+    worst = min(below, key=lambda line: line["kept_minus_promised"]["value"])
+    return [
+        f"A bare tau (rule `path`) kept less than it promised at tau {taus}: at tau "
+        f"{worst['tau']:g} a mean quality of {number(worst['kept'])}, where {number(worst['promised'])} was promised."
+    ]
+
+
+def _below(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    inner = [line for line in figures["taus"] if line["promise"]]
+    return [line for line in inner if (high := line["kept_minus_promised"]["high"]) is not None and high < 0]

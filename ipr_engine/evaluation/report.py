@@ -65,7 +65,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         _routing(figures),
         _differences(figures),
         *([render_one_setting(figures["one_setting"])] if figures.get("one_setting") else []),
-        *([render_promised(figures["path"])] if "path" in figures else []),
+        *([render_promised(figures["path"], "cross_fit" in figures)] if "path" in figures else []),
         _savings(figures),
         *([_tau(figures)] if figures["tau"] else []),
         _prediction(figures),
@@ -180,7 +180,8 @@ def _savings(f: Mapping[str, Any]) -> str:
     return (
         f"## Cost saved against the best single\n\nThe setting is chosen on the {f['validation']} as the cheapest that keeps the "
         "share of the best single's quality there, then read on test: cost saved; quality really kept. Where no setting "
-        "keeps the share, the best single answers (0 % saved).\n\n"
+        "keeps the share, the best single answers (0 % saved). Intervals are of this one setting. In the first table the setting "
+        "is chosen anew in every resample, and prompts that the router was fitted on are left out: quote that one.\n\n"
         + table(["", *(f"keep {share:.0%}" for share in SHARES)], rows)
     )
 

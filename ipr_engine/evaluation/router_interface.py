@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +135,7 @@ def called(name: str, doing: str, call: Callable[..., Any], *arguments: Any, **o
     """
     kind: type[BackendUnavailableError | InvalidInputError] = InvalidInputError
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for the report
+        with _stdout_for_the_report():
             return call(*arguments, **options)
     except (BackendUnavailableError, InvalidInputError) as error:  # of this library: they hold no prompt
         kind, found = type(error), str(error)
@@ -150,6 +151,31 @@ def called(name: str, doing: str, call: Callable[..., Any], *arguments: Any, **o
 
 def _importable(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
+
+
+@contextmanager
+def _stdout_for_the_report() -> Iterator[None]:
+    """Send to stderr meanwhile what is written to stdout: by Python, by a library of C, by a child process."""
+    with suppress(AttributeError, OSError, ValueError):  # there may be none, or a closed one
+        sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed: nothing to keep clean
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        # What Python and C still hold back goes where it was written to.
+        with suppress(AttributeError, OSError, ValueError):
+            sys.__stdout__.flush()  # type: ignore[union-attr]  # None: an AttributeError
+        with suppress(OSError, TypeError):  # where no C library is found by this
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _place(error: BaseException) -> str:

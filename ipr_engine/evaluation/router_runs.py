@@ -118,8 +118,14 @@ def _judged(name: str, route: Route, prompts: Sequence[str], train: FittingData)
     """Route the prompts in an order that the router cannot know, more than once; return its choices in their own order."""
     rng, models = np.random.default_rng([train.seed, len(prompts)]), len(train.candidates)
     if takes_seed(route):
-        seeds = rng.integers(2**31, size=SEEDS).tolist()
-        first = _routed(name, route, prompts, rng.permutation(len(prompts)), train, seeds[0])
+        seeds, order = rng.integers(2**31, size=SEEDS).tolist(), rng.permutation(len(prompts))
+        first, twice = (_routed(name, route, prompts, order, train, seeds[0]) for _ in range(2))
+        moved = _distance(first, _same_settings(name, first, twice), models).mean()
+        if moved > MOST_MOVED:
+            raise InvalidInputError(
+                f"--router {name}: {moved:.1%} of its choices changed where it was called twice with the same prompts and the same seed; "
+                "draw from the seed alone, as by numpy.random.default_rng(seed)"
+            )
         chances = first.chances(models)
         for seed in seeds[1:]:  # one at a time: chances of all of them would be large
             run = _routed(name, route, prompts, rng.permutation(len(prompts)), train, seed)

@@ -7,6 +7,8 @@ import pytest
 
 from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.cli import main
+from ipr_engine.cli.eval import _routers
+from ipr_engine.errors import InvalidInputError
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
 from tests.support.training_data import write_source
@@ -120,13 +122,26 @@ def test_routers_named_by_their_place_stand_in_report_and_plots_and_leave_stdout
     assert run(paths, *named, "--json", "--out", str(tmp_path)) == 0
     captured = capsys.readouterr()
     lines = {c["name"]: c for c in json.loads(captured.out)["contenders"]}
-    assert lines["length"]["kind"] == lines["tests.support.routers:printing"]["kind"] == "other router"
-    assert lines["length"]["area"] == lines["tests.support.routers:printing"]["area"]
+    assert lines["length"]["kind"] == lines["printing"]["kind"] == "other router"
+    assert lines["length"]["area"] == lines["printing"]["area"]
     assert "fitted\n" in captured.err  # what it prints
     text = (tmp_path / "report.md").read_text()
-    assert "- other routers: length, tests.support.routers:printing; fitted on training outcomes" in text
+    assert "- other routers: length, printing; fitted on training outcomes" in text
     assert "--router length=tests.support.routers:by_length --router tests.support.routers:printing" in text
     assert (tmp_path / "quality_cost.png").stat().st_size > 20_000
+
+
+def test_a_router_without_a_name_is_called_as_its_function_or_as_its_module():
+    place = "tests.support.routers"
+    assert list(_routers([f"{place}:lottery", f"a={place}:by_length"])) == ["lottery", "a"]
+    twice = [f"{place}:by_length", "tests.support.routers_too:by_length"]
+    with pytest.raises(InvalidInputError, match=r"--router tests\.support\.routers_too:by_length: there is no module"):
+        _routers(twice)
+
+
+def test_few_draws_are_warned_of(paths, capsys):
+    assert run(paths, "--map", "beta/mid=nobody") == 1
+    assert "--draws 20: the ends of intervals are rough below 100 draws" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -135,7 +150,7 @@ def test_routers_named_by_their_place_stand_in_report_and_plots_and_leave_stdout
         (["nowhere"], "--router: expected module:function"),
         (["=tests.support.routers:by_length"], "--router: no name before ="),
         (["a=tests.support.routers:by_length", "a=tests.support.routers:printing"], "--router: 'a' is named twice"),
-        (["oracle=tests.support.routers:by_length"], "--router: 'oracle' is the name of another line"),
+        (["oracle=nowhere:by_length"], "--router: 'oracle' is the name of another line"),
         (["x=tests.support.routers:raising"], "--router x: while routing: KeyError in routers.py"),
     ],
 )

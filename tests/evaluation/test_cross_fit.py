@@ -12,7 +12,7 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import Predictions, crossed
 from ipr_engine.evaluation.contenders import MIX_POINTS, FoldedMix, Mix, curve_of_shares
-from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, because_of, cross_fitted
+from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, because_of, cross_fitted, judges_recipe, question_folds
 from ipr_engine.evaluation.embedded import embed_for
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from ipr_engine.evaluation.report import render, to_json
@@ -115,7 +115,9 @@ def test_the_cross_fit_is_asked_for_beside_a_test_split_too(made, capsys):
 def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
     engine, source, _ = made
     odd = replace(source, splits=("train", "held") * 80)
-    with pytest.raises(InvalidInputError, match=r"split: expected one of one's \('held', 'train'\), got 'test'"):
+    with pytest.raises(
+        InvalidInputError, match=r"^outcomes: .* one states 'held', 'train' and lacks 'test'; .*--cross-fit"
+    ):
         evaluate_engine(engine, odd, draws=5)
 
 
@@ -301,3 +303,19 @@ def test_hulls_of_folds_are_walked_by_cost_and_measured_on_their_own_rows(reques
         np.testing.assert_allclose(differ.curve(outcomes, once).quality[:, [point]], read.quality)
     some = fold != 1
     assert differ.subset(some).shares_at(5, np.ones(int(some.sum()), bool), 4).shape == (int(some.sum()), 4)
+
+
+def test_a_source_without_both_splits_says_how_it_can_be_judged(tmp_path):
+    source = load_outcomes(write_source(tmp_path / "made", ["a"], PROMPTS))
+    without = replace(source, splits=tuple("validation" if split == "test" else split for split in source.splits))
+    with pytest.raises(InvalidInputError, match=r"lacks 'test'; .*`ipr data split`.*--cross-fit"):
+        judges_recipe(without, EvaluationOptions())
+    assert judges_recipe(without, EvaluationOptions(cross_fit=True))
+    assert not judges_recipe(source, EvaluationOptions())
+
+
+def test_fewer_questions_than_folds_are_refused_with_how_many_are_needed(tmp_path):
+    source = load_outcomes(write_source(tmp_path / "made", ["a"], PROMPTS))
+    some = replace(source, question_keys=tuple(f"k{i % 3}" for i in range(len(source))))
+    with pytest.raises(InvalidInputError, match=r"at least 5 different training questions are needed.* made has 3"):
+        question_folds(some, 0)

@@ -12,7 +12,7 @@ from ipr_engine.bundle import PathRows
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.evaluate import source_names
-from ipr_engine.evaluation.promised import verdict
+from ipr_engine.evaluation.promised import broken_promises, render_promised, verdict
 from ipr_engine.evaluation.report import render, to_json
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle, make_prices
@@ -256,3 +256,21 @@ def test_test_prompts_that_the_bundle_was_fitted_on_are_told_and_left_out(work):
     away = evaluate_engine(Engine.load(honest.folder), data, draws=5, key=OwnerKey(bytes(32))).figures
     assert away["seen"]["prompts"] is None
     assert "the hashes of the bundle's fitting prompts need the key of id" in away["seen"]["reason"]
+
+
+def test_what_a_bare_tau_missed_is_said_where_it_is_shown():
+    def line(tau, kept, high):
+        value = {"value": kept, "low": kept - 0.01, "high": kept + 0.01, "defined": 1.0}
+        missed = {"value": kept - 0.9, "low": -0.5, "high": high, "defined": 1.0}
+        promised = {"value": 0.9, "low": 0.9, "high": 0.9, "defined": 1.0}
+        return {"tau": tau, "promise": 0 < tau < 1, "kept": value, "promised": promised, "kept_minus_promised": missed}
+
+    lines = [line(0.0, 0.1, -0.1), line(0.1, 0.6, -0.1), line(0.2, 0.5, -0.2), line(0.3, 0.8, 0.1)]
+    assert broken_promises({"taus": lines[3:]}) == broken_promises({"taus": []}) == []
+    assert broken_promises({"taus": lines}) == [
+        "A bare tau (rule `path`) kept less than it promised at tau 0.1, 0.2: at tau 0.2 a mean quality of 0.500 [0.490, 0.510], where "
+        "0.900 [0.900, 0.900] was promised."
+    ]
+    crossed = {"reason": "each fold's heads have a path of their own", "taus": []}
+    assert "minmax" in render_promised(crossed, crossed=False)
+    assert "minmax" not in render_promised(crossed, crossed=True)

@@ -1,7 +1,11 @@
 """Any router is judged on the same data: named by its place, given no outcome of the test, and refused where it goes by more than text."""
 
+import ctypes
 import gc
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +14,9 @@ from ipr_engine import Engine
 from ipr_engine._extras import need
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import BackendUnavailableError, InvalidInputError
-from ipr_engine.evaluation.router_interface import FittingData, load_router
+from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
+from ipr_engine.evaluation.router_interface import FittingData, called, load_router
+from ipr_engine.evaluation.router_names import LINES, OWN
 from ipr_engine.evaluation.router_runs import SEEDS
 from tests.support import routers, skips
 from tests.support.bundles import NAMES, make_bundle
@@ -352,3 +358,40 @@ def test_a_fold_of_the_data_holds_its_own_rows(request):
     part = data.take(np.arange(9) % 3 == 0)
     assert part.prompts == ("0", "3", "6")
     np.testing.assert_array_equal(part.outcomes.quality, outcomes.quality[::3])
+
+
+def test_a_router_that_draws_without_its_seed_is_refused(engine, source):
+    def unseeded(train):
+        return lambda prompts, seed: np.random.default_rng().integers(0, 2, len(prompts))
+
+    with pytest.raises(
+        InvalidInputError, match=r"--router unseeded: \d+\.\d% .* the same prompts and the same seed; draw"
+    ):
+        judged(engine, source, unseeded=unseeded)
+
+
+@pytest.mark.parametrize("name", ["oracle", "router, path", "kNN, worth", "a | b"])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_fitted(name):
+    with pytest.raises(InvalidInputError, match=r"^--router: "):
+        EvaluationOptions(routers={name: routers.by_length})
+
+
+def test_the_names_that_are_refused_are_those_of_the_tables(engine, source):
+    summary = judged(engine, source, own=routers.by_length)
+    lines = {c["name"] for c in summary.figures["contenders"] if c["kind"] != "other router"}
+    assert {name for name in lines if not name.startswith(OWN)} == LINES
+
+
+def test_what_is_written_below_python_goes_to_stderr(capfd):
+    def loud():
+        ctypes.CDLL(None).puts(b"by C")
+        os.write(1, b"by the system\n")
+        sys.__stdout__.write("by the first stdout\n")
+        subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+        return 5
+
+    assert called("x", "fitting", loud) == 5
+    os.write(1, b"the report\n")
+    out, err = capfd.readouterr()
+    assert out == "the report\n"
+    assert sorted(err.splitlines()) == ["by C", "by a child", "by the first stdout", "by the system"]
