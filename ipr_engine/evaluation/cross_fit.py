@@ -88,13 +88,20 @@ def lacks_test_split(outcomes: Outcomes) -> bool:
     return set(outcomes.splits) <= {"", "train"}
 
 
-def judges_recipe(outcomes: Outcomes, options: EvaluationOptions) -> bool:
+def judges_recipe(outcomes: Outcomes, also: Sequence[Outcomes], options: EvaluationOptions) -> bool:
     """Tell whether the recipe is judged, by folds of all prompts: it is asked for, or nothing is held out.
 
     Raises:
-        InvalidInputError: the source states splits, but not both that an evaluation of the bundle itself needs.
+        InvalidInputError: the source states splits, but not both that an evaluation of the bundle itself needs; or the recipe is judged,
+            and something is asked for that needs a train or a test split of its own.
     """
     if options.cross_fit or lacks_test_split(outcomes):
+        apart = (("also (--also)", also), ("validate_on_train (--validation train)", options.validate_on_train))
+        for name, given in apart:
+            if given:
+                raise InvalidInputError(
+                    f"{name}: needs a test split, and none is held out here; leave it out, or {INSTEAD}"
+                )
         return True
     lacking = [name for name in ("train", "test") if name not in outcomes.splits]
     if lacking:
@@ -270,15 +277,6 @@ def _require_judged(bundle: Bundle, part: HeadRows, source: str, because: str) -
                     f"{because}: {shown(name)} has {what} on {count} prompts of {source} outside a fold, at least {FEWEST_JUDGED} are "
                     "needed; collect more outcomes of it"
                 )
-
-
-def require_alone(also: Sequence[Outcomes], options: EvaluationOptions) -> None:
-    """Refuse what needs a train or a test split of its own."""
-    for name, given in (("also (--also)", also), ("validate_on_train (--validation train)", options.validate_on_train)):
-        if given:
-            raise InvalidInputError(
-                f"{name}: needs a test split, and none is held out here; leave it out, or {INSTEAD}"
-            )
 
 
 def about_recipe(

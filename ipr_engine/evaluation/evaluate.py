@@ -18,14 +18,7 @@ from ipr_engine.decision.decisions import Decisions
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
-from ipr_engine.evaluation.cross_fit import (
-    FOLDS,
-    about_recipe,
-    cross_fitted,
-    judges_recipe,
-    question_folds,
-    require_alone,
-)
+from ipr_engine.evaluation.cross_fit import FOLDS, about_recipe, cross_fitted, judges_recipe, question_folds
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
 from ipr_engine.evaluation.equal_quality import SHARES
 from ipr_engine.evaluation.equal_quality_text import quotable
@@ -110,8 +103,7 @@ def evaluate_engine(
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
     _require_expected_tokens(engine, basis, outcomes.source)
     crossing, asked_too = None, 0
-    if judges_recipe(outcomes, options):
-        require_alone(also, options)
+    if judges_recipe(outcomes, also, options):
         progress(f"the bundle's recipe is judged, not the bundle: heads are fitted anew in {FOLDS} folds of questions")
         called = [known[name] for name in engine.bundle.names]
         engine = crossing = cross_fitted(

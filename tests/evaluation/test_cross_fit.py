@@ -309,9 +309,9 @@ def test_a_source_without_both_splits_says_how_it_can_be_judged(tmp_path):
     source = load_outcomes(write_source(tmp_path / "made", ["a"], PROMPTS))
     without = replace(source, splits=tuple("validation" if split == "test" else split for split in source.splits))
     with pytest.raises(InvalidInputError, match=r"lacks 'test'; .*`ipr data split`.*--cross-fit"):
-        judges_recipe(without, EvaluationOptions())
-    assert judges_recipe(without, EvaluationOptions(cross_fit=True))
-    assert not judges_recipe(source, EvaluationOptions())
+        judges_recipe(without, (), EvaluationOptions())
+    assert judges_recipe(without, (), EvaluationOptions(cross_fit=True))
+    assert not judges_recipe(source, (), EvaluationOptions())
 
 
 def test_fewer_questions_than_folds_are_refused_with_how_many_are_needed(tmp_path):
