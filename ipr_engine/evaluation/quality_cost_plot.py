@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine._extras import need
 from ipr_engine.evaluation.equal_quality import lines_at
-from ipr_engine.evaluation.equal_quality_text import QUOTED, percent
+from ipr_engine.evaluation.equal_quality_text import QUOTED, percent, whole
 from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, log_cost_axis
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import Curve
@@ -94,7 +94,7 @@ def _mark_equal_quality(axes: Any, summary: Summary) -> list[Any]:
     """Draw the line of QUOTED of the best single candidate's quality, and what the router saves on it; return the texts of both, if any."""
     section = summary.figures["equal_quality"]
     own = lines_at(section, QUOTED).get(section["router"])
-    if section["reason"] is not None or own is None or own["cost"]["low"] is None:
+    if section["reason"] is not None or own is None or not (whole(own["cost"]) and whole(own["kept"])):
         return []
     effects = need("matplotlib.patheffects", "plots", "eval")
     best, share = summary.axis.best, f"{100 * QUOTED:g} %"
