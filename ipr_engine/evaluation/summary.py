@@ -34,7 +34,7 @@ from ipr_engine.evaluation.prediction_lines import (
     prediction_line,
 )
 from ipr_engine.measures import prediction
-from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread
+from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,
@@ -101,7 +101,7 @@ def summarise(
         raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
     if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
         raise InvalidInputError("outcomes: expected complete rows; drop the others with routing.complete_rows(...)")
-    resamples = Resamples(test.outcomes.rows, draws=draws, seed=seed)
+    resamples = resamples_of(test.groups, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)
     estimates: dict[str, Predictions] = {}
@@ -240,7 +240,7 @@ def _contenders(
                 f"--router: expected a name of printable characters without |, got {shown(other.name)}"
             )
     named = [contender.name for contender in result]
-    twice = [other.name for other in baselines.others if named.count(other.name) > 1]
+    twice = [o.name for o in baselines.others if named.count(o.name) > 1]
     if twice:
         raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
