@@ -63,6 +63,7 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
 
 DEFAULTS = EvaluationOptions()
+OWN = "router, "  # names of the router's own lines begin with it
 SHOWN_TAUS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
@@ -189,7 +190,7 @@ def _contenders(
     """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
     rows, width = test.outcomes.rows, len(models)
     result = [
-        Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
+        Contender(f"{OWN}{name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
         for name in test.sweeps
     ]
     # IPR's rules with one mean cost a candidate, as the paper has them; the router's own predict a cost for each prompt.
@@ -240,7 +241,8 @@ def _contenders(
                 f"--router: expected a name of printable characters without |, got {shown(other.name)}"
             )
     named = [contender.name for contender in result]
-    twice = [o.name for o in baselines.others if named.count(o.name) > 1]
+    # Which rules of the router have a line depends on the bundle: rule `path` has one in cost at equal quality alone.
+    twice = [o.name for o in baselines.others if named.count(o.name) > 1 or o.name.startswith(OWN)]
     if twice:
         raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
