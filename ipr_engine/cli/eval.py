@@ -171,6 +171,7 @@ def _command(arguments: argparse.Namespace) -> str:
             parts += [f"--{option}", value]
     parts += [part for item in arguments.router for part in ("--router", item)]
     parts += ["--cross-fit"] if arguments.cross_fit else []
+    parts += [] if arguments.key is None else ["--key", Path(arguments.key).name]
     for option, default in (("validation", "halves"), ("draws", 1000), ("seed", 0)):
         if getattr(arguments, option) != default:
             parts += [f"--{option}", str(getattr(arguments, option))]

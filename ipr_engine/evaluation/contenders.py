@@ -128,13 +128,17 @@ class FoldedMix:
     def of_hulls(
         cls, hulls: Sequence[Array], singles: Sequence[Array], fold: npt.NDArray[np.int64], points: int = 101
     ) -> FoldedMix:
-        """Walk each fold's hull, vertices (vertices, models), in equal steps of cost; singles: (models,) mean costs where it was drawn."""
+        """Walk each fold's hull in equal steps of cost.
+
+        Args:
+            hulls: vertices (vertices, models) of each fold that `fold` names, in order. singles: (models,) mean costs where it was drawn.
+        """
         walks = []
         for vertices, cost in zip(hulls, singles, strict=True):
             along = vertices @ cost
             steps = np.linspace(along[0], along[-1], points)
             walks.append(np.stack([np.interp(steps, along, share) for share in vertices.T], axis=1))
-        return cls(np.stack(walks), fold)
+        return cls(np.stack(walks), np.unique(fold, return_inverse=True)[1])
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         parts = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
-from ipr_engine.training.estimators.by_name import CLOSED_FORM
+from ipr_engine.training.estimators.by_name import CAPS_OPTIONS, CLOSED_FORM
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
@@ -37,15 +37,22 @@ INSTEAD = "hold prompts out (`ipr data split`), train on the others, and evaluat
 
 @dataclass(frozen=True)
 class Recipe:
-    """A `Recipe` says how a bundle's heads were fitted: by which estimator ("auto": the best of several), with which seed."""
+    """A `Recipe` says how a bundle's heads were fitted.
+
+    Attributes:
+        estimator: its name; "auto": the best of several. seed: of the fit. options: of the estimator, as applied (of "auto": none).
+    """
 
     estimator: str
     seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Recipe:
+    def of(cls, bundle: Bundle, because: str) -> Recipe:
         """Read the recipe that `ipr train` left in the bundle's provenance.
 
+        Args:
+            because: why it is asked for, as an error begins.
         Raises:
             InvalidInputError: the bundle does not say it, or was made in a way that is not repeated fold by fold.
         """
@@ -66,14 +73,26 @@ class Recipe:
             why = "candidates were added or removed after the fit"
         elif estimator not in CLOSED_FORM:
             why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
+        elif estimator == "caps" and not made.get("compared") and not set(CAPS_OPTIONS) <= set(settings or ()):
+            why = f"its provenance does not say with which {', '.join(CAPS_OPTIONS)} it was fitted"
         if why is not None:
-            raise InvalidInputError(f"cross_fit: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
-        return cls("auto" if made.get("compared") else str(estimator), int(cast(int, seed)))
+            raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
+        if made.get("compared"):
+            return cls("auto", int(cast(int, seed)))
+        options = {key: cast(Any, settings)[key] for key in CAPS_OPTIONS} if estimator == "caps" else {}
+        return cls(str(estimator), int(cast(int, seed)), options)
 
 
 def lacks_test_split(outcomes: Outcomes) -> bool:
     """Tell whether a source states no split but "train": nothing of it was held out."""
     return set(outcomes.splits) <= {"", "train"}
+
+
+def because_of(outcomes: Outcomes) -> str:
+    """Say why a recipe is judged, as an error begins: nothing is held out, or it was asked for."""
+    if lacks_test_split(outcomes):
+        return f"outcomes: {outcomes.source} states no test split, so the bundle's recipe is judged by folds"
+    return "cross_fit (--cross-fit)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,18 +170,26 @@ def cross_fitted(
     Raises:
         InvalidInputError: the recipe cannot be repeated, or the source holds too little or too much for it.
     """
-    bundle = engine.bundle
-    recipe = Recipe.of(bundle)
+    bundle, because = engine.bundle, because_of(outcomes)
+    recipe = Recipe.of(bundle, because)
     if len(outcomes) > MOST_CROSSED:
-        raise InvalidInputError(f"cross_fit: expected at most {MOST_CROSSED} prompts, got {len(outcomes)}; {INSTEAD}")
+        raise InvalidInputError(f"{because}: expected at most {MOST_CROSSED} prompts, got {len(outcomes)}; {INSTEAD}")
     missing = [name for name, source in zip(bundle.names, called, strict=True) if source not in outcomes.models]
     if missing:
         raise InvalidInputError(
-            f"cross_fit: heads are fitted anew of every candidate, and {outcomes.source} has no outcomes of {shown(missing[0])}; name it "
+            f"{because}: heads are fitted anew of every candidate, and {outcomes.source} has no outcomes of {shown(missing[0])}; name it "
             "with --map NAME=SOURCE, or train a bundle without it"
         )
     rows = outcomes.select(called)
     folds = grouped_folds(rows.question_keys, FOLDS, seed)
+    fold_of = dict(zip(rows.prompt_ids, folds.tolist(), strict=True))
+    judged = np.array([fold_of[id] for id in complete.prompt_ids], np.int64)
+    if len(np.unique(judged)) < FOLDS:
+        raise InvalidInputError(
+            f"{because}: expected prompts in each of {FOLDS} folds on which every evaluated candidate has an outcome, found some in "
+            f"{len(np.unique(judged))}: {len(set(complete.question_keys))} different questions of {outcomes.source} have all outcomes; "
+            "collect the missing ones, or leave a candidate out with --allow"
+        )
     encoded = embed_for(engine, rows.prompts, cache=cache, progress=progress).first
     billed = np.asarray(encoded.billed_tokens, np.float64)
     whole = HeadRows(np.asarray(encoded.x), rows.quality, rows.output_tokens, rows.question_keys)
@@ -171,7 +198,7 @@ def cross_fitted(
     for fold in range(FOLDS):
         kept = (folds != fold) & ~np.isnan(rows.quality).all(axis=1)
         part = whole.take(kept)
-        _require_judged(bundle, part, outcomes.source)
+        _require_judged(bundle, part, outcomes.source, because)
         estimator = recipe.estimator
         with one_thread():
             if estimator == "auto":
@@ -180,7 +207,7 @@ def cross_fitted(
             progress(
                 f"fold {fold + 1} of {FOLDS}: fitting heads on {int(kept.sum())} prompts, estimator {estimator} ..."
             )
-            heads = fit_heads(part, estimator=estimator, seed=recipe.seed)
+            heads = fit_heads(part, estimator=estimator, options=recipe.options, seed=recipe.seed)
         spec = replace(
             bundle.quality_heads,
             tensors=heads.tensors,
@@ -189,8 +216,7 @@ def cross_fitted(
         )
         fitted: Any = type(engine)
         engines.append(fitted(replace(_bare(bundle), heads=(spec,)), **asdict(cast(Any, engine).options)))
-    fold_of = dict(zip(rows.prompt_ids, folds.tolist(), strict=True))
-    return CrossFittedEngine(engine, recipe, engines, np.array([fold_of[id] for id in complete.prompt_ids], np.int64))
+    return CrossFittedEngine(engine, recipe, engines, judged)
 
 
 def _bare(bundle: Bundle) -> Bundle:
@@ -202,20 +228,20 @@ def _own(bundle: Bundle, encoded: Encoded, billed: npt.NDArray[np.float64]) -> n
     return None if encoded.terms is None else own_tokens(bundle.candidates, encoded.terms, billed)
 
 
-def _require_judged(bundle: Bundle, part: HeadRows, source: str) -> None:
+def _require_judged(bundle: Bundle, part: HeadRows, source: str, because: str) -> None:
     for values, what in ((part.quality, "quality"), (part.tokens, "output_tokens")):
         known = (~np.isnan(values)).sum(axis=0)
         for name, count in zip(bundle.names, known, strict=True):
             if count < FEWEST_JUDGED:
                 raise InvalidInputError(
-                    f"cross_fit: {shown(name)} has {what} on {count} prompts of {source} outside a fold, at least {FEWEST_JUDGED} are "
+                    f"{because}: {shown(name)} has {what} on {count} prompts of {source} outside a fold, at least {FEWEST_JUDGED} are "
                     "needed; collect more outcomes of it"
                 )
 
 
 def require_alone(also: Sequence[Outcomes], options: EvaluationOptions) -> None:
     """Refuse what needs a train or a test split of its own."""
-    for name, given in (("also", also), ("validate_on_train", options.validate_on_train)):
+    for name, given in (("also (--also)", also), ("validate_on_train (--validation train)", options.validate_on_train)):
         if given:
             raise InvalidInputError(
                 f"{name}: needs a test split, and none is held out here; leave it out, or {INSTEAD}"
@@ -223,22 +249,31 @@ def require_alone(also: Sequence[Outcomes], options: EvaluationOptions) -> None:
 
 
 def about_recipe(
-    facts: Mapping[str, Any], engine: CrossFittedEngine, names: Sequence[str], source: str
+    facts: Mapping[str, Any], engine: CrossFittedEngine, names: Sequence[str], rows: Outcomes
 ) -> dict[str, Any]:
-    """Return the facts of a report on the recipe: what is judged, in place of what the very bundle was fitted on."""
-    prompts = len(engine.folds)
+    """Return the facts of a report on the recipe: what is judged, in place of what the very bundle was fitted on.
+
+    Args:
+        rows: the complete rows, which are both splits.
+    """
     how = (
         "the best closed form, chosen anew in each fold"
         if engine.recipe.estimator == "auto"
         else engine.recipe.estimator
     )
+    settings = ", ".join(
+        f"{key} {' and '.join(value) if key == 'forms' else value}"
+        for key, value in {"seed": engine.recipe.seed, **engine.recipe.options}.items()
+    )
     judged = (
-        f"the recipe of this bundle (estimator: {how}; seed {engine.recipe.seed}), not the very bundle: each prompt is decided by heads "
+        f"the recipe of this bundle (estimator: {how}; {settings}), not the very bundle: each prompt is decided by heads "
         f"fitted on the other {FOLDS - 1} of {FOLDS} folds of questions, and so are the baselines and the hull; the axis is chosen on "
         "all prompts, prices and tokenizers are the bundle's"
     )
     return {
-        **{key: value for key, value in facts.items() if key not in ("router fitted on", "incomplete rows left out")},
-        "title": f"the recipe of the {engine.bundle.name} bundle, {len(names)} candidates, cross-fitted on {source}, {prompts} prompts",
+        **{key: value for key, value in facts.items() if key != "router fitted on"},
+        "incomplete rows left out": rows.dropped,
+        "title": f"the recipe of the {engine.bundle.name} bundle, {len(names)} candidates, cross-fitted on {rows.source}, {len(rows)} "
+        "prompts",
         "judged": judged,
     }

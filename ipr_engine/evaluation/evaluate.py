@@ -28,7 +28,7 @@ from ipr_engine.evaluation.promised import choices_of_shares, promised_figures
 from ipr_engine.evaluation.report import about
 from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
 from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
-from ipr_engine.evaluation.seen_prompts import seen_prompts
+from ipr_engine.evaluation.seen_prompts import seen_prompts, unasked
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import drawn_questions, grouped_folds, resamples_of
@@ -57,7 +57,8 @@ def evaluate_engine(
 ) -> Summary:
     """Evaluate on the source's split "test"; baselines and the cost axis come from its split "train". Complete rows only.
 
-    Of a split "train" of more than `MOST_TRAIN` prompts as many are drawn, whole questions by chance.
+    Training prompts that ask a question of the test are left out. Of more of them than `MOST_TRAIN` as many are drawn, whole questions
+    by chance.
 
     Realised costs are the recorded tokens at the bundle's prices (costs.py).
 
@@ -101,7 +102,7 @@ def evaluate_engine(
     columns = [known[name] for name in shared]
     basis = CostBasis.of(engine.bundle, outcomes, shared, columns)
     _require_expected_tokens(engine, basis, outcomes.source)
-    crossing = None
+    crossing, asked_too = None, 0
     if options.cross_fit or lacks_test_split(outcomes):
         require_alone(also, options)
         progress(f"the bundle's recipe is judged, not the bundle: heads are fitted anew in {FOLDS} folds of questions")
@@ -115,9 +116,14 @@ def evaluate_engine(
 
     if crossing is not None:
         train = test = _read(embed, basis, outcomes)
+        reads = [test]
     else:
-        train = _read(embed, basis, _at_most(MOST_TRAIN, outcomes.of_split("train"), progress))
-        test = _read(embed, basis, outcomes.of_split("test"))
+        whole, held_out = outcomes.of_split("train"), outcomes.of_split("test")
+        apart = unasked(whole, held_out, progress)
+        asked_too = len(whole) - len(apart)
+        train = _read(embed, basis, _at_most(MOST_TRAIN, apart, progress))
+        test = _read(embed, basis, held_out)
+        reads = [train, test]
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     seen, unknown = (None, None) if crossing is not None else seen_prompts(engine.bundle, test.rows, options.key)
     if seen is not None and seen.any():
@@ -149,16 +155,20 @@ def evaluate_engine(
         train.rows,
         test.rows,
         isa=engine.plan.isa,
-        stand_ins=train.stand_ins + test.stand_ins,
+        realised=basis.report(
+            sum(read.stand_ins for read in reads), int(basis.priced.sum()) * sum(len(read.rows) for read in reads)
+        ),
         predicts_tokens=_predicts_tokens(engine),
         routers=tuple(options.routers),
         command=command,
     )
     if crossing is not None:
-        summary.figures["about"] = about_recipe(summary.figures["about"], crossing, shared, outcomes.source)
+        summary.figures["about"] = about_recipe(summary.figures["about"], crossing, shared, test.rows)
         summary.figures["path"] = {"reason": "each fold's heads have a path of their own", "taus": []}
         summary.figures["cross_fit"] = {"folds": FOLDS, "estimator": crossing.recipe.estimator}
     else:
+        if asked_too:
+            summary.figures["about"]["training prompts left out"] = f"{asked_too}, since the test asks their question"
         summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
     summary.figures["quotable"] = quotable(summary.figures)
     summary.figures["label_noise"] = noise
@@ -182,11 +192,8 @@ def _others(
         [(read.rows.prompts, np.asarray(read.embedded.first.x, np.float64)) for read in (train, test)],
         lambda others: np.asarray(embed_for(engine, others).first.x, np.float64),
     )
-    apart = None if crossed else test.rows
-    seen, kept = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, apart, embed, options.seed)
-    if not kept.all():
-        progress(f"{(~kept).sum()} training prompts ask a question of the test prompts: --router fits on the others")
-    held = TrainingFolds(train.rows.prompts, folds, kept) if crossed or options.validate_on_train else None
+    seen = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, embed, options.seed)
+    held = TrainingFolds(train.rows.prompts, folds) if crossed or options.validate_on_train else None
     return contenders_of(options.routers, seen, None if crossed else test.rows.prompts, held, progress)
 
 

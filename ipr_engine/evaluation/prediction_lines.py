@@ -19,12 +19,6 @@ Array = npt.NDArray[np.float64]
 CPT_LEVELS = (0.2, 0.5, 0.8)
 
 
-def mean_predictions(train: Split, rows: int) -> tuple[Array, Array]:
-    """Predict every row by the training means: quality and cost, (rows, models) each."""
-    quality, cost = np.nanmean(train.outcomes.quality, axis=0), np.nanmean(train.outcomes.cost, axis=0)
-    return np.tile(quality, (rows, 1)), np.tile(cost, (rows, 1))
-
-
 def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Array) -> dict[str, str]:
     """Name the candidates whose heads are constant, by the bundle or by their predictions (rows, models) here, each with the reason."""
     found = {}
@@ -38,17 +32,19 @@ def constant_here(models: Sequence[str], known: Mapping[str, str], predicted: Ar
 
 
 def candidate_lines(
-    models: Sequence[str], train: Split, test: Split, singles: Curve, constant: Mapping[str, str]
+    models: Sequence[str], train: Split | None, test: Split, singles: Curve, constant: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return a line a candidate. The ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth."""
+    """Return a line a candidate. The ECE of a constant head is left out: a constant at the mean is calibrated whatever it is worth.
+
+    Args:
+        train: None where both splits are the same rows.
+    """
     result = []
     for m, name in enumerate(models):
         # [m] keeps the column's axis: the measures take (rows, models).
         scores = _scores(test.predicted[:, [m]], test.outcomes.quality[:, [m]])
         line: dict[str, Any] = {
             "name": name,
-            "train_quality": float(np.nanmean(train.outcomes.quality[:, m])),
-            "train_cost_usd": float(np.nanmean(train.outcomes.cost[:, m])),
             "quality": estimate(singles.quality[:, m]).to_json(),
             "cost_usd": estimate(singles.cost[:, m]).to_json(),
             "predicted_quality": float(test.predicted[:, m].mean()),
@@ -57,6 +53,9 @@ def candidate_lines(
             **(scores | {"ece": None} if name in constant else scores),
             "constant": constant.get(name),
         }
+        if train is not None:
+            line["train_quality"] = float(np.nanmean(train.outcomes.quality[:, m]))
+            line["train_cost_usd"] = float(np.nanmean(train.outcomes.cost[:, m]))
         if test.tokens is not None and test.predicted_tokens is not None and np.isfinite(test.tokens[:, m]).any():
             line["tokens"] = _error(test.predicted_tokens[:, [m]], test.tokens[:, [m]])
         result.append(line)

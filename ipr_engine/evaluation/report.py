@@ -280,7 +280,7 @@ def _candidates(f: Mapping[str, Any]) -> str:
         [
             c["name"],
             number(c["quality"]),
-            f"{c['train_quality']:.3f}",
+            *([f"{c['train_quality']:.3f}"] if "train_quality" in c else []),
             f"{c['predicted_quality']:.3f}",
             f"{c['brier']:.3f}",
             plain(c["ece"]) if c["constant"] is None else "- (constant)",
@@ -291,7 +291,8 @@ def _candidates(f: Mapping[str, Any]) -> str:
         ]
         for c in f["candidates"]
     ]
-    head = ["candidate", "quality", "on train", "predicted", "Brier", "ECE", "USD per 1,000", "predicted"]
+    on_train = ["on train"] if "train_quality" in f["candidates"][0] else []
+    head = ["candidate", "quality", *on_train, "predicted", "Brier", "ECE", "USD per 1,000", "predicted"]
     head += ["tokens: median error", "RouterArena score"]
     return "## Candidates alone\n\n" + table(head, rows)
 
@@ -314,7 +315,7 @@ def about(
     test: Outcomes,
     *,
     isa: str,
-    stand_ins: int,
+    realised: str,
     predicts_tokens: bool,
     routers: Sequence[str],
     command: str,
@@ -322,7 +323,7 @@ def about(
     """Return what a reader needs to repeat an evaluation, title first. No folder of the machine is named.
 
     Args:
-        train, test: the complete rows. isa: the instruction set that the op ran. stand_ins: see `costs.RealisedCosts`, of both splits.
+        train, test: the complete rows. isa: the instruction set that the op ran. realised: what `CostBasis.report` says.
         predicts_tokens: whether the heads predict output tokens. routers: names of the others that were run. command: shown as what
             wrote the report.
     """
@@ -344,7 +345,7 @@ def about(
         "router fitted on": f"{fitted.prompts} prompts of {fitted.source}; {overlap}",
         **({"without outcomes of their own": "; ".join(priors)} if priors else {}),
         "decided by": f"the C++ op, {isa}" + _tiers(bundle),
-        "realised cost": basis.report(stand_ins, int(basis.priced.sum()) * (len(train) + len(test))),
+        "realised cost": realised,
         "output tokens": "predicted" if predicts_tokens else "the source's means, since the heads predict none",
         **(
             {"other routers": f"{', '.join(routers)}; fitted on training outcomes, given the test prompts alone"}

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.data import Outcomes
-from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.router_interface import FittingData, read_only
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import worth_grid
@@ -42,34 +41,21 @@ def seen_by_routers(
     names: Sequence[str],
     train: Outcomes,
     outcomes: WeightedOutcomes,
-    test: Outcomes | None,
     embed: KnownEmbeddings,
     seed: int,
-) -> tuple[FittingData, npt.NDArray[np.bool_]]:
-    """Return what routers are fitted on, and which of the training rows that is, (rows,): none of a question that the test rows ask.
+) -> FittingData:
+    """Return what routers are fitted on.
 
     Args:
-        train, outcomes: the training rows, and their qualities and costs. test: the test rows; None where folds keep questions apart.
-    Raises:
-        InvalidInputError: the test rows ask every question of the training rows.
+        train, outcomes: the training rows, and their qualities and costs.
     """
-    kept = np.ones(len(train), dtype=np.bool_)
-    if test is not None:
-        asked, others = set(test.prompts), set(train.without_questions_of(test).prompt_ids)
-        kept &= [key in others and text not in asked for key, text in zip(train.prompt_ids, train.prompts, strict=True)]
-    if not kept.any():
-        raise InvalidInputError(
-            f"--router: the test prompts of {train.source} ask every question of its training prompts, so no router can be fitted; "
-            "split by question with `ipr data split`"
-        )
-    data = FittingData(
+    return FittingData(
         candidates=tuple(names),
         prices=tuple(bundle.prices.prices[name] for name in names),
         prompts=train.prompts,
-        quality=outcomes.quality,
-        cost_usd=outcomes.cost,
+        quality=read_only(outcomes.quality),
+        cost_usd=read_only(outcomes.cost),
         embed=embed,
         worths=read_only(worth_grid(outcomes.cost)),
         seed=seed,
     )
-    return data.take(kept), kept

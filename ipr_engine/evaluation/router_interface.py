@@ -130,19 +130,26 @@ def called(name: str, doing: str, call: Callable[..., Any], *arguments: Any, **o
 
     Raises:
         InvalidInputError: it failed; says with what, and where. Its message may hold a prompt and is left out.
-        BackendUnavailableError: as raised: a package is missing.
+        BackendUnavailableError: a package is missing that this library asks for; says what to install.
     """
+    kind: type[BackendUnavailableError | InvalidInputError] = InvalidInputError
     try:
         with redirect_stdout(sys.stderr):  # stdout is for the report
             return call(*arguments, **options)
-    except BackendUnavailableError:
-        raise
-    except InvalidInputError as error:  # of this library: it holds no prompt
-        found = str(error)
+    except (BackendUnavailableError, InvalidInputError) as error:  # of this library: they hold no prompt
+        kind, found = type(error), str(error)
+    except ModuleNotFoundError as error:
+        lacking = error.name or ""  # a name that can be imported is no prompt
+        told = f": no module {lacking!r}, install what holds it" if _importable(lacking) else ""
+        found = f"ModuleNotFoundError in {_place(error)}{told}"
     except (Exception, SystemExit) as error:
         found = f"{type(error).__name__} in {_place(error)}; its text is not shown, since it may hold a prompt: call the function in Python"
     # Raised after the handlers, so that the router's own error is not carried along.
-    raise InvalidInputError(f"--router {name}: while {doing}: {found}")
+    raise kind(f"--router {name}: while {doing}: {found}")
+
+
+def _importable(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _place(error: BaseException) -> str:

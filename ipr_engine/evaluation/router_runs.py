@@ -31,12 +31,11 @@ class TrainingFolds:
     """`TrainingFolds` say how to run a router on training prompts that its fit has not seen.
 
     Attributes:
-        prompts: (rows,) all training prompts. folds: (rows,) fold of each. kept: (rows,) which of them are fitted on.
+        prompts: (rows,) the training prompts. folds: (rows,) fold of each.
     """
 
     prompts: Sequence[str]
     folds: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.bool_]
 
 
 def contenders_of(
@@ -60,7 +59,7 @@ def contender_of(
     """Fit a router and run it on the test prompts.
 
     Args:
-        train: its prompts are those of `held` that are kept.
+        train: its prompts are those of `held`.
         prompts: the test prompts; None: it is judged on the training prompts, each fold by a fit on the others.
         held: to run it out of fold on the training prompts; None: its settings are chosen on halves of the test split.
     Raises:
@@ -156,11 +155,11 @@ def _out_of_fold(
     Args:
         points: how many settings are expected; None: as many as those of the first fold.
     """
-    at, chance = np.flatnonzero(held.kept), ""
+    chance = ""
     parts: list[Array] = []
     places: list[npt.NDArray[np.int64]] = []
     for fold in np.unique(held.folds):
-        part = train.take(held.folds[at] != fold)
+        part = train.take(held.folds != fold)
         route = _fitted(name, fit, part)
         rows = np.flatnonzero(held.folds == fold)
         sweep = _judged(name, route, [held.prompts[i] for i in rows.tolist()], part)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.baselines import ESTIMATORS, Predictions, crossed
+from ipr_engine.evaluation.baselines import ESTIMATORS, Fitting, Predictions, crossed, training_means
 from ipr_engine.evaluation.contenders import (
     Choices,
     Contender,
@@ -29,7 +29,6 @@ from ipr_engine.evaluation.one_setting import one_setting_lines
 from ipr_engine.evaluation.prediction_lines import (
     candidate_lines,
     constant_here,
-    mean_predictions,
     pair_lines,
     prediction_line,
 )
@@ -105,16 +104,20 @@ def summarise(
     resamples = resamples_of(test.groups, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)
+
+    def predicted(fit: Fitting) -> Predictions:
+        if baselines.crossed:
+            return crossed(fit, train.x, train.outcomes, baselines.folds)
+        return fit(train.x, train.outcomes, baselines.folds, test.x)
+
     estimates: dict[str, Predictions] = {}
     for name, fit in ESTIMATORS.items():
         progress(f"fitting {name} ...")
         with one_thread():  # the same figures from the same input
-            if baselines.crossed:
-                estimates[name] = crossed(fit, train.x, train.outcomes, baselines.folds)
-            else:
-                estimates[name] = fit(train.x, train.outcomes, baselines.folds, test.x)
+            estimates[name] = predicted(fit)
+    means = predicted(training_means)
     progress("sweeping ...")
-    table = _contenders(models, train, test, axis, estimates, baselines, worths)
+    table = _contenders(models, train, test, axis, estimates, means, baselines)
     halves = halves_of(test.groups, seed)
     top = oracle_quality(test.outcomes, resamples)
     summary = Summary(tuple(models), axis, singles, {}, test)
@@ -164,14 +167,14 @@ def summarise(
         "constant": flat,
         "oracle_quality": estimate(top).to_json(),
         "equal_quality": equal,
-        "candidates": candidate_lines(models, train, test, singles, flat),
+        "candidates": candidate_lines(models, None if baselines.crossed else train, test, singles, flat),
         "contenders": lines,
         "one_setting": one_setting_lines(table, summary.curves),
         "pair": pair_lines(test, axis, estimates, resamples, models),
         "prediction": [
             {"name": "router", **prediction_line(test, test.predicted, test.predicted_cost)},
             *({"name": name, **prediction_line(test, e.quality, e.cost)} for name, e in estimates.items()),
-            {"name": "training means", **prediction_line(test, *mean_predictions(train, test.outcomes.rows))},
+            {"name": "training means", **prediction_line(test, means.quality, means.cost)},
         ],
         "tau": _tau_table(test, axis, resamples, singles),
     }
@@ -184,8 +187,8 @@ def _contenders(
     test: Split,
     axis: Axis,
     estimates: Mapping[str, Predictions],
+    means: Predictions,
     baselines: Baselines,
-    worths: Array,
 ) -> list[Contender]:
     """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
     rows, width = test.outcomes.rows, len(models)
@@ -194,22 +197,21 @@ def _contenders(
         for name in test.sweeps
     ]
     # IPR's rules with one mean cost a candidate, as the paper has them; the router's own predict a cost for each prompt.
-    mean_cost = np.nanmean(train.outcomes.cost, axis=0)  # (models,)
-    constants = rule_constants(train.predicted)
+    folds = baselines.folds if baselines.crossed else None
     for rule in ("minmax", "max", "fixed"):
         result.append(
             Contender(
                 f"paper's {rule}, mean cost",
                 "baseline",
-                Choices(rule_sweep(test.predicted, mean_cost, rule, constants=constants)),
-                Choices(rule_sweep(train.predicted, mean_cost, rule, constants=constants)),
+                _paper_rule(rule, test.predicted, means.cost, train.predicted, folds),
+                _paper_rule(rule, train.predicted, means.train_cost, train.predicted, folds),
                 "router's quality, training mean cost",
             )
         )
     for name, e in estimates.items():
         for sweep in ("worth", "minmax"):
             ours, held = (
-                Choices(worth_sweep(q, c, worths) if sweep == "worth" else rule_sweep(q, c, sweep))
+                Choices(worth_sweep(q, c, baselines.worths) if sweep == "worth" else rule_sweep(q, c, sweep))
                 for q, c in ((e.quality, e.cost), (e.train_quality, e.train_cost))
             )
             result.append(Contender(f"{name}, {sweep}", "baseline", ours, held, e.setting))
@@ -218,10 +220,10 @@ def _contenders(
         return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
 
     hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes))
-    if baselines.crossed:
-        hull_lines = _crossed_hull(train, baselines.folds)
     mix = Mix(random_mix(axis, width, 101))
     vertices = " > ".join(models[m] for m in hull_mix(train.outcomes).argmax(axis=1))
+    if folds is not None:
+        hull_lines, vertices = _crossed_hull(train, folds), "vertices picked on the other folds"
     result += [
         Contender("hull of singles", "baseline", hull_lines, hull_lines, vertices),
         Contender("random mix", "baseline", mix, mix, "cheapest and best single"),
@@ -246,6 +248,19 @@ def _contenders(
     if twice:
         raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
     return result
+
+
+def _paper_rule(
+    rule: str, predicted: Array, mean_cost: Array, of_train: Array, folds: npt.NDArray[np.int64] | None
+) -> Choices:
+    """Sweep one of IPR's rules over predictions (rows, models). hi*, lo* are of those `of_train`; of a fold, of those of the others."""
+    if folds is None:
+        return Choices(rule_sweep(predicted, mean_cost, rule, constants=rule_constants(of_train)))
+    choices = np.empty((len(TAUS), len(predicted)), np.int64)
+    for fold in np.unique(folds):
+        out = folds == fold
+        choices[:, out] = rule_sweep(predicted[out], mean_cost[out], rule, constants=rule_constants(of_train[~out]))
+    return Choices(choices)
 
 
 def _judged_on(baselines: Baselines) -> str:

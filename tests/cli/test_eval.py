@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ipr_engine.audit.owner_key import OwnerKey
 from ipr_engine.cli import main
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
@@ -72,6 +73,14 @@ def test_heads_without_tokens_are_priced_at_the_sources_means(paths, tmp_path, c
     bundle = make_bundle(tmp_path, models=3, dim=16, tokens=False)
     assert run((str(bundle), paths[1]), "--json") == 0
     assert json.loads(capsys.readouterr().out)["about"]["output tokens"].startswith("the source's means")
+
+
+def test_the_stated_command_names_the_key_without_its_place(paths, tmp_path, capsys):
+    OwnerKey.create(tmp_path / "owner.key")
+    assert run(paths, "--map", "beta/mid=b", "--key", str(tmp_path / "owner.key"), "--json") == 0
+    command = json.loads(capsys.readouterr().out)["about"]["command"]
+    assert "--key owner.key" in command
+    assert str(tmp_path) not in command
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,18 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import Predictions, crossed
 from ipr_engine.evaluation.contenders import FoldedMix, Mix, curve_of_shares
-from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, cross_fitted
+from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, because_of, cross_fitted
 from ipr_engine.evaluation.embedded import embed_for
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from ipr_engine.evaluation.report import render, to_json
+from ipr_engine.evaluation.summary import summarise
 from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import single_curve
-from ipr_engine.measures.sweeps import hull_mix
+from ipr_engine.measures.sweeps import TAUS, hull_mix, rule_constants, rule_sweep
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support import skips
 from tests.support.bundles import make_bundle
-from tests.support.evaluation_data import evaluate_engine, make_outcomes
+from tests.support.evaluation_data import evaluate_engine, make_outcomes, make_split
 from tests.support.routers import by_length
 from tests.support.training_data import train, write_source
 
@@ -105,9 +107,9 @@ def test_the_cross_fit_is_asked_for_beside_a_test_split_too(made, capsys):
     assert "cross-fitted on one, 160 prompts" in captured.out
     assert "--cross-fit" in captured.out.splitlines()[4]
     assert main([*command, "--cross-fit", "--validation", "train"]) == 1
-    assert "validate_on_train: needs a test split" in capsys.readouterr().err
+    assert "validate_on_train (--validation train): needs a test split" in capsys.readouterr().err
     assert main([*command, "--cross-fit", "--also", str(work / "one")]) == 1
-    assert "also: needs a test split" in capsys.readouterr().err
+    assert "also (--also): needs a test split" in capsys.readouterr().err
 
 
 def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
@@ -126,22 +128,27 @@ def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
         ({"added": {"a": {}}}, "candidates were added or removed after the fit"),
         ({"removed": ["d"]}, "candidates were added or removed after the fit"),
         ({"settings": {"estimator": "paper", "seed": 0}}, "its estimator 'paper' is fitted by steps"),
+        (
+            {"settings": {"estimator": "caps", "seed": 0, "caps": 4}},
+            "its provenance does not say with which caps, inside, spread",
+        ),
     ],
 )
 def test_what_cannot_be_fitted_anew_is_refused_with_what_to_do(made, provenance, why):
     bundle = made[0].bundle
     changed = replace(bundle, provenance={**bundle.provenance, **provenance})
     with pytest.raises(InvalidInputError) as caught:
-        Recipe.of(changed)
+        Recipe.of(changed, "why it is asked for")
+    assert str(caught.value).startswith("why it is asked for: the bundle's heads cannot be fitted anew, ")
     assert why in str(caught.value)
     assert str(caught.value).endswith("hold prompts out (`ipr data split`), train on the others, and evaluate on those")
 
 
 def test_a_comparison_of_estimators_is_a_part_of_the_recipe(made):
     bundle = made[0].bundle
-    assert Recipe.of(bundle) == Recipe("plain", 0)
+    assert Recipe.of(bundle, "") == Recipe("plain", 0)
     compared = replace(bundle, provenance={**bundle.provenance, "compared": [{"estimator": "plain"}]})
-    assert Recipe.of(compared) == Recipe("auto", 0)
+    assert Recipe.of(compared, "") == Recipe("auto", 0)
 
 
 def test_a_bundle_made_by_hand_and_a_missing_candidate_are_refused(made, tmp_path):
@@ -161,9 +168,105 @@ def test_a_candidate_that_is_hardly_judged_outside_a_fold_is_refused(made):
     quality = source.quality.copy()
     quality[22:, 1] = np.nan
     with pytest.raises(
-        InvalidInputError, match=r"cross_fit: .b. has quality on 1\d prompts of one outside a fold, at least 20"
+        InvalidInputError,
+        match=r"outcomes: one states no test split, .*: .b. has quality on 1\d prompts of one outside a fold",
     ):
         evaluate_engine(engine, replace(source, quality=quality), draws=5)
+
+
+def test_options_of_the_estimator_are_a_part_of_the_recipe(made):
+    _, source, work = made
+    options = {"name": "two", "created": "2026-01-01", "allow_constant": True, "split": None}
+    asked = {"caps": 4, "inside": 0.5, "spread": 1, "forms": ["plain"]}
+    trained = train(work / "one", work / "candidates.json", work / "caps", estimator="caps", options=asked, **options)
+    engine = Engine.load(trained.folder)
+    judged = cross_fitted(engine, source, MODELS, source, cache=None, seed=3, progress=lambda message: None)
+    assert judged.recipe == Recipe("caps", 0, asked)
+    first = embed_for(engine, source.prompts).first
+    decisions = judged.decide(first, tau=0.0)
+    out = judged.folds == 0
+    keys = [key for key, held in zip(source.question_keys, out, strict=True) if not held]
+    rows = HeadRows(np.asarray(first.x)[~out], source.quality[~out], source.output_tokens[~out], keys)
+    expected, _ = predict(
+        fit_heads(rows, estimator="caps", options=asked, seed=0).tensors, np.asarray(first.x, np.float64)[out]
+    )
+    np.testing.assert_allclose(decisions.qualities[out], expected, atol=1e-5)
+    figures = evaluate_engine(engine, source, draws=5).figures
+    assert "(estimator: caps; seed 0, caps 4, inside 0.5, spread 1, forms plain)" in figures["about"]["judged"]
+
+
+def test_the_report_counts_what_is_left_out_and_what_stands_in_once(made):
+    engine, source, _ = made
+    quality, tokens = source.quality.copy(), source.input_tokens.copy()
+    quality[:7, 0] = np.nan
+    tokens[:] = 100.0
+    tokens[100:130] = np.nan
+    figures = evaluate_engine(engine, replace(source, quality=quality, input_tokens=tokens), draws=5).figures
+    text = render(figures)
+    assert "- incomplete rows left out: 7\n" in text
+    assert "input tokens are missing on 90 of 459 outcomes" in text
+    assert "on train" not in text
+
+
+def test_a_fold_without_a_complete_prompt_is_refused(made):
+    engine, source, _ = made
+    quality = source.quality.copy()
+    quality[60:, 0] = np.nan
+    keys = tuple(f"a question by the number of {i // 15 if i < 60 else i}" for i in range(len(source)))
+    few = replace(source, quality=quality, question_keys=keys)
+    with pytest.raises(
+        InvalidInputError,
+        match=r"in each of 5 folds .*, found some in \d: 4 different questions of one have all outcomes",
+    ):
+        evaluate_engine(engine, few, draws=5)
+
+
+def test_the_flag_is_named_where_it_was_given_and_not_where_a_source_has_no_test_split(made):
+    engine, source, work = made
+    by_hand = replace(engine.bundle, provenance={})
+    with pytest.raises(
+        InvalidInputError, match=r"^outcomes: one states no test split, so the bundle's recipe is judged"
+    ):
+        Recipe.of(by_hand, because_of(source))
+    with pytest.raises(
+        InvalidInputError, match=r"^cross_fit \(--cross-fit\): the bundle's heads cannot be fitted anew"
+    ):
+        Recipe.of(by_hand, because_of(load_outcomes(work / "one")))
+
+
+def test_training_means_and_the_papers_rules_are_those_of_the_other_folds(request):
+    split = make_split(request.node.name)
+    folds = np.arange(len(split.groups)) // 2 % 4
+    summary = summarise(
+        ["a", "b", "c", "d"], split, split, Baselines(folds, crossed=True), options=EvaluationOptions(draws=5)
+    )
+    quality, cost = split.outcomes.quality, split.outcomes.cost
+    others = [(folds == fold, folds != fold) for fold in range(4)]
+    error = sum(np.square(quality[own] - quality[other].mean(axis=0)).sum() for own, other in others) / quality.size
+    lines = {line["name"]: line for line in summary.figures["prediction"]}
+    assert lines["training means"]["brier"] == pytest.approx(error)
+    expected = np.empty((len(TAUS), len(folds)), int)
+    for own, other in others:
+        constants = rule_constants(split.predicted[other])
+        expected[:, own] = rule_sweep(split.predicted[own], cost[other].mean(axis=0), "fixed", constants=constants)
+    at = np.arange(len(folds))
+    realised = summary.curves["paper's fixed, mean cost"].quality[0]
+    np.testing.assert_allclose(realised, [quality[at, chosen].mean() for chosen in expected])
+    assert "train_quality" not in summary.figures["candidates"][0]
+
+
+def test_hulls_of_folds_are_told_apart_by_the_folds_that_there_are(request):
+    outcomes, _ = make_outcomes(request.node.name)
+    fold = np.array([0, 2, 3])[np.arange(outcomes.rows) % 3]
+    vertices, cost = hull_mix(outcomes), single_curve(outcomes, Resamples(outcomes.rows, draws=0)).cost[0]
+    found = FoldedMix.of_hulls([vertices[:1], vertices, vertices[-1:]], [cost] * 3, fold)
+    everywhere = np.ones(outcomes.rows, bool)
+    np.testing.assert_array_equal(
+        found.shares_at(0, everywhere, 4)[fold == 3], np.tile(vertices[-1], ((fold == 3).sum(), 1))
+    )
+    once = Resamples(outcomes.rows, draws=0)
+    read = curve_of_shares(found.shares_at(100, everywhere, 4), outcomes, once)
+    np.testing.assert_allclose(found.curve(outcomes, once).quality[:, [100]], read.quality)
 
 
 def test_a_baseline_sees_no_row_of_the_fold_that_it_predicts(request):

@@ -83,7 +83,7 @@ def test_every_fit_has_the_same_settings_whatever_its_part_of_the_training_promp
     outcomes = WeightedOutcomes.complete(outcomes.quality, cost)
     train = replace(data(x, outcomes, np.arange(100)), worths=worth_grid(cost[:100]))
     assert len(worth_grid(cost[:100])) > len(worth_grid(np.delete(cost[:100], 3, axis=0)))
-    held = TrainingFolds(train.prompts, np.arange(100) % 5, np.ones(100, bool))
+    held = TrainingFolds(train.prompts, np.arange(100) % 5)
     found = contender_of("made", fit, train, [str(row) for row in range(100, 200)], held)
     assert found.validation.points == found.test.points
     assert found.validation.rows == 100
@@ -99,7 +99,7 @@ def test_without_test_prompts_each_fold_is_judged_by_a_fit_that_has_not_seen_it(
         seen.append(set(part.prompts))
         return fit(part)
 
-    held = TrainingFolds(train.prompts, folds, np.ones(200, bool))
+    held = TrainingFolds(train.prompts, folds)
     found = contender_of("made", spied, train, None, held)
     assert [whole - part for whole, part in zip([set(train.prompts)] * 5, seen, strict=True)] == [
         {str(row) for row in np.flatnonzero(folds == fold)} for fold in range(5)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine._extras import need
 from ipr_engine.data import load_outcomes
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BackendUnavailableError, InvalidInputError
 from ipr_engine.evaluation.router_interface import FittingData, load_router
 from ipr_engine.evaluation.router_runs import SEEDS
 from tests.support import routers, skips
@@ -161,14 +162,18 @@ def test_training_prompts_that_ask_a_question_of_the_test_are_left_out(engine, w
         return lambda prompts: [0] * len(prompts)
 
     shared = replace(source, question_keys=tuple(keys), prompts=tuple(prompts))
-    evaluate_engine(engine, shared, routers={"spy": fit}, draws=5, progress=told.append)
+    figures = evaluate_engine(engine, shared, routers={"spy": fit}, draws=5, progress=told.append).figures
     assert set(seen[0]) == set(source.prompts[10:39])
-    assert any("11 training prompts ask a question of the test prompts" in line for line in told)
+    assert "11 training prompts ask a question of the test prompts: they are left out" in told
+    # Baselines, the axis and training means see the same prompts as the routers.
+    assert figures["rows"] == {"train": 29, "test": 40}
+    assert [c["train_quality"] for c in figures["candidates"]] == pytest.approx(source.quality[10:39].mean(axis=0))
+    assert figures["about"]["training prompts left out"] == "11, since the test asks their question"
     everything = replace(source, question_keys=tuple(f"{key}{i % 40}" for i in range(80)))
     with pytest.raises(
-        InvalidInputError, match=r"--router: the test prompts of twice ask every question.*ipr data split"
+        InvalidInputError, match=r"outcomes: the test prompts of twice ask every question.*ipr data split"
     ):
-        evaluate_engine(engine, everything, routers={"spy": fit}, draws=5)
+        evaluate_engine(engine, everything, draws=5)
 
 
 def test_settings_are_chosen_on_training_prompts_out_of_fold_where_that_is_asked_for(engine, source):
@@ -258,6 +263,32 @@ def test_what_fails_is_told_with_its_place_and_without_a_prompt(engine, source, 
     assert refused.value.__cause__ is refused.value.__context__ is None
 
 
+def test_a_missing_package_is_told_with_the_router_that_needs_it(engine, source):
+    def needing(train):
+        need("no_such_package.part", "this router", package="no_such_package")
+
+    with pytest.raises(
+        BackendUnavailableError, match=r"^--router bad: while fitting: this router needs no_such.*pip"
+    ) as refused:
+        judged(engine, source, bad=needing)
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+    def importing(train):
+        import no_such_package  # noqa: F401
+
+    with pytest.raises(
+        InvalidInputError, match=r"^--router bad: .*ModuleNotFoundError in .*, line \d+: no module 'no_such_package'"
+    ):
+        judged(engine, source, bad=importing)
+
+    def quoting(train):
+        raise ModuleNotFoundError(train.prompts[0], name=train.prompts[0])
+
+    with pytest.raises(InvalidInputError) as refused:
+        judged(engine, source, bad=quoting)
+    assert not any(prompt in str(refused.value) for prompt in PROMPTS)
+
+
 @pytest.mark.parametrize("name", ["a | b", "two\nlines", ""])
 def test_a_name_that_would_break_a_table_is_refused(engine, source, name):
     with pytest.raises(InvalidInputError, match="--router: expected a name of printable characters"):
@@ -284,7 +315,10 @@ def test_a_name_of_another_line_is_refused(engine, source, name):
             "tests.support.routers:a_constant",
             r"expected a function fit\(train\) that returns route\(prompts\), got int",
         ),
-        ("broken_router:fit", r"while importing broken_router: ModuleNotFoundError in broken_router.py, line 2"),
+        (
+            "broken_router:fit",
+            r"while importing broken_router: ModuleNotFoundError in broken_router.py, line 2: no module 'no_such_package', install",
+        ),
         ("half_router:fit", r"while importing half_router: SyntaxError in half_router.py, line 1"),
         ("script_router:fit", r"while importing script_router: SystemExit in script_router.py, line 1"),
     ],
