@@ -129,7 +129,8 @@ class Case:
     @cached_property
     def hull(self) -> Curve:
         """Return random mixes along the hull of single candidates; its vertices are picked on train."""
-        return Mix.lines(hull_mix(self.train.outcomes)).curve(self.test.outcomes, self.resamples)
+        train = self.train.outcomes
+        return Mix.lines(hull_mix(train), train.cost.mean(axis=0)).curve(self.test.outcomes, self.resamples)
 
     def columns(self, models: Sequence[str]) -> Case:
         """Return the same rows with some of the candidates only."""

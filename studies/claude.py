@@ -99,7 +99,7 @@ def _contenders(case: Case, predictions: dict[str, Prediction]) -> list[Contende
             Choices(sweep(shipped, "minmax", mean_cost=mean, on_train=True)),
         )
     )
-    mix: Sweep = Mix.lines(hull_mix(case.train.outcomes))
+    mix: Sweep = Mix.lines(hull_mix(case.train.outcomes), case.train.outcomes.cost.mean(axis=0))
     lines.append(Contender("hull of singles", "baseline", mix, mix))
     return lines
 

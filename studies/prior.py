@@ -209,7 +209,8 @@ def _areas(known: Known, study: Study) -> dict[str, Array]:
 
 def _mixed(case: Case, vertices: Array) -> Array:
     """Return the area of random mixes along these candidates."""
-    return bounded_arqgc(Mix.lines(vertices).curve(case.test.outcomes, case.resamples), case.axis, case.singles)
+    mix = Mix.lines(vertices, case.train.cost.mean(axis=0))
+    return bounded_arqgc(mix.curve(case.test.outcomes, case.resamples), case.axis, case.singles)
 
 
 def _predicted(case: Case, quality: Array, cost: Array) -> Prediction:

@@ -26,6 +26,11 @@ Indices = npt.NDArray[np.integer]
 Rows = npt.NDArray[np.bool_] | npt.NDArray[np.int64]  # a mask, or positions
 
 
+MIX_POINTS = (
+    401  # steps of cost in every random mix: were one coarser than another, it would look dearer at equal quality
+)
+
+
 class Sweep(Protocol):
     """A `Sweep` holds the settings of a contender in order, the cheap end first."""
 
@@ -100,12 +105,14 @@ class Mix:
     shares: Array
 
     @classmethod
-    def lines(cls, vertices: Array, steps: int = 25) -> Mix:
-        """Make straight lines through the vertices (vertices, models), `steps` settings a piece."""
-        part = np.linspace(0, 1, steps, endpoint=False)[:, None]
-        # Each piece leaves out its end, which is the next one's start; the last vertex is appended.
-        pieces = [(1 - part) * a + part * b for a, b in zip(vertices[:-1], vertices[1:], strict=True)]
-        return cls(np.concatenate([*pieces, vertices[-1:]]))
+    def lines(cls, vertices: Array, singles: Array, points: int = MIX_POINTS) -> Mix:
+        """Make straight lines through the vertices (vertices, models), in equal steps of cost and through every vertex.
+
+        Args:
+            singles: (models,) mean costs where the vertices were picked; those of the vertices rise.
+        """
+        along = vertices @ singles
+        return cls(_walk(vertices, along, np.union1d(np.linspace(along[0], along[-1], points), along)))
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
         return mixture_curve(self.shares, single_curve(outcomes, resamples))
@@ -126,7 +133,7 @@ class FoldedMix:
 
     @classmethod
     def of_hulls(
-        cls, hulls: Sequence[Array], singles: Sequence[Array], fold: npt.NDArray[np.int64], points: int = 101
+        cls, hulls: Sequence[Array], singles: Sequence[Array], fold: npt.NDArray[np.int64], points: int = MIX_POINTS
     ) -> FoldedMix:
         """Walk each fold's hull in equal steps of cost.
 
@@ -136,8 +143,7 @@ class FoldedMix:
         walks = []
         for vertices, cost in zip(hulls, singles, strict=True):
             along = vertices @ cost
-            steps = np.linspace(along[0], along[-1], points)
-            walks.append(np.stack([np.interp(steps, along, share) for share in vertices.T], axis=1))
+            walks.append(_walk(vertices, along, np.linspace(along[0], along[-1], points)))
         return cls(np.stack(walks), np.unique(fold, return_inverse=True)[1])
 
     def curve(self, outcomes: WeightedOutcomes, resamples: Resamples) -> Curve:
@@ -152,6 +158,11 @@ class FoldedMix:
 
     def subset(self, rows: Rows) -> FoldedMix:
         return FoldedMix(self.shares, self.fold[rows])
+
+
+def _walk(vertices: Array, along: Array, steps: Array) -> Array:
+    """Return the shares (steps, models) at costs on the lines through the vertices, whose costs are `along`."""
+    return np.stack([np.interp(steps, along, share) for share in vertices.T], axis=1)
 
 
 def rows_alone(outcomes: WeightedOutcomes, rows: npt.NDArray[np.bool_]) -> WeightedOutcomes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ipr_engine.evaluation.equal_quality import lines_at
 from ipr_engine.evaluation.equal_quality_text import QUOTED, percent
-from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREY, short_name
 from ipr_engine.evaluation.summary import Summary
 
 
@@ -49,7 +49,7 @@ def equal_quality(pyplot: Any, summary: Summary, title: str) -> Any:
         fontsize=10.5,
         color=GREY,
     )
-    axes.set_yticks(range(len(shown)), [name for name, *_ in reversed(shown)])
+    axes.set_yticks(range(len(shown)), [short_name(name) for name, *_ in reversed(shown)])
     for label, (name, *_) in zip(axes.get_yticklabels(), reversed(shown), strict=True):
         label.set_fontweight("bold" if name == section["router"] else "normal")
     axes.set_ylim(-0.6, len(shown) - 0.4)
@@ -58,7 +58,7 @@ def equal_quality(pyplot: Any, summary: Summary, title: str) -> Any:
     axes.set_xlabel(
         f"cost, % of always using {section['best']},\nwhere {100 * QUOTED:g} % of its quality is asked for\n"
         "lines: 95 % intervals, the choice of the setting included"
-        + (f"\nhollow: kept less than {100 * QUOTED:g} %" if any(short.values()) else "")
+        + (f"\nhollow: shown to have kept less than {100 * QUOTED:g} %" if any(short.values()) else "")
     )
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure

@@ -12,6 +12,8 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 GREY = "#777777"
+WINE, OLIVE, INDIGO, BROWN = "#882255", "#999933", "#332288", "#8B5A2B"  # what stands beside them, by others
+LONGEST_NAME = 34  # characters
 NEAR_DECADES, FAR_DECADES = 0.7, 3.2  # below and above which a log axis has other numbers than 1, 2 and 5
 STYLE = {
     "font.size": 12,
@@ -23,6 +25,12 @@ STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 150,
 }
+
+
+def short_name(name: str) -> str:
+    """Return the name as a plot has room for it: of a long one the begin and the end. Tables have it whole."""
+    half = (LONGEST_NAME - 1) // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def log_cost_axis(axes: Any) -> None:

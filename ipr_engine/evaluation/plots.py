@@ -13,7 +13,7 @@ import numpy as np
 
 from ipr_engine._extras import need_pyplot
 from ipr_engine.evaluation.equal_quality_plot import equal_quality
-from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE
+from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, STYLE, short_name
 from ipr_engine.evaluation.quality_cost_plot import quality_cost
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures import prediction
@@ -24,6 +24,8 @@ PANELS = (
     ("brier", "brier_of_means", "Squared error of predicted quality\n(dotted: of the training means)"),
     ("regret", "regret_of_best_single", "Regret of the candidate predicted best\n(dotted: of always the best single)"),
 )
+# A legend over its axes: within them a curve may run anywhere.
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "fontsize": 10.5}
 COLOURS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"))  # a source each
 
 
@@ -73,16 +75,21 @@ def promised(pyplot: Any, summary: Summary, title: str) -> Any:
     # The interval is that of the difference, which is paired: it crosses the dashed line iff the promise is not told apart.
     about = [_moved(line["kept_minus_promised"], (1 - line["tau"]) * best + line["tau"] * cheapest) for line in lines]
     _marks(upper, lines, about, "kept, 95 % interval of the difference to the promise")
-    _marks(lower, lines, [line["of_best_cost"] for line in lines], "realised, 95 % interval")
-    lower.axhline(100, color=GREY, lw=1.2, ls=":", label=f"{section['best']} alone")
+    costs = [line["of_best_cost"] for line in lines]
+    if all(cost["value"] is not None for cost in costs):
+        _marks(lower, lines, costs, "realised, 95 % interval")
+        lower.axhline(100, color=GREY, lw=1.2, ls=":", label=f"{section['best']} alone")
+        lower.legend(**ABOVE, ncols=3)
+    else:
+        said = f"undefined: {section['best']} costs nothing"
+        lower.text(0.5, 0.5, said, transform=lower.transAxes, ha="center", color=GREY)
     upper.set_ylabel("mean quality, %")
     lower.set_ylabel("mean cost, % of the best single's")
     lower.set_ylim(bottom=0)
     lower.set_xlabel("tau (rule path): share of the way from the best to the cheapest that may be lost")
     lower.set_xlim(-0.02, 1.02)
-    upper.legend(loc="lower left", fontsize=10.5)
-    lower.legend(loc="center right", fontsize=10.5)
-    upper.set_title(title, loc="left", fontsize=13)
+    upper.legend(**ABOVE)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure
 
 
@@ -126,7 +133,7 @@ def areas(pyplot: Any, summary: Summary, title: str) -> Any:
         axes.plot(value, i, marker, color=colour, ms=7)
     axes.axvline(0.5, color=GREY, lw=1, ls=":", zorder=0)
     axes.axvline(1.0, color=GREY, lw=1, ls=":", zorder=0)
-    axes.set_yticks(range(len(lines)), [line["name"] for line in lines])
+    axes.set_yticks(range(len(lines)), [short_name(line["name"]) for line in lines])
     for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         if line["kind"] == "router":
             label.set_fontweight("bold")
@@ -215,8 +222,8 @@ def tau(pyplot: Any, summary: Summary, title: str) -> Any:
     lower.set_ylim(bottom=0)
     lower.set_xlabel("tau (rule minmax): 0 = best predicted quality, 1 = cheapest")
     lower.set_xlim(0, 1)
-    upper.legend(loc="lower left", fontsize=10.5)
-    upper.set_title(title, loc="left", fontsize=13)
+    upper.legend(**ABOVE, ncols=2)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     return figure
 
 

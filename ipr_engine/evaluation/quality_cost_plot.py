@@ -12,7 +12,22 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.evaluation.equal_quality import lines_at
 from ipr_engine.evaluation.equal_quality_text import QUOTED, percent, whole
-from ipr_engine.evaluation.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, log_cost_axis
+from ipr_engine.evaluation.plot_style import (
+    BLACK,
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    INDIGO,
+    OLIVE,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    WINE,
+    log_cost_axis,
+    short_name,
+)
 from ipr_engine.evaluation.summary import Summary
 from ipr_engine.measures.routing import Curve
 
@@ -36,10 +51,11 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
-# Of other routers, in turn; a marker each, since some have one setting alone.
+# Of other routers, in turn; no colour of LINES. A marker each, since some have one setting alone: 30 pairs before one comes again.
+OTHER_COLOURS, MARKERS = (WINE, SKY, OLIVE, INDIGO, BROWN), ("^", "v", "P", "X", "*", "d")
 OTHER_LINES: tuple[dict[str, Any], ...] = tuple(
     {"color": colour, "lw": 1.2, "marker": marker, "ms": 5, "markevery": 4 * STEPS}
-    for colour, marker in ((RED, "^"), (PINK, "v"), (GREEN, "P"), (ORANGE, "X"), (BLUE, "*"), (BLACK, "d"))
+    for colour, marker in zip(6 * OTHER_COLOURS, 5 * MARKERS, strict=True)
 )
 
 Array = npt.NDArray[np.float64]
@@ -48,7 +64,7 @@ Array = npt.NDArray[np.float64]
 def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
     """Draw curves of realised quality over cost, single candidates as labelled dots, the oracle above, and the line of equal quality."""
     others = [c["name"] for c in summary.figures["contenders"] if c["kind"] == "other router"]
-    figure, axes = pyplot.subplots(figsize=(14 if others else 11, 6.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(14, 6.8), layout="constrained")
     singles = summary.singles
     for name, style in {**LINES, **dict(zip(others, cycle(OTHER_LINES)))}.items():
         curve = summary.curves.get(name)
@@ -80,28 +96,35 @@ def quality_cost(pyplot: Any, summary: Summary, title: str) -> Any:
         unit += " (log scale; areas are taken on the linear one)"
         log_cost_axis(axes)
     axes.margins(x=0.09)  # room for the names of the dearest
-    axes.set_xlabel(unit)
+    axes.set_xlabel(f"{unit}\nbetter: up and to the left")
     axes.set_ylabel("mean quality, % of the maximum")
-    axes.set_title(title, loc="left", fontsize=13)
-    # Beside the curves where other routers have lines, too.
-    axes.legend(fontsize=10, **({"loc": "upper left", "bbox_to_anchor": (1, 1)} if others else {"loc": "lower right"}))
-    _place_names(figure, axes, cost, quality, summary.models, _mark_equal_quality(axes, summary))
-    axes.text(0.01, 0.985, "better: up and to the left", transform=axes.transAxes, va="top", color=GREY, fontsize=10.5)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    axes.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves, which may run anywhere
+    _place_names(
+        figure, axes, cost, quality, [short_name(n) for n in summary.models], _mark_equal_quality(axes, summary)
+    )
     return figure
 
 
 def _mark_equal_quality(axes: Any, summary: Summary) -> list[Any]:
-    """Draw the line of QUOTED of the best single candidate's quality, and what the router saves on it; return the texts of both, if any."""
+    """Draw the line of QUOTED of the best single candidate's quality, and what the router saves at the quality that it kept.
+
+    What it saves is told above the axes; returned is the text within them, if any.
+    """
     section = summary.figures["equal_quality"]
     own = lines_at(section, QUOTED).get(section["router"])
     if section["reason"] is not None or own is None or not (whole(own["cost"]) and whole(own["kept"])):
         return []
     effects = need("matplotlib.patheffects", "plots", "eval")
-    best, share = summary.axis.best, f"{100 * QUOTED:g} %"
-    level, dear = 100 * QUOTED * summary.singles.quality[0, best], 1000 * summary.singles.cost[0, best]
+    best, share, name = summary.axis.best, f"{100 * QUOTED:g} %", short_name(section["best"])
+    full, dear = 100 * summary.singles.quality[0, best], 1000 * summary.singles.cost[0, best]
+    level, kept = QUOTED * full, own["kept"]["value"] * full
     axes.axhline(level, color=GREY, lw=1.0, ls=(0, (5, 3)), zorder=1)
+    # Its shaft is a line too: names keep off lines.
+    shaft = np.linspace(dear, own["cost"]["value"] * dear, 10 * STEPS)
+    axes.plot(shaft, np.full_like(shaft, kept), color=BLUE, lw=2.0, zorder=7)
     arrow = {"arrowstyle": "-|>", "color": BLUE, "lw": 2.0, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", xy=(own["cost"]["value"] * dear, level), xytext=(dear, level), arrowprops=arrow, zorder=7)
+    axes.annotate("", xy=(own["cost"]["value"] * dear, kept), xytext=(dear, kept), arrowprops=arrow, zorder=7)
     line = axes.annotate(
         f"{share} of the best single",
         (0.01, level),
@@ -112,25 +135,21 @@ def _mark_equal_quality(axes: Any, summary: Summary) -> list[Any]:
         fontsize=9,
         path_effects=[effects.withStroke(linewidth=3, foreground="white")],
     )
-    saving = axes.text(
-        0.99,
-        0.985,
-        f"asked for {share} of the quality of {section['best']},\nthe router kept {percent(own['kept'])},\n"
-        f"and costs {percent(own['cost'])} of {section['best']} alone",
-        transform=axes.transAxes,
-        ha="right",
-        va="top",
+    axes.set_title(
+        f"asked for {share} of the quality of {name}, the router kept {percent(own['kept'])},\n"
+        f"and costs {percent(own['cost'])} of {name} alone",
+        loc="left",
         color=BLUE,
-        fontsize=11,
+        fontsize=11.5,
     )
-    return [line, saving]
+    return [line]
 
 
 def _label(summary: Summary, name: str) -> str:
     """Return the name of a contender with its area."""
     line = next(c for c in summary.figures["contenders"] if c["name"] == name)
     area = line["area"]["value"]
-    return name if area is None else f"{name}  (area {area:.2f})"
+    return short_name(name) if area is None else f"{short_name(name)}  (area {area:.2f})"
 
 
 def _band(curve: Curve, points: int = 80) -> tuple[Array, Array, Array]:

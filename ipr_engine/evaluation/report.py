@@ -23,7 +23,8 @@ from ipr_engine.measures.routing import SHARES
 
 PLOTS = {
     "equal_quality": "Cost where 98 % of the best single's quality is asked for, with 95 % intervals",
-    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: its saving at equal quality",
+    "quality_cost": "Quality over cost. Dots: single candidates; band: 95 % interval of the router; arrow: what it saves where 98 % is "
+    "asked for, at the quality it kept",
     "areas": "Bounded-ARQGC with 95 % intervals",
     "path": "Rule `path`: what tau promises beside what was kept, and what it cost; intervals are of the difference to the promise",
     "reliability": "Predicted against realised quality; error bars: 1.96 standard errors of the bin",

@@ -14,6 +14,7 @@ from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Fitting, Predictions, crossed, training_means
 from ipr_engine.evaluation.contenders import (
+    MIX_POINTS,
     Choices,
     Contender,
     FoldedMix,
@@ -219,8 +220,8 @@ def _contenders(
     def everything_to(column: int) -> tuple[Choices, Choices]:
         return Choices(single(column, rows)), Choices(single(column, train.outcomes.rows))
 
-    hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes))
-    mix = Mix(random_mix(axis, width, 101))
+    hull_lines: Sweep = Mix.lines(hull_mix(train.outcomes), train.outcomes.cost.mean(axis=0))
+    mix = Mix(random_mix(axis, width, MIX_POINTS))
     vertices = " > ".join(models[m] for m in hull_mix(train.outcomes).argmax(axis=1))
     if folds is not None:
         hull_lines, vertices = _crossed_hull(train, folds), "vertices picked on the other folds"
@@ -232,7 +233,7 @@ def _contenders(
     ]
     result += baselines.others
     # Of the test outcomes themselves: bounds that no router can be expected to reach.
-    hindsight = Mix.lines(hull_mix(test.outcomes))
+    hindsight = Mix.lines(hull_mix(test.outcomes), test.outcomes.cost.mean(axis=0))
     result += [
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),

@@ -11,7 +11,7 @@ from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import Predictions, crossed
-from ipr_engine.evaluation.contenders import FoldedMix, Mix, curve_of_shares
+from ipr_engine.evaluation.contenders import MIX_POINTS, FoldedMix, Mix, curve_of_shares
 from ipr_engine.evaluation.cross_fit import FOLDS, Recipe, because_of, cross_fitted
 from ipr_engine.evaluation.embedded import embed_for
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
@@ -291,12 +291,12 @@ def test_hulls_of_folds_are_walked_by_cost_and_measured_on_their_own_rows(reques
     cost = single_curve(outcomes, once).cost[0]
     same = FoldedMix.of_hulls([vertices] * 3, [cost] * 3, fold)
     curve = same.curve(outcomes, once)
-    np.testing.assert_allclose(np.diff(curve.cost[0]), (curve.cost[0, -1] - curve.cost[0, 0]) / 100)
+    np.testing.assert_allclose(np.diff(curve.cost[0]), (curve.cost[0, -1] - curve.cost[0, 0]) / (MIX_POINTS - 1))
     by_shares = Mix(same.shares[0]).curve(outcomes, once)
     np.testing.assert_allclose(curve.quality, by_shares.quality)
     differ = FoldedMix.of_hulls([vertices, vertices[:1], vertices[-1:]], [cost] * 3, fold)
     everywhere = np.ones(outcomes.rows, bool)
-    for point in (0, 37, 100):
+    for point in (0, 37, MIX_POINTS - 1):
         read = curve_of_shares(differ.shares_at(point, everywhere, 4), outcomes, once)
         np.testing.assert_allclose(differ.curve(outcomes, once).quality[:, [point]], read.quality)
     some = fold != 1

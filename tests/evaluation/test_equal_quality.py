@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.contenders import (
+    MIX_POINTS,
+    Choices,
+    Contender,
+    Mix,
+    at_operating_point,
+    curve_of_shares,
+    halves_of,
+)
 from ipr_engine.evaluation.equal_quality import (
     BY_WORTH,
     COIN,
@@ -57,7 +65,7 @@ def split_of(outcomes, chance, **more):
 
 def table_of(split, train=None):
     by_worth = Contender(BY_WORTH, "router", Choices(split.sweeps["worth"]), train and Choices(train.sweeps["worth"]))
-    hull, coin = Mix.lines(hull_mix(LARGE)), Mix(random_mix(AXIS, 4, 101))
+    hull, coin = Mix.lines(hull_mix(LARGE), LARGE.cost.mean(axis=0)), Mix(random_mix(AXIS, 4, MIX_POINTS))
     return [by_worth, Contender(HULL, "baseline", hull, hull), Contender(COIN, "baseline", coin, coin)]
 
 

@@ -15,7 +15,7 @@ from ipr_engine.evaluation.evaluate import source_names
 from ipr_engine.evaluation.promised import verdict
 from ipr_engine.evaluation.report import render, to_json
 from tests.support import skips
-from tests.support.bundles import NAMES, make_bundle
+from tests.support.bundles import NAMES, make_bundle, make_prices
 from tests.support.evaluation_data import evaluate_engine
 from tests.support.seeds import seeded
 from tests.support.training_data import train, write_source
@@ -177,6 +177,22 @@ def test_promised_against_kept_is_drawn_with_the_interval_of_the_difference(walk
     for segment, line in zip(shown[2][0].get_segments(), lines, strict=True):
         crosses = segment[0, 1] <= 100 * line["promised"]["value"] <= segment[1, 1]
         assert crosses == (line["kept_minus_promised"]["low"] <= 0 <= line["kept_minus_promised"]["high"])
+    pyplot.close(figure)
+
+
+def test_what_tau_costs_is_drawn_as_undefined_where_every_price_is_0(walked, home):
+    pytest.importorskip("matplotlib", reason=skips.EVAL).use("Agg")
+    from matplotlib import pyplot
+
+    from ipr_engine.evaluation.plots import promised
+
+    prices = make_prices(walked.bundle.candidates, scale=0.0)
+    free = Engine(replace(walked.bundle, prices=prices))
+    summary = evaluate_engine(free, home, draws=5)
+    figure = promised(pyplot, summary, "made")
+    assert [text.get_text() for text in figure.axes[1].texts] == [
+        f"undefined: {summary.figures['path']['best']} costs nothing"
+    ]
     pyplot.close(figure)
 
 

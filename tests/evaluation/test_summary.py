@@ -7,11 +7,20 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation import report
-from ipr_engine.evaluation.contenders import Choices, Contender, Mix, at_operating_point, curve_of_shares, halves_of
+from ipr_engine.evaluation.contenders import (
+    MIX_POINTS,
+    Choices,
+    Contender,
+    Mix,
+    at_operating_point,
+    curve_of_shares,
+    halves_of,
+)
 from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluationOptions
 from ipr_engine.evaluation.summary import summarise
 from ipr_engine.measures.resampling import Resamples, grouped_folds
-from ipr_engine.measures.routing import Axis, single_curve
+from ipr_engine.measures.routing import Axis, choose_operating_point, single_curve
+from ipr_engine.measures.sweeps import hull_mix, random_mix
 from tests.support import skips
 from tests.support.evaluation_data import make_outcomes, make_split
 
@@ -126,15 +135,48 @@ def test_the_saving_at_equal_quality_is_drawn_as_the_figures_have_it(summary):
     lines = {c["name"]: next(line for line in c["shares"] if line["share"] == 0.98) for c in section["contenders"]}
     best = summary.axis.best
     figure = quality_cost(pyplot, summary, "generated")
-    assert any(text.get_text().startswith("asked for 98 % of the quality of large") for text in figure.axes[0].texts)
+    assert figure.axes[0].get_title(loc="left").startswith("asked for 98 % of the quality of large")
     arrow = next(text for text in figure.axes[0].texts if text.get_text() == "")
-    dear, level = 1000 * summary.singles.cost[0, best], 98 * summary.singles.quality[0, best]
+    dear = 1000 * summary.singles.cost[0, best]
+    level = lines["router, worth"]["kept"]["value"] * 100 * summary.singles.quality[0, best]
     assert arrow.get_position() == pytest.approx((dear, level))
     assert arrow.xy == pytest.approx((lines["router, worth"]["cost"]["value"] * dear, level))
     pyplot.close(figure)
     figure = equal_quality(pyplot, summary, "generated")
     marks = sorted(line.get_xdata()[0] for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1)
     assert marks == pytest.approx(sorted(100 * line["cost"]["value"] for line in lines.values()))
+    pyplot.close(figure)
+
+
+def test_no_other_router_looks_like_one_of_ours_or_like_another():
+    from ipr_engine.evaluation.quality_cost_plot import LINES, OTHER_LINES
+
+    assert not {line["color"] for line in LINES.values()} & {line["color"] for line in OTHER_LINES}
+    assert len({(line["color"], line["marker"]) for line in OTHER_LINES}) == len(OTHER_LINES) == 30
+
+
+def test_plots_shorten_a_long_name_and_keep_both_of_its_ends():
+    from ipr_engine.evaluation.plot_style import LONGEST_NAME, short_name
+
+    found = short_name("ipr_engine.evaluation.other_routers:hier_shrink")
+    assert (found, len(found)) == ("ipr_engine.evalu…ters:hier_shrink", LONGEST_NAME - 1)
+    assert short_name("claude-3-5-sonnet-20241022") == "claude-3-5-sonnet-20241022"
+
+
+@pytest.mark.parametrize("name", ["quality_cost", "tau"])
+def test_legend_and_headline_stand_outside_of_what_is_drawn(summary, name):
+    pytest.importorskip("matplotlib", reason=skips.EVAL)
+    from ipr_engine._extras import need_pyplot
+    from ipr_engine.evaluation import plots
+
+    pyplot = need_pyplot()
+    figure = getattr(plots, name)(pyplot, summary, "generated")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    frame = axes.bbox.shrunk(0.999, 0.999)
+    headlines = [text for text in axes.get_children() if getattr(text, "get_text", str)().startswith("asked for")]
+    assert len(headlines) == (name == "quality_cost")
+    assert not any(frame.overlaps(text.get_window_extent()) for text in (axes.get_legend(), *headlines))
     pyplot.close(figure)
 
 
@@ -234,5 +276,28 @@ def test_lines_pass_through_every_vertex(request):
     outcomes, _ = make_outcomes(request.node.name)
     singles = single_curve(outcomes, Resamples(outcomes.rows, draws=0))
     vertices = np.eye(4)[[0, 2, 3]]
-    curve = Mix.lines(vertices, steps=5).curve(outcomes, Resamples(outcomes.rows, draws=0))
-    np.testing.assert_allclose(curve.quality[0, ::5], singles.quality[0, [0, 2, 3]])
+    cost = singles.cost[0]
+    assert cost[0] < cost[2] < cost[3]
+    mix = Mix.lines(vertices, cost, points=5)
+    curve = mix.curve(outcomes, Resamples(outcomes.rows, draws=0))
+    at = [np.flatnonzero((mix.shares == vertex).all(axis=1)).item() for vertex in vertices]
+    np.testing.assert_allclose(curve.quality[0, at], singles.quality[0, [0, 2, 3]])
+    assert set(np.linspace(cost[0], cost[3], 5).round(9)) <= set(curve.cost[0].round(9))
+
+
+def test_a_hull_is_never_dearer_than_a_coin_where_both_are_chosen(request):
+    outcomes, _ = make_outcomes(request.node.name)
+    once = Resamples(outcomes.rows, draws=0)
+    for models in ([0, 3], [0, 1, 2, 3]):
+        some = outcomes.columns(models)
+        axis, singles = Axis.of(some), single_curve(some, once)
+        hull = Mix.lines(hull_mix(some), singles.cost[0])
+        coin = Mix(random_mix(axis, len(models), MIX_POINTS))
+        for share in np.linspace(0.9, 1, 201):
+            kept = [
+                (curve := mix.curve(some, once)).cost[0, choose_operating_point(curve, axis, singles, share).index]
+                for mix in (hull, coin)
+            ]
+            assert kept[0] <= kept[1] * (1 + 1e-12)
+            if len(models) == 2:  # the hull is the coin
+                np.testing.assert_allclose(*kept)
