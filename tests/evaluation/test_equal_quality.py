@@ -334,11 +334,11 @@ def free_and_big(seed, free, *, noise=1.0, rows=300):
     sweep = worth_sweep(predicted, cost, worth_grid(cost))
     groups = [f"question {i}" for i in range(rows)]
     made = Split(outcomes, predicted, groups, predicted, cost, {"worth": sweep})
-    axis, hull = Axis(0, 1), Mix.lines(hull_mix(outcomes))
+    axis, hull = Axis(0, 1), Mix.lines(hull_mix(outcomes), cost.mean(axis=0))
     table = [
         Contender(BY_WORTH, "router", Choices(sweep)),
         Contender(HULL, "baseline", hull, hull),
-        Contender(COIN, "baseline", Mix(random_mix(axis, 2, 101))),
+        Contender(COIN, "baseline", Mix(random_mix(axis, 2, MIX_POINTS))),
     ]
     halves = halves_of(groups, 0)
     return equal_quality_figures(table, ["local", "big"], axis, None, made, halves, Resamples(rows, draws=100))
