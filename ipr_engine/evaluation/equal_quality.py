@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ipr_engine.evaluation.contenders import Choices, Contender, Sweep, rows_alone
 from ipr_engine.evaluation.evaluation_inputs import Split
-from ipr_engine.measures.resampling import Resamples, difference, estimate
+from ipr_engine.measures.resampling import Resamples, difference, estimate, resamples_of
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, degenerate_axis, single_curve
 
 Array = npt.NDArray[np.float64]
@@ -57,13 +57,14 @@ def equal_quality_figures(
     """
     shown = [c for c in contenders if c.name in SHOWN or c.kind not in ("router", "baseline", "bound")]
     rows = np.ones(test.outcomes.rows, np.bool_) if test.seen is None else ~test.seen
-    prompts, questions = int(rows.sum()), len({key for key, counts in zip(test.groups, rows, strict=True) if counts})
+    keys = [key for key, counts in zip(test.groups, rows, strict=True) if counts]
+    prompts, questions = len(keys), len(set(keys))
     facts = {"best": models[axis.best], "cheapest": models[axis.cheapest], "prompts": prompts}
     few = None if questions >= FEWEST_QUESTIONS else _too_few(questions, test.outcomes.rows - prompts)
     if prompts == 0:
         return {"reason": few, **facts, "router": None, "contenders": []}
     if not rows.all():
-        resamples = Resamples(prompts, draws=resamples.draws, seed=resamples.seed)
+        resamples = resamples_of(keys, draws=resamples.draws, seed=resamples.seed)
     outcomes, halves = test.outcomes.subset(rows), halves[rows]
     singles = single_curve(outcomes, resamples)
     kinds = {c.name: c.kind for c in shown}
@@ -105,7 +106,7 @@ def _at_shares(
     singles = single_curve(test, resamples)
     if train is not None and contender.validation is not None:
         # Of the training prompts other resamples: they are drawn apart from those of the test split.
-        seen = Resamples(train.outcomes.rows, draws=resamples.draws, seed=resamples.seed + 1)
+        seen = resamples_of(train.groups, draws=resamples.draws, seed=resamples.seed + 1)
         chosen = _Chosen.on(contender.validation, train.outcomes, axis, seen)
         return _of_best(chosen.read(contender.test.curve(test, resamples), singles, axis), axis, singles)
     sides = [rows_alone(test, side) for side in (halves, ~halves)]
@@ -155,7 +156,10 @@ def _of_best(at: Curve, axis: Axis, singles: Curve) -> KeptShares:
 
 
 def _lines(own: KeptShares, router: KeptShares, same: bool) -> list[dict[str, Any]]:
-    """Return a line a share. same: this is the router, which is not held against itself."""
+    """Return a line a share. same: this is the router, which is not held against itself.
+
+    A ratio is undefined in draws where this one costs nothing; the difference of the costs is not.
+    """
     ratio = np.divide(router.cost, own.cost, out=np.full_like(own.cost, np.nan), where=own.cost > 0)
     return [
         {
@@ -163,6 +167,7 @@ def _lines(own: KeptShares, router: KeptShares, same: bool) -> list[dict[str, An
             "cost": estimate(own.cost[:, i]).to_json(),
             "kept": estimate(own.kept[:, i]).to_json(),
             "router_cost_over_this": None if same else estimate(ratio[:, i]).to_json(),
+            "router_cost_minus_this": None if same else difference(router.cost[:, i], own.cost[:, i]).to_json(),
             "router_kept_minus_this": None if same else difference(router.kept[:, i], own.kept[:, i]).to_json(),
         }
         for i, share in enumerate(SHARES)

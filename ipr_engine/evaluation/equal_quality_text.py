@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ipr_engine.evaluation.equal_quality import COIN, HULL, SHARES, lines_at
-from ipr_engine.evaluation.markdown import number, table
+from ipr_engine.evaluation.markdown import digits_off, number, table
 
 QUOTED = 0.98
-# What the router is found to be beside another contender. UNEQUAL: less costs less quality, or more costs more.
+# What the router is found to be beside another contender. UNEQUAL: who costs less keeps less, or missed the share.
 CHEAPER, DEARER, BETTER, WORSE, UNEQUAL, UNTOLD = (
     "cheaper", "dearer", "better", "worse", "not at equal quality", "not told apart",
 )  # fmt: skip
@@ -24,7 +24,7 @@ def quotable(figures: Mapping[str, Any]) -> list[str]:
     section = figures["equal_quality"]
     lines, reason = lines_at(section, QUOTED), section["reason"]
     own = lines.get(section["router"])
-    if reason is None and (own is None or own["cost"]["low"] is None):
+    if reason is None and (own is None or not (whole(own["cost"]) and whole(own["kept"]))):
         reason = "its interval is not defined on these prompts"
     if reason is not None:
         return [f"No statement about cost at equal quality can be made: {reason}."]
@@ -66,56 +66,72 @@ def _of_mixes(
         )
     hull, coin = lines.get(HULL), lines.get(COIN)
     if hull is not None:
-        said.append(f"A mix of single models chosen without looking at prompts {_against(own, hull, blind)}.")
+        said.append(f"A mix of single models chosen without looking at prompts {_against(own, hull, best, blind)}.")
     if coin is not None and told(own, coin) != CHEAPER:
-        said.append(f"A coin between {best} and {cheapest} {_against(own, coin, blind)}.")
+        said.append(f"A coin between {best} and {cheapest} {_against(own, coin, best, blind)}.")
     return said
 
 
+def whole(estimate: Mapping[str, Any]) -> bool:
+    """Whether an estimate has an interval that is of every draw: that of the others alone says less than 95 %."""
+    return estimate["low"] is not None and estimate["defined"] == 1
+
+
 def told(own: Mapping[str, Any], line: Mapping[str, Any]) -> str:
-    """Say whether the router (its line own) is told apart from a contender, by the intervals of cost and of quality kept."""
-    ratio, kept = line["router_cost_over_this"], line["router_kept_minus_this"]
-    if None in (ratio["low"], kept["low"]):
+    """Say whether the router (its line own) is told apart from a contender, by the intervals of cost and of quality kept.
+
+    Costs are compared by their difference, which has a value where one of them is 0, too.
+    """
+    cost, kept = line["router_cost_minus_this"], line["router_kept_minus_this"]
+    if not (whole(cost) and whole(kept)):
         return UNTOLD
-    less_cost, more_cost = ratio["high"] < 1, ratio["low"] > 1
-    less_quality, more_quality = kept["high"] < 0, kept["low"] > 0
-    # Who is shown to have missed the share is not at equal quality with who is not.
+    less_cost, more_cost = cost["high"] < 0, cost["low"] > 0
+    # Who is shown to have missed the share is not at equal quality with who is not, and saves nothing at that quality.
     short, other_short = (one["kept"]["high"] < one["share"] for one in (own, line))
-    less_quality, more_quality = (
-        less_quality or (short and not other_short),
-        more_quality or (other_short and not short),
-    )
-    if (less_cost and less_quality) or (more_cost and more_quality):
-        return UNEQUAL
-    if less_cost or (more_quality and not more_cost):
-        return CHEAPER if less_cost else BETTER
-    if more_cost or less_quality:
-        return DEARER if more_cost else WORSE
-    return UNTOLD
+    less_quality = kept["high"] < 0 or (short and not other_short)
+    more_quality = kept["low"] > 0 or (other_short and not short)
+    if less_cost:
+        return UNEQUAL if less_quality or short else CHEAPER
+    if more_cost:
+        return UNEQUAL if more_quality or other_short else DEARER
+    if less_quality == more_quality:
+        return UNTOLD
+    return WORSE if less_quality else BETTER
 
 
-def _against(own: Mapping[str, Any], line: Mapping[str, Any], blind: bool) -> str:
+def _against(own: Mapping[str, Any], line: Mapping[str, Any], best: str, blind: bool) -> str:
     """Say what a contender costs, and what that says of the router."""
-    ratio, kept, verdict = line["router_cost_over_this"], percent(line["kept"]), told(own, line)
-    costs, times = f"costs {percent(line['cost'])}", "an unknown multiple of that"
-    if ratio["low"] is not None:
-        times = f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times that"
+    kept, verdict = percent(line["kept"]), told(own, line)
+    costs, looking = f"costs {percent(line['cost'])}", "this router" if blind else "looking at the prompt"
+    cost, ratio = line["router_cost_minus_this"], line["router_cost_over_this"]
+    if not whole(cost):
+        return (
+            f"{costs}; how this router's cost compares is not defined on these prompts, and no further saving is shown"
+        )
+    further, of_best = _less(cost, 0.0), f" of what {best} costs"
+    own_costs = (
+        f"costs less by {percent(further)}{of_best}" if cost["value"] < 0 else f"costs more by {percent(cost)}{of_best}"
+    )
+    if whole(ratio):
+        own_costs = f"costs {number(ratio, digits_off(ratio, 1.0, least=2))} times that"
+        further, of_best = _less(ratio, 1.0), ""
     if verdict == CHEAPER:
-        further = {"value": 1 - ratio["value"], "low": 1 - ratio["high"], "high": 1 - ratio["low"]}
-        return f"{costs}, so {'this router' if blind else 'looking at the prompt'} saves a further {percent(further)}"
+        return f"{costs}, so {looking} saves a further {percent(further)}{of_best}"
     if verdict == DEARER:
-        return f"{costs}; this router costs {times}, so looking at the prompt saves nothing here"
+        return f"{costs}; this router {own_costs}, so {looking} saves nothing here"
     if verdict == UNEQUAL:
-        return f"{costs} and keeps {kept} of the quality; this router costs {times}, but not at equal quality"
-    if verdict == BETTER:
+        return f"{costs} and keeps {kept} of the quality; this router {own_costs}, but not at equal quality"
+    if verdict in (BETTER, WORSE):
+        than = "less" if verdict == BETTER else "more"
         return (
-            f"{costs} and keeps {kept} of the quality, less than this router, which costs {times}: no saving is shown"
+            f"{costs} and keeps {kept} of the quality, {than} than this router, which {own_costs}: no saving is shown"
         )
-    if verdict == WORSE:
-        return (
-            f"{costs} and keeps {kept} of the quality, more than this router, which costs {times}: no saving is shown"
-        )
-    return f"{costs}; this router costs {times}: the two are not told apart, and no further saving is shown"
+    return f"{costs}; this router {own_costs}: the two are not told apart, and no further saving is shown"
+
+
+def _less(estimate: Mapping[str, Any], of: float) -> dict[str, float]:
+    """Return of - estimate."""
+    return {"value": of - estimate["value"], "low": of - estimate["high"], "high": of - estimate["low"]}
 
 
 def percent(estimate: Mapping[str, Any]) -> str:
@@ -148,12 +164,13 @@ def render_equal_quality(section: Mapping[str, Any], validation: str) -> str:
         f"{title}In shares of always using `{section['best']}`, the best single candidate: what is paid, and the quality kept, "
         f"where 99, 98 or 95 % of its quality is asked for; {section['prompts']} prompts. Each setting is the cheapest that keeps the "
         f"share on the {validation}; it is chosen anew in every resample, so intervals hold the luck of the choice. Rule `path` is "
-        f"asked by tau alone. The ratio is of `{section['router']}`; its verdict heeds the quality kept, too: `{UNEQUAL}` where who costs "
-        "less keeps less.\n\n" + table(["", *head], rows)
+        f"asked by tau alone. The ratio is of `{section['router']}`; its verdict is that of the paired difference of costs, and heeds the "
+        f"quality kept: `{UNEQUAL}` where who costs less keeps less, or missed the share.\n\n"
+        + table(["", *head], rows)
     )
 
 
 def _cells(own: Mapping[str, Any], line: Mapping[str, Any]) -> tuple[str, str]:
     ratio = line["router_cost_over_this"]
     paid = f"{number(line['cost'], 1, percent=True)}; {number(line['kept'], 1, percent=True)}"
-    return paid, "" if ratio is None else f"{number(ratio, 2)}; {told(own, line)}"
+    return paid, "" if ratio is None else f"{number(ratio, digits_off(ratio, 1.0, least=2))}; {told(own, line)}"

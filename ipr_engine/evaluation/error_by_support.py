@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.prediction import of_chosen
-from ipr_engine.measures.resampling import DRAWS, Resamples, difference, estimate
+from ipr_engine.measures.resampling import DRAWS, Resamples, difference, estimate, resamples_of
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -28,6 +29,7 @@ class Judged:
         support: (rows,) in [0, 1].
         predicted, quality: (rows, models), complete.
         means: (models,) mean training quality of the candidates: what is predicted without reading the prompt.
+        groups: (rows,) question keys; copies of one question share one.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Judged:
     predicted: Array
     quality: Array
     means: Array
+    groups: Sequence[str]
 
 
 def prompt_errors(judged: Judged) -> dict[str, Array]:
@@ -72,7 +75,7 @@ def support_figures(judged: Judged, *, draws: int = DRAWS, seed: int = 0, bins: 
         of support below the median minus the others, paired; None where all have one support.
     """
     errors = np.stack([prompt_errors(judged)[name] for name in FIGURES], axis=1)  # (rows, figures)
-    resamples = Resamples(len(errors), draws=draws, seed=seed)
+    resamples = resamples_of(judged.groups, draws=draws, seed=seed)
     # Halves, not bins: their difference is one figure, and paired, since both come from the same resamples.
     low = judged.support < np.median(judged.support)
     halves = None

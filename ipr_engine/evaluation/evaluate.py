@@ -31,7 +31,7 @@ from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
 from ipr_engine.evaluation.seen_prompts import seen_prompts, unasked
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
-from ipr_engine.measures.resampling import drawn_questions
+from ipr_engine.measures.resampling import drawn_questions, resamples_of
 from ipr_engine.measures.routing import WeightedOutcomes
 from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
 from ipr_engine.policy.paths import Paths
@@ -147,8 +147,7 @@ def evaluate_engine(
         lambda tau: engine.policy(tau=tau, rule="path", allowed=shared),
         lambda plan: _choices(test, shared, plan),
         test.outcomes,
-        draws=draws,
-        seed=seed,
+        resamples_of(test.rows.question_keys, draws=draws, seed=seed),
     )
     summary.figures["about"] = about(
         basis,
@@ -326,7 +325,9 @@ def _judge(
             raise InvalidInputError("also: the bundle measures no support, so other sources cannot be held against it")
         return []
     means = train.outcomes.quality.mean(axis=0)
-    judged = [Judged(test.rows.source, test.support, test.predicted, test.outcomes.quality, means)]
+    judged = [
+        Judged(test.rows.source, test.support, test.predicted, test.outcomes.quality, means, test.rows.question_keys)
+    ]
     by_name = dict(zip(shared, means, strict=True))
     return judged + [_elsewhere(engine, embed, other, names, by_name, train.rows) for other in also]
 
@@ -359,6 +360,7 @@ def _elsewhere(
         np.asarray(decisions.qualities[:, columns], np.float64),
         rows.quality,
         np.array([means[name] for name in shared]),
+        rows.question_keys,
     )
 
 

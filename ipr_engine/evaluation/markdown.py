@@ -29,6 +29,12 @@ def number(estimate: Mapping[str, Any] | None, digits: int = 3, *, signed: bool 
     return text
 
 
+def digits_off(estimate: Mapping[str, Any], at: float, least: int, most: int = 5) -> int:
+    """Return how many digits tell the ends of an interval from `at`, `least` or more: rounded onto it they would belie a verdict."""
+    ends = [estimate[end] for end in ("low", "high") if estimate[end] is not None and estimate[end] != at]
+    return next((d for d in range(least, most) if all(round(end, d) != round(at, d) for end in ends)), most)
+
+
 def plain(value: float | None, form: str = ".3f") -> str:
     """Return a figure without an interval; "-" where undefined."""
     return "-" if value is None else f"{value:{form}}"

@@ -102,16 +102,14 @@ def promised_figures(
     policy_at: Callable[[float], Policy],
     decide: Callable[[Plan], Indices],
     outcomes: WeightedOutcomes,
-    *,
-    draws: int,
-    seed: int,
+    resamples: Resamples,
 ) -> dict[str, Any]:
     """Return the section as plain JSON; `reason` says why there is none.
 
     Args:
         policy_at: what runs at a tau under rule "path", the candidates `names` allowed.
         decide: options of `Engine.decide`, a setting each -> (settings, rows) positions in `names` of what the engine chooses.
-        outcomes: of the test split, columns as `names`.
+        outcomes: of the test split, columns as `names`. resamples: of its rows.
     """
     reason = Paths(bundle).lacking(names)
     if reason is not None:
@@ -129,7 +127,7 @@ def promised_figures(
         outcomes.cost,
         best=best,
         cheapest=cheapest,
-        resamples=Resamples(outcomes.rows, draws=draws, seed=seed),
+        resamples=resamples,
     )
     return {
         "reason": None,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipr_engine._extras import need
 from ipr_engine.evaluation.equal_quality import lines_at
-from ipr_engine.evaluation.equal_quality_text import QUOTED, percent
+from ipr_engine.evaluation.equal_quality_text import QUOTED, percent, whole
 from ipr_engine.evaluation.plot_style import (
     BLACK,
     BLUE,
@@ -113,12 +113,12 @@ def _mark_equal_quality(axes: Any, summary: Summary) -> list[Any]:
     """
     section = summary.figures["equal_quality"]
     own = lines_at(section, QUOTED).get(section["router"])
-    if section["reason"] is not None or own is None or own["cost"]["low"] is None:
+    if section["reason"] is not None or own is None or not (whole(own["cost"]) and whole(own["kept"])):
         return []
     effects = need("matplotlib.patheffects", "plots", "eval")
     best, share, name = summary.axis.best, f"{100 * QUOTED:g} %", short_name(section["best"])
-    whole, dear = 100 * summary.singles.quality[0, best], 1000 * summary.singles.cost[0, best]
-    level, kept = QUOTED * whole, own["kept"]["value"] * whole
+    full, dear = 100 * summary.singles.quality[0, best], 1000 * summary.singles.cost[0, best]
+    level, kept = QUOTED * full, own["kept"]["value"] * full
     axes.axhline(level, color=GREY, lw=1.0, ls=(0, (5, 3)), zorder=1)
     # Its shaft is a line too: names keep off lines.
     shaft = np.linspace(dear, own["cost"]["value"] * dear, 10 * STEPS)

@@ -99,7 +99,7 @@ def _head(f: Mapping[str, Any]) -> str:
         ),
         f"- worths swept: 0, then {f['worths']['settings'] - 1} from {f['worths']['least']:g} to {f['worths']['most']:g} USD",
         f"- operating points chosen on: {f['validation']}",
-        f"- brackets: 95 % paired bootstrap intervals over prompts, {f['draws']} draws, seed {f['seed']}",
+        f"- brackets: 95 % paired bootstrap intervals over questions, {f['draws']} draws, seed {f['seed']}",
     ]
     return "\n".join(lines)
 

@@ -28,8 +28,9 @@ def require_free_names(names: Iterable[str]) -> None:
     Raises:
         InvalidInputError: it would break a table of the report, or is the name of one of its lines.
     """
-    for name in names:
+    every = list(names)
+    for name in every:
         if not name or "|" in name or not name.isprintable():  # it stands in a table of the report
             raise InvalidInputError(f"--router: expected a name of printable characters without |, got {shown(name)}")
-        if name in LINES or name.startswith(OWN):
+        if name in LINES or name.startswith(OWN) or every.count(name) > 1:
             raise InvalidInputError(f"--router: {name!r} is the name of another line of the table; name it otherwise")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine._validate import shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.baselines import ESTIMATORS, Fitting, Predictions, crossed, training_means
 from ipr_engine.evaluation.contenders import (
@@ -33,8 +32,9 @@ from ipr_engine.evaluation.prediction_lines import (
     pair_lines,
     prediction_line,
 )
+from ipr_engine.evaluation.router_names import OWN, require_free_names
 from ipr_engine.measures import prediction
-from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread
+from ipr_engine.measures.resampling import Resamples, difference, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import (
     SHARES,
     Axis,
@@ -101,7 +101,7 @@ def summarise(
         raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
     if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
         raise InvalidInputError("outcomes: expected complete rows; drop the others with routing.complete_rows(...)")
-    resamples = Resamples(test.outcomes.rows, draws=draws, seed=seed)
+    resamples = resamples_of(test.groups, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)
 
@@ -193,7 +193,7 @@ def _contenders(
     """Make the table of routers: the router's sweeps, the baselines, and the bounds that use test outcomes."""
     rows, width = test.outcomes.rows, len(models)
     result = [
-        Contender(f"router, {name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
+        Contender(f"{OWN}{name}", "router", Choices(test.sweeps[name]), Choices(train.sweeps[name]))
         for name in test.sweeps
     ]
     # IPR's rules with one mean cost a candidate, as the paper has them; the router's own predict a cost for each prompt.
@@ -237,15 +237,7 @@ def _contenders(
         Contender("hindsight hull", "bound", hindsight, None, "vertices picked on test"),
         Contender("oracle", "bound", Choices(oracle_sweep(test.outcomes)), None, "knows every outcome"),
     ]
-    for other in baselines.others:
-        if not other.name or "|" in other.name or not other.name.isprintable():  # it stands in a table of the report
-            raise InvalidInputError(
-                f"--router: expected a name of printable characters without |, got {shown(other.name)}"
-            )
-    named = [contender.name for contender in result]
-    twice = [other.name for other in baselines.others if named.count(other.name) > 1]
-    if twice:
-        raise InvalidInputError(f"--router: {twice[0]!r} is the name of another line of the table; name it otherwise")
+    require_free_names(other.name for other in baselines.others)
     return result
 
 

@@ -69,26 +69,27 @@ class Resamples:
             some[:] = random.multinomial(drawn, chance, size=len(some))
         self.totals = np.full(1 + draws, float(rows))
         if rows > drawn:
-            self._group = random.permutation(rows) % drawn  # (rows,)
-            self._order = np.argsort(self._group, kind="stable")
-            sizes = np.bincount(self._group, minlength=drawn).astype(np.float64)
-            self._begins = (np.cumsum(sizes) - sizes).astype(np.int64)
-            self.totals = self._drawn(sizes)
+            self._deal(random.permutation(rows) % drawn)
 
     @classmethod
     def of_questions(cls, keys: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Resamples:
-        """Draw whole questions of keys (rows,): copies of one prompt, or rewordings, tell no more than one does.
-
-        Raises:
-            InvalidInputError: more than `MOST_APART` rows.
-        """
-        if len(keys) > MOST_APART:
-            raise InvalidInputError(f"keys: expected at most {MOST_APART} rows to draw questions of, got {len(keys)}")
+        """Draw whole questions of keys (rows,): copies of one prompt, or rewordings, tell no more than one does."""
         question, distinct = numbered(keys)
         drawn = cls(distinct, draws=draws, seed=seed)
-        drawn.rows, drawn.counts = len(keys), drawn.counts[:, question]
+        drawn.rows = len(keys)
+        if len(keys) > MOST_APART:
+            drawn._deal(question if distinct <= MOST_APART else drawn._group[question])
+            return drawn
+        drawn.counts = drawn.counts[:, question]
         drawn.totals = drawn.counts.sum(axis=1, dtype=np.float64)
         return drawn
+
+    def _deal(self, group: npt.NDArray[np.int64]) -> None:
+        """Draw groups of rows, each a column of counts. group: (rows,) the group of each; none is empty."""
+        self._group, self._order = group, np.argsort(group, kind="stable")
+        sizes = np.bincount(group, minlength=self.counts.shape[1]).astype(np.float64)
+        self._begins = (np.cumsum(sizes) - sizes).astype(np.int64)
+        self.totals = self._drawn(sizes)
 
     def sums(self, values: Array) -> Array:
         """Sum over the rows of every resample: values (rows, k) or (rows,) -> (1 + draws, k) or (1 + draws,)."""
@@ -135,6 +136,13 @@ class Resamples:
         total = self.sums(np.where(weights > 0, weights * values, 0.0))
         weight = self.sums(weights)
         return np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
+
+
+def resamples_of(keys: Sequence[str], *, draws: int = DRAWS, seed: int = 0) -> Resamples:
+    """Draw the whole questions of keys (rows,), see `Resamples.of_questions`; prompts, by the row, where no question repeats."""
+    if len(set(keys)) == len(keys):
+        return Resamples(len(keys), draws=draws, seed=seed)
+    return Resamples.of_questions(keys, draws=draws, seed=seed)
 
 
 def estimate(figures: Array) -> Estimate:

@@ -26,7 +26,7 @@ from ipr_engine.evaluation import report
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.evaluate import evaluate_engine
 from ipr_engine.evaluation.promised import Kept
-from ipr_engine.measures.resampling import Resamples, estimate
+from ipr_engine.measures.resampling import estimate, resamples_of
 from ipr_engine.onboarding.kept_router import KEPT, keep, let_go, made_of, read_kept
 from ipr_engine.onboarding.needed_prompts import TAUS as NEEDED_AT
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
@@ -213,7 +213,7 @@ def _figures(
     decided = engine.route_many(list(rows.prompts), engine.policy(tau=tau, rule=rule))
     choices = np.asarray(decided.result.index, np.int64)[None, :]
     cost = basis.realised(rows, decided.billed_tokens, decided.own_tokens).cost
-    resamples = Resamples(len(rows), seed=seed)
+    resamples = resamples_of(rows.question_keys, seed=seed)
     best, cheapest = ends
     kept = Kept.of([tau], choices, rows.quality, cost, best=best, cheapest=cheapest, resamples=resamples)
     return {

@@ -25,7 +25,7 @@ from ipr_engine.evaluation.equal_quality import (
 )
 from ipr_engine.evaluation.equal_quality_text import quotable, render_equal_quality, told
 from ipr_engine.evaluation.evaluation_inputs import Split
-from ipr_engine.measures.resampling import Resamples
+from ipr_engine.measures.resampling import Resamples, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes
 from ipr_engine.measures.sweeps import hull_mix, random_mix, worth_grid, worth_sweep
 from tests.support.seeds import seeded
@@ -216,15 +216,13 @@ def said(
                 "cost": figure(cost, cost - 0.05, cost + 0.05),
                 "kept": own_kept,
                 "router_cost_over_this": figure(ratio, low, high),
+                "router_cost_minus_this": figure(*(cost * (part - 1) for part in (ratio, low, high))),
                 "router_kept_minus_this": figure(sum(difference) / 2, *difference),
             }
             for share in SHARES
         ]
 
-    own = [
-        {"share": share, "cost": cost, "kept": kept, "router_cost_over_this": None, "router_kept_minus_this": None}
-        for share in SHARES
-    ]
+    own = [{"share": share, "cost": cost, "kept": kept} for share in SHARES]
     section = {
         "reason": reason, "best": "gpt-4o", "cheapest": "flash", "prompts": 4048, "router": BY_WORTH,
         "contenders": [
@@ -282,7 +280,12 @@ def test_who_missed_the_share_is_not_at_equal_quality_with_who_kept_it():
         "Asked for 98 % of the quality of gpt-4o, this router fell short: it kept 96.0 % [95.0, 97.0], and costs 42 % [38, 47] of"
     )
     assert said(kept=short)[1].endswith("but not at equal quality.")
-    assert said(kept=short, hull_kept=short)[1].endswith("so looking at the prompt saves a further 18.0 % [9.0, 25.0].")
+    # Both missed it, and nothing is shown of who kept more: that is no equal quality either.
+    assert said(kept=short, hull_kept=short)[1] == (
+        f"{MIX} 51 % [46, 56] and keeps 96.0 % [95.0, 97.0] of the quality; this router costs 0.82 [0.75, 0.91] times that, but not at "
+        "equal quality."
+    )
+    assert said(hull=(0.3, 1.4, 1.2, 1.6), kept=short, hull_kept=short)[1].endswith("but not at equal quality.")
 
 
 def test_no_saving_no_knowledge_and_no_reading_of_prompts_are_said():
@@ -293,6 +296,8 @@ def test_no_saving_no_knowledge_and_no_reading_of_prompts_are_said():
     blind = said(constant={"a": "flat", "b": "flat"})
     assert blind[1].startswith("No head of this router reads the prompt")
     assert blind[2].endswith("so this router saves a further 18.0 % [9.0, 25.0].")
+    dear = said(hull=(0.3, 1.4, 1.2, 1.6), constant={"a": "flat", "b": "flat"})
+    assert dear[2].endswith("times that, so this router saves nothing here.")
 
 
 def test_where_nothing_can_be_said_that_is_said_and_nothing_else():
@@ -305,11 +310,116 @@ def test_where_nothing_can_be_said_that_is_said_and_nothing_else():
     ]
 
 
-def test_a_ratio_without_an_interval_tells_nothing():
+@pytest.mark.parametrize("part", ["router_cost_minus_this", "router_kept_minus_this"])
+@pytest.mark.parametrize("undefined", [{"low": None}, {"low": -0.3, "high": -0.1, "defined": 0.9}])
+def test_an_interval_that_is_not_of_every_draw_tells_nothing(part, undefined):
     line = {
         "share": 0.98,
         "kept": figure(0.98),
-        "router_cost_over_this": {"low": None},
-        "router_kept_minus_this": {"low": None},
+        "router_cost_minus_this": figure(-0.2, -0.3, -0.1),
+        "router_kept_minus_this": figure(0.0, -0.01, 0.01),
     }
-    assert told(line, line) == "not told apart"
+    assert told(line, line) == "cheaper"
+    assert told(line, line | {part: undefined}) == "not told apart"
+    partly = {"value": 0.42, "low": 0.38, "high": 0.47, "defined": 0.99}
+    assert said(cost=partly)[0].endswith("its interval is not defined on these prompts.")
+
+
+def free_and_big(seed, free, *, noise=1.0, rows=300):
+    """Figures of a candidate that costs `free`, nothing or next to it, beside one a little better that costs a cent."""
+    rng = seeded("free", seed)
+    right = (rng.random((rows, 2)) < (0.70, 0.71)).astype(float)
+    cost = np.tile([free, 1e-2], (rows, 1))
+    outcomes, predicted = WeightedOutcomes.complete(right, cost), 0.5 * right + noise * rng.random(right.shape) / 2
+    sweep = worth_sweep(predicted, cost, worth_grid(cost))
+    groups = [f"question {i}" for i in range(rows)]
+    made = Split(outcomes, predicted, groups, predicted, cost, {"worth": sweep})
+    axis, hull = Axis(0, 1), Mix.lines(hull_mix(outcomes), cost.mean(axis=0))
+    table = [
+        Contender(BY_WORTH, "router", Choices(sweep)),
+        Contender(HULL, "baseline", hull, hull),
+        Contender(COIN, "baseline", Mix(random_mix(axis, 2, MIX_POINTS))),
+    ]
+    halves = halves_of(groups, 0)
+    return equal_quality_figures(table, ["local", "big"], axis, None, made, halves, Resamples(rows, draws=100))
+
+
+def test_a_candidate_that_costs_nothing_is_said_to_and_its_verdict_is_that_of_one_next_to_nothing():
+    partly, verdicts = 0, set()
+    for seed in range(12):
+        free, cheap = free_and_big(seed, 0.0), free_and_big(seed, 1e-12)
+        for index, share in enumerate(SHARES):
+            (own, *others), (own_cheap, *others_cheap) = (
+                [c["shares"][index] for c in one["contenders"]] for one in (free, cheap)
+            )
+            assert own["share"] == share
+            for line, line_cheap in zip(others, others_cheap, strict=True):
+                verdicts.add(told(own, line))
+                assert told(own, line) == told(own_cheap, line_cheap)
+                ratio = line["router_cost_over_this"]
+                partly += ratio["low"] is not None and ratio["defined"] < 1
+        if free["reason"] is None:
+            figures = {"equal_quality": free, "constant": {}, "candidates": [1, 2]}
+            assert all("nan" not in line and "inf" not in line for line in quotable(figures))
+        render_equal_quality(free, "other half")
+    assert partly > 5
+    assert len(verdicts) > 1
+
+
+def test_a_difference_of_costs_is_said_where_a_ratio_has_no_interval():
+    partly = {"value": None, "low": 0.1, "high": 0.9, "defined": 0.4}
+
+    def told_of(low, high):
+        line = {
+            "share": 0.98,
+            "cost": figure(0.05, 0.0, 0.2),
+            "kept": KEEPS,
+            "router_cost_over_this": partly,
+            "router_cost_minus_this": figure((low + high) / 2, low, high),
+            "router_kept_minus_this": figure(0.0, -0.01, 0.01),
+        }
+        own = {"share": 0.98, "cost": figure(0.05, 0.0, 0.1), "kept": KEEPS}
+        contenders = [{"name": n, "shares": [one]} for n, one in ((BY_WORTH, own), (HULL, line))]
+        section = {"reason": None, "best": "big", "cheapest": "local", "prompts": 300, "router": BY_WORTH}
+        figures = {"equal_quality": section | {"contenders": contenders}, "constant": {}, "candidates": [1, 2]}
+        return quotable(figures)[1].removeprefix(MIX).removeprefix(" 5.0 % [0.0, 20.0]")
+
+    assert told_of(-0.04, -0.02) == ", so looking at the prompt saves a further 3.0 % [2.0, 4.0] of what big costs."
+    assert told_of(0.02, 0.04) == (
+        "; this router costs more by 3.0 % [2.0, 4.0] of what big costs, so looking at the prompt saves nothing here."
+    )
+    assert told_of(-0.04, 0.02) == (
+        "; this router costs less by 1.0 % [-2.0, 4.0] of what big costs: the two are not told apart, and no further saving is shown."
+    )
+
+
+def test_copies_of_a_question_are_drawn_together(split):
+    """Each prompt three times: what is known is that of a third of the rows, with as wide an interval."""
+    thrice = np.repeat(np.arange(split.outcomes.rows), 3)
+    copies = replace(
+        split,
+        outcomes=split.outcomes.subset(thrice),
+        groups=[split.groups[i] for i in thrice],
+        sweeps={"worth": split.sweeps["worth"][:, thrice]},
+    )
+
+    halves = halves_of(split.groups, 0)
+
+    def widths(of, halves):
+        resamples = resamples_of(of.groups, draws=300)
+        found = equal_quality_figures(table_of(of), MODELS, AXIS, None, of, halves, resamples)
+        own, hull = shares_of(found, BY_WORTH)[1], shares_of(found, HULL)[1]
+        return np.array([e["high"] - e["low"] for e in (own["cost"], own["kept"], hull["router_cost_over_this"])])
+
+    np.testing.assert_allclose(widths(copies, halves[thrice]), widths(split, halves), rtol=0.25)
+    # Those that are left of a split are drawn by question, too.
+    seen = np.arange(len(thrice)) < 300
+    left = np.flatnonzero(~seen[::3])
+    kept = replace(
+        split,
+        outcomes=split.outcomes.subset(left),
+        groups=[split.groups[i] for i in left],
+        sweeps={"worth": split.sweeps["worth"][:, left]},
+    )
+    unseen = replace(copies, seen=seen)
+    np.testing.assert_allclose(widths(unseen, halves[thrice]), widths(kept, halves[left]), rtol=0.25)

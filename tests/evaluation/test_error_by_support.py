@@ -1,5 +1,7 @@
 """Error against support: what each figure is on small tables, bins of equal count, and what must hold for any."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,13 @@ def make_judged(*seed, rows=203, models=3, error_by_distance=0.0):
     support = rng.random(rows)
     quality = (rng.random((rows, models)) < 0.5).astype(float)
     miss = 0.2 + error_by_distance * (1 - support)
-    return Judged("made", support, np.abs(quality - miss[:, None]), quality, np.linspace(0.4, 0.6, models))
+    return Judged(
+        "made", support, np.abs(quality - miss[:, None]), quality, np.linspace(0.4, 0.6, models), keys_of(rows)
+    )
+
+
+def keys_of(rows):
+    return [f"question {i}" for i in range(rows)]
 
 
 def test_each_figure_of_a_prompt_is_its_definition():
@@ -26,6 +34,7 @@ def test_each_figure_of_a_prompt_is_its_definition():
         predicted=np.array([[0.5, 0.4], [0.0, 1.0]]),
         quality=np.array([[0.0, 1.0], [0.0, 1.0]]),
         means=np.array([0.5, 0.0]),
+        groups=keys_of(2),
     )
     found = prompt_errors(judged)
     np.testing.assert_allclose(found["brier"], [(0.25 + 0.36) / 2, 0])
@@ -68,9 +77,21 @@ def test_errors_that_grow_with_distance_are_found_and_equal_ones_are_not(request
     assert level["low_minus_high"]["brier"]["low"] <= 0 <= level["low_minus_high"]["brier"]["high"]
 
 
+def test_copies_of_a_question_are_drawn_together(request):
+    judged = make_judged(request.node.name, rows=150)
+    thrice = np.repeat(np.arange(150), 3)
+    copies = Judged(
+        "copies", *(part[thrice] for part in (judged.support, judged.predicted, judged.quality)), judged.means,
+        [judged.groups[i] for i in thrice],
+    )  # fmt: skip
+    one, three = (support_figures(part, draws=400)["overall"]["regret"] for part in (judged, copies))
+    assert three["value"] == pytest.approx(one["value"])
+    assert three["high"] - three["low"] == pytest.approx(one["high"] - one["low"], rel=0.2)
+
+
 def test_one_support_everywhere_has_one_bin_and_no_halves(request):
     judged = make_judged(request.node.name)
-    found = support_figures(Judged("made", np.zeros(203), judged.predicted, judged.quality, judged.means), draws=5)
+    found = support_figures(replace(judged, support=np.zeros(203)), draws=5)
     assert len(found["bins"]) == 1
     assert found["low_minus_high"] is None
 
@@ -84,9 +105,8 @@ def test_one_support_everywhere_has_one_bin_and_no_halves(request):
 )
 def test_what_is_no_complete_table_is_refused(request, change, message):
     judged = make_judged(request.node.name)
-    parts = {"support": judged.support, "predicted": judged.predicted, "quality": judged.quality, "means": judged.means}
     with pytest.raises(InvalidInputError, match=message):
-        prompt_errors(Judged("made", **(parts | change)))
+        prompt_errors(replace(judged, **change))
 
 
 def test_report_and_plot_show_every_source(request, tmp_path):
@@ -108,7 +128,7 @@ def test_report_and_plot_show_every_source(request, tmp_path):
     )
     assert "Error against support" not in report.render(summary.figures)
     one = make_judged(request.node.name)
-    lone = Judged("elsewhere", np.zeros(1), one.predicted[:1], one.quality[:1], one.means)
+    lone = Judged("elsewhere", np.zeros(1), one.predicted[:1], one.quality[:1], one.means, keys_of(1))
     summary.figures["support"] = [support_figures(judged, draws=5) for judged in (one, lone)]
     text = report.render(summary.figures)
     assert "| **made**, 3 candidates | " in text

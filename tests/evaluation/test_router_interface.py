@@ -301,9 +301,10 @@ def test_a_name_that_would_break_a_table_is_refused(engine, source, name):
         judged(engine, source, **{name: routers.by_length})
 
 
-def test_two_lines_of_one_name_are_refused(engine, source):
-    with pytest.raises(InvalidInputError, match="--router: 'oracle' is the name of another line of the table"):
-        judged(engine, source, oracle=routers.by_length)
+@pytest.mark.parametrize("name", ["oracle", "router, worth", "router, path", "router, of my own"])
+def test_a_name_of_another_line_is_refused(engine, source, name):
+    with pytest.raises(InvalidInputError, match=f"{name!r} is the name of another line of the table"):
+        judged(engine, source, **{name: routers.by_length})
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,22 @@ def test_groups_differ_by_one_prompt_at_most_and_resamples_count_what_is_in_them
     np.testing.assert_allclose(made.means(np.full((GROUPS + 7, 2), 0.5)), 0.5)
 
 
+@pytest.mark.parametrize("questions", [GROUPS // 2, 3 * GROUPS])
+def test_many_questions_are_drawn_whole(monkeypatch, rng, questions):
+    """Fewer questions than groups are drawn each by itself, more are dealt into groups; an interval is as wide as one by one."""
+    question = rng.integers(questions, size=ROWS)
+    keys, values = [f"question {q}" for q in question], rng.random(questions)[question]
+    apart = Resamples.of_questions(keys, draws=1500, seed=3).means(values)
+    made = grouped(monkeypatch, lambda: Resamples.of_questions(keys, draws=1500, seed=3))
+    assert made.counts.shape[1] == min(questions, GROUPS)
+    np.testing.assert_allclose(made.sums(np.ones(ROWS)), made.totals)
+    one, other = estimate(apart), estimate(made.means(values))
+    assert other.value == pytest.approx(values.mean(), rel=1e-12)
+    assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.12)
+    by_prompt = estimate(Resamples(ROWS, draws=1500, seed=3).means(values))
+    assert other.high - other.low > 1.1 * (by_prompt.high - by_prompt.low)
+
+
 def test_weights_count_in_groups(monkeypatch, rng):
     values, weights = rng.random((ROWS, 2)), rng.random((ROWS, 2))
     made = grouped(monkeypatch, lambda: Resamples(ROWS, draws=3).means(values, weights))

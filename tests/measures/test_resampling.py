@@ -8,7 +8,15 @@ import pytest
 
 import ipr_engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.resampling import CHUNK, Estimate, Resamples, difference, estimate, grouped_folds
+from ipr_engine.measures.resampling import (
+    CHUNK,
+    Estimate,
+    Resamples,
+    difference,
+    estimate,
+    grouped_folds,
+    resamples_of,
+)
 
 
 def test_the_first_row_is_the_sample_itself_and_every_draw_has_all_rows(rng):
@@ -63,6 +71,14 @@ def test_undefined_draws_are_left_out_and_counted():
     assert 0.4 <= found.low <= found.high <= 0.6
     assert estimate(np.array([np.nan, np.nan])).defined == 0
     assert Estimate(float("nan"), 1.0, 2.0).to_json()["value"] is None
+
+
+def test_whole_questions_are_drawn_and_prompts_where_none_repeats():
+    keys = [f"q{i % 7}" for i in range(30)]
+    drawn = resamples_of(keys, draws=20, seed=1)
+    assert all(len(np.unique(drawn.counts[:, [i, i + 7]], axis=1).T) == 1 for i in range(20))
+    apart = resamples_of([str(i) for i in range(30)], draws=20, seed=1)
+    assert (apart.counts == Resamples(30, draws=20, seed=1).counts).all()
 
 
 def test_bad_input_is_named():
