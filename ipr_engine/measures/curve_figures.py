@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.resampling import Resamples
+from ipr_engine.measures.resampling import Estimate, Resamples
 from ipr_engine.measures.routing import (
     Axis,
     Curve,
@@ -45,3 +45,12 @@ class CurveFigures:
         """Return the cost at `routing.SHARE` over the best single candidate's, and the area: (2, 1 + draws)."""
         cost = cost_kept(curve, self.axis, self.singles)
         return np.stack([cost, bounded_arqgc(curve, self.axis, self.singles)])
+
+
+def whether_more_help(what: str, cost: Estimate, area: Estimate) -> str:
+    """Say whether more of `what` would help, by what twice as many changed in `CurveFigures.figures`."""
+    if cost.high < 0 or area.low > 0:
+        return f"more {what} help"
+    if cost.low > 0 or area.high < 0:
+        return f"more {what} did not help"
+    return f"whether more {what} would help cannot be told"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.measures.curve_figures import CurveFigures
+from ipr_engine.measures.curve_figures import CurveFigures, whether_more_help
 from ipr_engine.measures.resampling import Estimate, difference, drawn_questions, estimate, grouped_folds
 from ipr_engine.measures.routing import SHARE, WeightedOutcomes, complete_rows, degenerate_axis, mixture_curve
 from ipr_engine.measures.sweeps import random_mix
@@ -215,11 +215,7 @@ def _more_prompts(doubling: Sequence[Estimate], fitted_on: Sequence[int]) -> str
     cost, area = doubling
     grown = f"from {fitted_on[0]} to {fitted_on[-1]} prompts fitted on, a doubling changed"
     told = f"{grown} the cost by {cost.shown('+')}, the area by {area.shown('+')}"
-    if cost.high < 0 or area.low > 0:
-        return f"{told}: more prompts help"
-    if cost.low > 0 or area.high < 0:
-        return f"{told}: more prompts did not help"
-    return f"{told}: whether more prompts would help cannot be told"
+    return f"{told}: {whether_more_help('prompts', cost, area)}"
 
 
 def _or_nothing(difference: Estimate | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ipr_engine.measures.curve_figures import whether_more_help
 from ipr_engine.measures.resampling import Estimate
 from ipr_engine.measures.routing import SHARE
 
@@ -64,12 +65,7 @@ class RoutingHelp:
         if not self.doubling:
             return "whether more answers would help cannot be told from so few"
         cost, area = self.doubling
-        grown = f"twice the answers moved the area by {area.shown('+')}"
-        if cost.high < 0 or area.low > 0:
-            return f"{grown}: more answers help"
-        if cost.low > 0 or area.high < 0:
-            return f"{grown}: more answers did not help"
-        return f"{grown}: whether more answers would help cannot be told"
+        return f"twice the answers moved the area by {area.shown('+')}: {whether_more_help('answers', cost, area)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain JSON."""
