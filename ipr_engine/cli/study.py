@@ -35,6 +35,7 @@ STUDIES = {
     "int8": "decisions and quality with the int8 onnx tier (--transformer: an export with an int8 graph)",
     "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",
+    "forest": "trees on surface features beside caps, cross-fitted; prompts written otherwise",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 
