@@ -26,6 +26,7 @@ SYMBOLS = "".join(PUNCTUATION.values()) + ALONE_UNCOUNTED
 
 
 def _name(text: str) -> str:
+    text = "ascii_letters" if text == "ascii" else text
     return "k" + "".join(part.capitalize() for part in text.split("_"))
 
 
@@ -50,11 +51,11 @@ def _place_of(name: str) -> int:
 def _contexts() -> list[int]:
     """Return the count of each symbol between two kinds of neighbours: (symbols, kinds before, kinds after), flat."""
     table = []
-    for symbol in SYMBOLS:
+    for symbol in [*SYMBOLS, None]:
         for before in KINDS:
             for after in KINDS:
                 own = [
-                    c.name for c in CONTEXTS if symbol in c.symbols and before in c.before and after in c.after
+                    c.name for c in CONTEXTS if symbol and symbol in c.symbols and before in c.before and after in c.after
                 ] or [UNUSED[1]]
                 if len(own) > 1:
                     raise SystemExit(f"contexts of {symbol!r} between {before} and {after}: {own}; one at most")
@@ -65,7 +66,8 @@ def _contexts() -> list[int]:
 def _pairs() -> list[int]:
     """Return the count of each pair of symbols: (symbols, symbols), flat."""
     of = {pair: _place_of(name) for name, pairs in PAIRS.items() for pair in pairs}
-    return [of.get(a + b, _place_of(UNUSED[2])) for a in SYMBOLS for b in SYMBOLS]
+    places = [*SYMBOLS, ""]
+    return [of.get(a + b, _place_of(UNUSED[2])) for a in places for b in places]
 
 
 def _column(column: Column) -> list[str]:
@@ -90,13 +92,13 @@ def written() -> str:
             _array("uint8_t kAscii[128]", _rows([ascii_symbol(code) for code in range(128)])),
             _enum("SurfaceCount", "uint8_t", COUNTS),
             f"constexpr size_t kCounts = {len(COUNTS)};\n",
-            "// Symbols that are counted, alone or beside others; place 0 is every other symbol.",
-            _array(f"uint8_t kSymbols[{len(SYMBOLS)}]", _rows([ord(symbol) for symbol in SYMBOLS])),
+            "// Symbols that are counted, alone or beside others; the place after them is that of every other symbol.",
+            _array(f"uint8_t kPlaced[{len(SYMBOLS)}]", _rows([ord(symbol) for symbol in SYMBOLS])),
             f"constexpr size_t kSymbolCount = {len(SYMBOLS)};\n",
-            _array("uint8_t kAlone[kSymbolCount]", _rows([alone.get(s, _place_of(UNUSED[0])) for s in SYMBOLS])),
+            _array("uint8_t kAlone[kSymbolCount + 1]", _rows([alone.get(s, _place_of(UNUSED[0])) for s in [*SYMBOLS, ""]])),
             "// By symbol and the kinds before and after it: white space, a letter, a digit, the same symbol, another one.",
-            _array("uint8_t kContexts[kSymbolCount * 25]", _rows(_contexts(), 25)),
-            _array("uint8_t kPairs[kSymbolCount * kSymbolCount]", _rows(_pairs(), len(SYMBOLS))),
+            _array("uint8_t kContexts[(kSymbolCount + 1) * 25]", _rows(_contexts(), 25)),
+            _array("uint8_t kPairs[(kSymbolCount + 1) * (kSymbolCount + 1)]", _rows(_pairs(), len(SYMBOLS) + 1)),
             "// count / (own * count + half * of).",
             "struct Column {\n  uint16_t count;\n  uint16_t own, half;\n  uint16_t of;\n};",
             _array("Column kColumns[]", map(_column, plain_columns())),
