@@ -11,7 +11,6 @@ namespace {
 
 constexpr size_t kMostCategories = 64, kMostWords = 1024;
 constexpr size_t kMostCounts = kCounts + 1 + 3 * kMostCategories;
-constexpr size_t kMostColumns = sizeof(kColumns) / sizeof(Column) + 4 * kMostCategories;
 constexpr size_t kBefore = 16, kAfter = 80;  // around the symbols: what reads a block or a word may begin early, end late
 constexpr size_t kScratchKept = 1 << 16;
 constexpr size_t kMostBytes = 0xFFFF0000;  // places are 32 bits wide
@@ -31,6 +30,8 @@ inline uint64_t load_eight(const uint8_t* from) {
 }
 
 inline uint64_t low_bytes(size_t count) { return count >= 8 ? ~0ull : (1ull << 8 * count) - 1; }
+
+bool in_word(uint8_t symbol) { return within(symbol, 'a', 'z') || within(symbol, '0', '9') || symbol >= 0x80; }
 
 uint64_t word_hash(const uint8_t* word, size_t size) {
   uint64_t hash = 0;
@@ -92,14 +93,25 @@ uint64_t lexicon_word(const std::string& word, size_t category) {
   const auto* from = reinterpret_cast<const uint8_t*>(word.data());
   const uint8_t* end = put_symbols(char_classes(), from, word.size(), symbols.data(), letters);
   const auto size = static_cast<size_t>(end - symbols.data());
-  const SymbolTable& table = symbol_table();
-  const auto in_word = [&](uint8_t symbol) {
-    return symbol != kLetter && (table.kind[symbol] == kAtLetter || table.kind[symbol] == kAtDigit);
-  };
   IPR_CHECK(size > 0 && std::all_of(symbols.data(), symbols.data() + size, in_word),
             "lexicon: expected words of letters and digits, of scripts with spaces between words; got '", word, "'");
   return (word_hash(symbols.data(), size) & ~255ull) | category;
 }
+
+// Columns side by side of counts side by side: count / (count & own + half * counts[of]).
+struct Run {
+  uint32_t column, count, size, own, half, of;
+
+  void divide(const uint32_t* counts, float* x) const {
+    const uint32_t* const from = counts + count;
+    float* const to = x + column;
+    const auto base = static_cast<int32_t>(half * counts[of]);
+    for (uint32_t k = 0; k < size; ++k) {
+      const int32_t below = static_cast<int32_t>(from[k] & own) + base;
+      to[k] = static_cast<float>(static_cast<int32_t>(from[k])) / static_cast<float>(below ? below : 1);
+    }
+  }
+};
 
 // Where the symbols of this thread's text are written.
 uint8_t* scratch_of(std::vector<uint8_t>& scratch, size_t bytes) {
@@ -114,7 +126,8 @@ struct SurfaceFeatures::Planned {
   WordTable words;
   size_t categories, flags;
   std::vector<uint8_t> flag_of;  // (1 + categories): 1 and up where the category is a flag
-  std::vector<Column> columns;
+  std::vector<Run> runs;
+  size_t dim = 0;
   const CharClasses& classes;
   const SymbolTable& symbols;
 
@@ -123,7 +136,6 @@ struct SurfaceFeatures::Planned {
         categories(lexicon.categories.size()),
         flags(lexicon.flags.size()),
         flag_of(1 + categories, 0),
-        columns(std::begin(kColumns), std::end(kColumns)),
         classes(char_classes()),
         symbols(symbol_table()) {
     for (size_t flag = 0; flag < flags; ++flag) {
@@ -133,16 +145,26 @@ struct SurfaceFeatures::Planned {
       IPR_CHECK(own == 0, "lexicon: expected each flag once, got ", lexicon.flags[flag], " twice");
       own = static_cast<uint8_t>(1 + flag);
     }
-    const auto own = [&](size_t first, size_t count, Column form) {
-      for (size_t k = 0; k < count; ++k) {
-        form.count = static_cast<uint16_t>(first + k);
-        columns.push_back(form);
+    for (const Column& column : kColumns) add(column.count, 1, column);
+    add(of_category(1), categories, {0, 1, 2, kOne});
+    add(of_category(1), categories, {0, 0, 1, kWords});
+    add(first_flag(), 2 * flags, {0, 0, 1, kOne});
+  }
+
+  // Adds columns of `count` counts from `first` on, to the last run where they go on with it.
+  void add(size_t first, size_t count, const Column& form) {
+    const uint32_t own = form.own ? UINT32_MAX : 0;
+    Run next{static_cast<uint32_t>(dim), static_cast<uint32_t>(first), static_cast<uint32_t>(count), own, form.half,
+             form.of};
+    dim += count;
+    if (!runs.empty()) {
+      Run& last = runs.back();
+      if (last.count + last.size == next.count && last.own == own && last.half == next.half && last.of == next.of) {
+        last.size += next.size;
+        return;
       }
-    };
-    own(of_category(1), categories, {0, 1, 2, kOne});
-    own(of_category(1), categories, {0, 0, 1, kWords});
-    own(first_flag(), flags, {0, 0, 1, kOne});
-    own(first_flag() + flags, flags, {0, 0, 1, kOne});
+    }
+    runs.push_back(next);
   }
 
   static std::vector<uint64_t> hashes_of(const SurfaceLexicon& lexicon) {
@@ -175,45 +197,45 @@ struct WordReader {
 
   uint64_t seen[4]{};
   uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0, mixed = 0;
-  uint32_t first_flag = 0, last_flag = 0;
+  uint32_t last_flag = 0;
 
   void read(const uint8_t* word, uint32_t size) {
     const uint64_t kept = low_bytes(size), eight = load_eight(word) & kept;
     // The high bit of each byte that is a digit: letters have bit 6 or bit 7.
-    uint64_t digits = ~(eight | eight << 1) & kept & 0x8080808080808080u;
-    bool numeric = digits == (kept & 0x8080808080808080u);
-    uint64_t hash;
-    if (size <= 8) {
-      hash = step(0, eight);
-    } else {
-      hash = word_hash(word, size);
-      for (uint32_t at = 8; at < size; ++at) {
-        const bool digit = within(word[at], '0', '9');
-        digits |= digit;
-        numeric &= digit;
-      }
-    }
+    const uint64_t digits = ~(eight | eight << 1) & kept & kHighBits;
+    const uint64_t hash = size <= 8 ? step(0, eight) : word_hash(word, size);
     ++tokens;
     longest = std::max(longest, size);
     long_words += size >= 8;
-    const uint32_t is_number = numeric;
-    numbers += is_number;
-    long_numbers += is_number & (size >= 3);
-    years += is_number & (size == 4) & ((word[0] == '1') | (word[0] == '2'));
-    most_digits = std::max(most_digits, is_number ? size : 0);
-    mixed += (digits != 0) & !numeric;
     seen[hash >> 62] |= 1ull << (hash >> 56 & 63);
     const uint32_t category = table.category(hash);
     ++counts[kCounts + category];
     const uint32_t flag = flag_of[category];
     last_flag = flag ? flag : last_flag;
-    first_flag = tokens == 1 ? flag : first_flag;
+    if (digits || size > 8) read_digits(word, size, digits, digits == (kept & kHighBits));
+  }
+
+ private:
+  static constexpr uint64_t kHighBits = 0x8080808080808080u;
+
+  void read_digits(const uint8_t* word, uint32_t size, uint64_t digits, bool numeric) {
+    for (uint32_t at = 8; at < size; ++at) {
+      const bool digit = within(word[at], '0', '9');
+      digits |= digit;
+      numeric &= digit;
+    }
+    mixed += digits && !numeric;
+    if (!numeric) return;
+    ++numbers;
+    long_numbers += size >= 3;
+    years += size == 4 && (word[0] == '1' || word[0] == '2');
+    most_digits = std::max(most_digits, size);
   }
 };
 
 // Counts words and punctuation between begin and end.
-void count_symbols(const SymbolTable& table, const uint8_t* begin, const uint8_t* end, WordReader& words,
-                   uint32_t* counts) {
+WordReader count_symbols(const SymbolTable& table, const uint8_t* begin, const uint8_t* end, WordReader words,
+                         uint32_t* counts) {
   uint32_t starts[kSegment / 2 + 2], ends[kSegment / 2 + 2];
   uint32_t begun = 0, ended = 0;  // how many of each; a word may begin in one segment and end in the next
   uint64_t before = 0;            // whether the symbol before the block is in a word
@@ -253,6 +275,14 @@ void count_symbols(const SymbolTable& table, const uint8_t* begin, const uint8_t
   counts[kTokenCharacters] = in_words;
   counts[kDigits] = digits;
   counts[kSymbols] = punctuation;
+  return words;
+}
+
+uint32_t category_of_first(const WordTable& words, const uint8_t* begin) {
+  while (!in_word(*begin)) ++begin;
+  const uint8_t* end = begin;
+  while (in_word(*end)) ++end;
+  return words.category(word_hash(begin, static_cast<size_t>(end - begin)));
 }
 
 void count_ends(const SymbolTable& table, const uint8_t* begin, const uint8_t* end, uint32_t* counts) {
@@ -273,7 +303,7 @@ SurfaceFeatures::SurfaceFeatures(const SurfaceLexicon& lexicon) : planned_(std::
 SurfaceFeatures::SurfaceFeatures(SurfaceFeatures&&) noexcept = default;
 SurfaceFeatures::~SurfaceFeatures() = default;
 
-size_t SurfaceFeatures::dim() const { return planned_->columns.size(); }
+size_t SurfaceFeatures::dim() const { return planned_->dim; }
 
 void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   const Planned& planned = *planned_;
@@ -287,8 +317,7 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   const Markers markers = take_markers(begin, end);
 
   uint32_t counts[kMostCounts]{};
-  WordReader words{planned.words, planned.flag_of.data(), counts};
-  count_symbols(planned.symbols, begin, end, words, counts);
+  const WordReader words = count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
   count_ends(planned.symbols, begin, end, counts);
   uint32_t spaced = 0, unspaced = 0;
   for (size_t of = kClassLatin; of < kClassSoutheastAsian; ++of) spaced += letters[of];
@@ -316,20 +345,13 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   counts[kStemCharacters] = markers.first;
   counts[kNumericMarkers] = markers.numeric;
   const size_t first_flag = planned.first_flag(), flags = planned.flags;
-  if (words.first_flag) counts[first_flag + words.first_flag - 1] = 1;
+  const uint32_t first = words.tokens ? planned.flag_of[category_of_first(planned.words, begin)] : 0;
+  if (first) counts[first_flag + first - 1] = 1;
   if (words.last_flag) counts[first_flag + flags + words.last_flag - 1] = 1;
 
-  for (uint32_t& count : counts) count = std::min(count, kMostCounted);
-  const size_t dim = planned.columns.size();
-  int32_t below[kMostColumns];
-  for (size_t k = 0; k < dim; ++k) {
-    const Column& column = planned.columns[k];
-    const auto own = static_cast<int32_t>(counts[column.count]);
-    const int32_t sum = own * column.own + static_cast<int32_t>(counts[column.of]) * column.half;
-    below[k] = sum ? sum : 1;
-    x[k] = static_cast<float>(own);
-  }
-  for (size_t k = 0; k < dim; ++k) x[k] /= static_cast<float>(below[k]);
+  if (bytes > kMostCounted)  // no count is above the bytes
+    for (uint32_t& count : counts) count = std::min(count, kMostCounted);
+  for (const Run& run : planned.runs) run.divide(counts, x);
   if (scratch.size() > kScratchKept + kBefore + kAfter) std::vector<uint8_t>().swap(scratch);
 }
 

@@ -24,50 +24,13 @@ constexpr size_t kClasses = kClassHan + 1;
 // The symbol of a class that is neither ignored, folded nor of letters.
 constexpr uint8_t kSymbolOfClass[] = {2, kSpace, kQuote, 0, 3, 4, 5, 0};
 
-// The class of each character below 0x20000, in pages of 128: a page is all of one class, or has a table.
-class CharClasses {
- public:
-  CharClasses() : pages_(kEnd >> 7) {
-    for (uint32_t page = 0; page < kEnd >> 7; ++page) {
-      uint8_t own[128];
-      bool same = true;
-      for (uint32_t k = 0; k < 128; ++k) {
-        own[k] = searched((page << 7) + k);
-        same &= own[k] == own[0];
-      }
-      pages_[page] = own[0];
-      if (same) continue;
-      pages_[page] = static_cast<uint8_t>(kClasses + tables_.size() / 128);
-      tables_.insert(tables_.end(), own, own + 128);
-    }
-  }
-
-  uint8_t of(uint32_t code) const {
-    if (code >= kEnd) return searched(code);
-    const uint8_t page = pages_[code >> 7];
-    return page < kClasses ? page : tables_[static_cast<size_t>(page - kClasses) << 7 | (code & 127)];
-  }
-
- private:
-  static constexpr uint32_t kEnd = 0x20000;
-
-  static uint8_t searched(uint32_t code) {
-    uint8_t found = kClassSymbol;
-    for (const Break& at : kBreaks)
-      if (at.first <= code) found = at.of;
-    return found;
-  }
-
-  std::vector<uint8_t> pages_, tables_;
-};
-
 inline bool within(uint32_t code, uint32_t first, uint32_t last) { return code - first <= last - first; }
 
 // The lower case of a Latin, Greek or Cyrillic letter, where it is one letter.
 inline uint32_t lowered(uint32_t code) {
   if (within(code, 0x430, 0x45F) || within(code, 0xDF, 0xFF)) return code;
   if (within(code, 0xC0, 0xDE)) return code + 32;  // 0xD7 is no letter
-  if (within(code, 0x410, 0x42F) || within(code, 0x391, 0x3AB)) return code + 32;
+  if (within(code, 0x410, 0x42F) || within(code, 0x391, 0x3A1) || within(code, 0x3A3, 0x3AB)) return code + 32;
   if (within(code, 0x139, 0x148) || within(code, 0x179, 0x17E) || within(code, 0x4C1, 0x4CE)) return code + code % 2;
   if (within(code, 0x100, 0x177)) return code == 0x130 || code == 0x131 || code == 0x138 ? code : code | 1;
   if (within(code, 0x1E00, 0x1E95) || within(code, 0x1EA0, 0x1EFF)) return code | 1;
@@ -104,6 +67,61 @@ inline uint8_t* put_folded(uint32_t code, uint8_t* to) {
   }
   return to;
 }
+
+// The class of each character below 0x20000, in pages of 128: a page is all of one class, or has a table.
+class CharClasses {
+ public:
+  // What a character below 0x800 becomes: a symbol, or none (width 0), and the class that it is counted under.
+  struct Short {
+    uint8_t symbol, width, of;
+  };
+
+  CharClasses() : pages_(kEnd >> 7), shorts_(0x800) {
+    for (uint32_t page = 0; page < kEnd >> 7; ++page) {
+      uint8_t own[128];
+      bool same = true;
+      for (uint32_t k = 0; k < 128; ++k) {
+        own[k] = searched((page << 7) + k);
+        same &= own[k] == own[0];
+      }
+      pages_[page] = own[0];
+      if (same) continue;
+      pages_[page] = static_cast<uint8_t>(kClasses + tables_.size() / 128);
+      tables_.insert(tables_.end(), own, own + 128);
+    }
+    for (uint32_t code = 0; code < 0x800; ++code) shorts_[code] = short_of(code);
+  }
+
+  const Short& of_short(uint32_t code) const { return shorts_[code]; }
+
+  uint8_t of(uint32_t code) const {
+    if (code >= kEnd) return searched(code);
+    const uint8_t page = pages_[code >> 7];
+    return page < kClasses ? page : tables_[static_cast<size_t>(page - kClasses) << 7 | (code & 127)];
+  }
+
+ private:
+  static constexpr uint32_t kEnd = 0x20000;
+
+  static uint8_t searched(uint32_t code) {
+    uint8_t found = kClassSymbol;
+    for (const Break& at : kBreaks)
+      if (at.first <= code) found = at.of;
+    return found;
+  }
+
+  Short short_of(uint32_t code) const {
+    if (code < 0x80) return {kAscii[code], 1, kClassSymbol};
+    const uint8_t own = of(code);
+    uint8_t symbols[4] = {kSymbolOfClass[own < kClassLatin ? own : 0]};
+    if (own == kClassFolded) put_folded(code, symbols);  // to one symbol: only U+2026 is three
+    if (own >= kClassLatin) symbols[0] = static_cast<uint8_t>(0x80 | (lowered(code) & 0x7F));
+    return {symbols[0], own != kClassIgnored, own};
+  }
+
+  std::vector<uint8_t> pages_, tables_;
+  std::vector<Short> shorts_;
+};
 
 #if defined(__SSE2__)
 // 0xFF where first <= value <= first + span, unsigned.
@@ -142,8 +160,27 @@ inline size_t put_ascii(const uint8_t* from, size_t bytes, uint8_t* to) {
   return done;
 }
 
-// Writes the symbols of a text, and counts its letters beyond ASCII by class; returns the end. `to` has room for as
-// many bytes as the text has, and 16 more.
+// Writes the symbols of characters below 0x800 as long as there are some beyond ASCII; returns the bytes read.
+inline size_t put_short(const CharClasses& classes, const uint8_t* from, size_t bytes, uint8_t*& to,
+                        uint32_t* letters) {
+  size_t at = 0;
+  uint32_t plain = 0;  // since the last one beyond ASCII
+  while (at + 1 < bytes && from[at] < 0xE0 && plain < 16) {
+    // No branch tells one byte from two: accents come at random.
+    const uint32_t two = from[at] >= 0x80;
+    const uint32_t code = two ? (from[at] & 0x1Fu) << 6 | (from[at + 1] & 0x3Fu) : from[at];
+    const CharClasses::Short& found = classes.of_short(code);
+    *to = found.symbol;
+    to += found.width;
+    ++letters[found.of];
+    at += 1 + two;
+    plain = two ? 0 : plain + 1;
+  }
+  return at;
+}
+
+// Writes the symbols of a text, and counts its characters beyond ASCII by class, of which those of letters are whole;
+// returns the end. `to` has room for as many bytes as the text has, and 16 more.
 inline uint8_t* put_symbols(const CharClasses& classes, const uint8_t* from, size_t bytes, uint8_t* to,
                             uint32_t* letters) {
   size_t at = 0;
@@ -152,6 +189,10 @@ inline uint8_t* put_symbols(const CharClasses& classes, const uint8_t* from, siz
       const size_t plain = put_ascii(from + at, bytes - at, to);
       at += plain;
       to += plain;
+      continue;
+    }
+    if (from[at] < 0xE0 && at + 1 < bytes) {
+      at += put_short(classes, from + at, bytes - at, to, letters);
       continue;
     }
     const Decoded found = decode(from + at, bytes - at);

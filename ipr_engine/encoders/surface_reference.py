@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -87,12 +88,15 @@ def surface_counts(text: str, lexicon: SurfaceLexicon) -> Mapping[str, int]:
     return counts
 
 
+@lru_cache(maxsize=8)
+def _categories(of: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[int, str]:
+    """Return hash -> category. The lowest byte of a hash is left out: the C++ keeps the category in its place."""
+    return {word_hash(symbols_of(word)[0]) >> 8: name for name, words in of for word in words}
+
+
 def _count_tokens(counts: Counter[str], tokens: list[bytes], lexicon: SurfaceLexicon) -> None:
     """Count words and numbers, runs of letters of spaced scripts and digits, and their categories."""
-    # The lowest byte of a hash is left out, there as here: the C++ keeps the category in its place.
-    category_of = {
-        word_hash(symbols_of(word)[0]) >> 8: name for name, words in lexicon.categories.items() for word in words
-    }
+    category_of = _categories(tuple(lexicon.categories.items()))
     seen: set[int] = set()
     last = None
     for place, token in enumerate(tokens):

@@ -8,6 +8,7 @@ follows reads one byte a character, whatever the script. csrc/src/surface_symbol
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import Counter
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ BREAKS = tuple((int(first, 16), CLASSES.index(name)) for first, name in zip(_fie
 
 def class_of(code: int) -> str:
     """Return the class of a character beyond ASCII."""
-    return CLASSES[[of for first, of in BREAKS if first <= code][-1]]
+    return CLASSES[BREAKS[bisect(BREAKS, (code, len(CLASSES))) - 1][1]]
 
 
 def lowered(code: int) -> int:
@@ -65,7 +66,7 @@ def lowered(code: int) -> int:
         return code | 1
     if 0x460 <= code <= 0x481 or 0x48A <= code <= 0x4BF or 0x4D0 <= code <= 0x52F:
         return code | 1
-    if 0x391 <= code <= 0x3AB or 0x410 <= code <= 0x42F:
+    if (0x391 <= code <= 0x3AB and code != 0x3A2) or 0x410 <= code <= 0x42F:
         return code + 32
     if 0x400 <= code <= 0x40F:
         return code + 80
