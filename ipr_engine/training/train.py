@@ -120,7 +120,8 @@ def train(
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
-        support = fit_support(x, heads.folds, centroids, seed)
+        # Of the embedding alone: what a text looks like says little of what it is near to.
+        support = fit_support(x[:, : x.shape[1] - frozen.surface_dim], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
