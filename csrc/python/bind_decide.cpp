@@ -50,6 +50,16 @@ Heads read_heads(py::handle python) {
                            size_of(python, "identity", 2, 1), size_of(python, "up", 3, 1)});
   heads.rank = first_of({size_of(python, "up", 3, 2), size_of(python, "down", 3, 1)});
 
+  heads.trees = first_of({size_of(python, "tree_column", 2, 0), size_of(python, "tree_threshold", 2, 0),
+                          size_of(python, "tree_leaf", 3, 0)});
+  const py::ssize_t leaves = first_of({size_of(python, "tree_leaf", 3, 1), size_of(python, "tree_column", 2, 1) + 1});
+  IPR_CHECK(
+      (leaves & (leaves - 1)) == 0,
+      "tree_leaf: expected (trees, 2^depth, models) float32, beside tree_column and tree_threshold of 2^depth - 1 "
+      "nodes a tree, got ",
+      leaves, " leaves a tree");
+  while (py::ssize_t{1} << heads.depth < leaves) ++heads.depth;
+
   const std::string activation = py::str(python.attr("activation"));
   if (activation == "relu")
     heads.activation = Activation::relu;
@@ -75,6 +85,12 @@ Heads read_heads(py::handle python) {
   heads.len_skip = read("len_skip", "(models, dim)", {models, dim});
   heads.len_bias = read("len_bias", "(models,)", {models});
   heads.len_cap = read("len_cap", "(models,)", {models});
+  heads.tree_threshold = read("tree_threshold", "(trees, 2^depth - 1)", {heads.trees, leaves - 1});
+  heads.tree_leaf = read("tree_leaf", "(trees, 2^depth, models)", {heads.trees, leaves, models});
+  const py::object tree_column = python.attr("tree_column");
+  if (!tree_column.is_none())
+    heads.tree_column =
+        array_data<int32_t>(tree_column, "tree_column", "(trees, 2^depth - 1)", {heads.trees, leaves - 1});
   const py::object tie_rank = python.attr("tie_rank");
   if (!tie_rank.is_none()) heads.tie_rank = array_data<int32_t>(tie_rank, "tie_rank", "(models,)", {models});
   return heads;
@@ -306,6 +322,8 @@ void bind_decide(pybind11::module_& m) {
       .def_property_readonly("dim", &DecidePlan::dim)
       .def_property_readonly("hidden", &DecidePlan::hidden)
       .def_property_readonly("rank", &DecidePlan::rank)
+      .def_property_readonly("trees", &DecidePlan::trees)
+      .def_property_readonly("depth", &DecidePlan::depth)
       .def_property_readonly("isa", &DecidePlan::isa)
       .def_property_readonly("has_tokens", &DecidePlan::has_tokens);
   plan_type = reinterpret_cast<PyTypeObject*>(plan.ptr());

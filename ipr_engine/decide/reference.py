@@ -64,6 +64,32 @@ def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
             h = h + np.einsum("mhr,bmr->bmh", heads.up.astype(dtype), d)
         total = total + np.einsum("mh,bmh->bm", heads.out.astype(dtype), ACTIVATIONS[heads.activation](h))
     total += heads.bias.astype(dtype)
+    if heads.tree_leaf is not None:
+        total += sum_leaves(heads, x, dtype)
+    return total
+
+
+def leaf_of_tree(heads: Heads, x: Array) -> Array:
+    """Return which leaf of each tree every row of x comes to, (batch, trees)."""
+    column, threshold = heads.tree_column, heads.tree_threshold
+    if column is None or threshold is None:
+        raise InvalidInputError("tree_column, tree_threshold: expected the nodes of a forest, got None")
+    tree = np.arange(len(column))
+    node = np.zeros((len(x), len(column)), np.int64)
+    for _ in range(column.shape[1].bit_length()):  # 2^depth - 1 nodes
+        of_x = np.take_along_axis(x, column[tree, node], axis=1)
+        node = 2 * node + 1 + (of_x > threshold[tree, node])  # a NaN is not greater: left
+    return node - column.shape[1]
+
+
+def sum_leaves(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
+    """Return what a forest adds to the logits, (batch, models): its leaves, added in the order of its trees."""
+    leaf = heads.tree_leaf
+    if leaf is None:
+        raise InvalidInputError("tree_leaf: expected the leaves of a forest, got None")
+    total: Array = np.zeros((len(x), leaf.shape[2]), dtype)
+    for tree, at in enumerate(leaf_of_tree(heads, x).T):
+        total += leaf[tree, at].astype(dtype)
     return total
 
 
