@@ -128,7 +128,7 @@ def test_part_of_a_forest_is_refused(heads, absent):
 
 
 def test_a_forest_alone_is_refused(heads):
-    with pytest.raises(InvalidInputError, match="^skip: expected .*quality must depend on x"):
+    with pytest.raises(InvalidInputError, match=r"^skip: expected .*quality must depend on x"):
         Heads(**{**vars(heads), "skip": None})
 
 
