@@ -10,6 +10,8 @@ Memory (packing.py fills it; all row-major, `|` = concatenated, PADDED = models 
     weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
                 | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
     vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)
+                | of a forest: thresholds (TREES, 2^DEPTH) | columns of x, int32 by their bits, (TREES, 2^DEPTH)
+                | leaves (TREES, 2^DEPTH, PADDED); nodes in heap order, the last of each tree is unused
     policies    a row each: alpha_hi, alpha_lo, offset, worth, price tiers above the first, 11 unused
                 | in_rate | out_rate | fixed_usd | allowed (1 or 0) | MORE_TIERS times: tier_above | in_rate | out_rate
 """
@@ -65,6 +67,33 @@ def _finish_sums(sums):
 
 
 @triton.jit
+def _sum_leaves(
+    forest, x, rows, live, candidates, real, padded,
+    DIM: tl.constexpr, TREES: tl.constexpr, DEPTH: tl.constexpr, BLOCK_TREES: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr,
+):  # fmt: skip
+    """Return what the trees add to the logits, (BLOCK_ROWS, BLOCK_MODELS): BLOCK_TREES of them are walked side by side."""
+    LEAVES: tl.constexpr = 1 << DEPTH
+    columns = forest + TREES * LEAVES
+    leaves = columns + TREES * LEAVES
+    total = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
+    for first in range(0, TREES, BLOCK_TREES):
+        trees = first + tl.arange(0, BLOCK_TREES)
+        inside = live[:, None] & (trees < TREES)[None, :]
+        node = tl.zeros([BLOCK_ROWS, BLOCK_TREES], tl.int32)
+        for _ in range(DEPTH):
+            at = trees[None, :] * LEAVES + node
+            threshold = tl.load(forest + at, mask=inside, other=0.0)
+            column = tl.load(columns + at, mask=inside, other=0.0).to(tl.int32, bitcast=True)
+            of_x = tl.load(x + rows[:, None] * DIM + column, mask=inside, other=0.0)
+            node = 2 * node + 1 + (of_x > threshold).to(tl.int32)  # NaN: left
+        at = (trees[None, :] * LEAVES + node - (LEAVES - 1))[:, :, None] * padded + candidates[None, None, :]
+        added = tl.load(leaves + at, mask=inside[:, :, None] & real[None, None, :], other=0.0)
+        total += tl.sum(added, axis=1)
+    return total
+
+
+@triton.jit
 def _tier_rates(policy, rates, billed, in_rate, out_rate, live, inside, padded):
     """Return the rates in the price tier of each bill, (BLOCK_ROWS, BLOCK_MODELS). Tiers that a policy lacks begin above infinity."""
     # The most tiers of any row of the block: the loop is one for all of them.
@@ -91,6 +120,7 @@ def decide_kernel(
     batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
     DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
+    TREES: tl.constexpr, DEPTH: tl.constexpr, BLOCK_TREES: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
     POOLING: tl.constexpr, NORMALIZE: tl.constexpr, STATE_EPS: tl.constexpr, X_COPY: tl.constexpr,
     DONE: tl.constexpr, PDL: tl.constexpr,
@@ -217,6 +247,11 @@ def decide_kernel(
                     u = _finish_sums(trunk)
         logit += head
     logit += bias[None, :]
+    if TREES > 0:
+        logit += _sum_leaves(
+            vectors + 4 * padded, x, rows, live, candidates, real, padded,
+            DIM, TREES, DEPTH, BLOCK_TREES, BLOCK_ROWS, BLOCK_MODELS,
+        )  # fmt: skip
     q = sigmoid(logit)  # (BLOCK_ROWS, BLOCK_MODELS)
 
     # output tokens

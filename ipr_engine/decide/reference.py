@@ -79,7 +79,7 @@ def leaf_of_tree(heads: Heads, x: Array) -> Array:
     for _ in range(column.shape[1].bit_length()):  # 2^depth - 1 nodes
         of_x = np.take_along_axis(x, column[tree, node], axis=1)
         node = 2 * node + 1 + (of_x > threshold[tree, node])  # a NaN is not greater: left
-    return node - column.shape[1]
+    return np.asarray(node - column.shape[1])
 
 
 def sum_leaves(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:

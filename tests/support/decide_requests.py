@@ -144,7 +144,7 @@ def make_request(
 def of_candidates(heads: Heads, some: np.ndarray) -> Heads:
     """Return the heads of these candidates, by position, in this order."""
     shared = ("trunk", "tree_column", "tree_threshold", "activation")
-    taken = {
+    taken: dict[str, Any] = {
         name: np.ascontiguousarray(value[..., some] if name == "tree_leaf" else value[some])
         for name, value in vars(heads).items()
         if name not in shared and value is not None
