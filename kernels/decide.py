@@ -44,16 +44,18 @@ def _sums(ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
 
 
 @triton.jit
-def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+def _add_products(
+    sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.constexpr
+):
     """Add elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,) to sums.
 
     The weights' dim is padded with zeros, so only their rows are masked. Both are loaded in the shape of sums,
     (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
     """
-    DP: tl.constexpr = (DIM + 127) // 128 * 128
+    DP: tl.constexpr = (WIDTH + 127) // 128 * 128
     ks = k + tl.arange(0, BLOCK_DIM)
     at = x + rows[:, None, None] * DIM + ks[None, None, :]
-    xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)  # (ROWS, 1, BLOCK_DIM)
+    xs = tl.load(at, mask=live[:, None, None] & (ks < WIDTH)[None, None, :], other=0.0)  # (ROWS, 1, BLOCK_DIM)
     at = weights + some[None, :, None] * DP + ks[None, None, :]
     w = tl.load(at, mask=real[None, :, None], other=0.0)  # (1, N, BLOCK_DIM)
     sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
@@ -118,7 +120,7 @@ def decide_kernel(
     quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to, x_copy, done,
     adapters, flags, arrivals,
     batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
-    DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
     TREES: tl.constexpr, DEPTH: tl.constexpr, BLOCK_TREES: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
@@ -129,7 +131,7 @@ def decide_kernel(
     UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
     POOL_PARTS: tl.constexpr, POOL_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    DP: tl.constexpr = (DIM + 127) // 128 * 128  # packing.DIM_PADDING
+    DP: tl.constexpr = (WIDTH + 127) // 128 * 128  # packing.DIM_PADDING
     HP: tl.constexpr = (HIDDEN + 63) // 64 * 64  # packing.HIDDEN_PADDING
     first_row = tl.program_id(0) * BLOCK_ROWS
     rows = first_row + tl.arange(0, BLOCK_ROWS)  # (BLOCK_ROWS,)
@@ -194,20 +196,22 @@ def decide_kernel(
     skip = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     length = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)  # of the first hidden units; later ones follow below
-    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+    for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
         if HAS_SKIP:
-            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, BLOCK_DIM)
+            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, WIDTH, BLOCK_DIM)
         if HAS_LEN:
-            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, BLOCK_DIM)
+            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, WIDTH, BLOCK_DIM)
         if HAS_TRUNK:
-            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, BLOCK_DIM)
+            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, WIDTH, BLOCK_DIM)
 
     # down x (batch, models, RANK) goes through global memory: the loop over hidden units reads it once a block.
     if RANK > 0:
         for a in range(RANK):
             down = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-            for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
-                down = _add_products(down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, BLOCK_DIM)
+            for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                down = _add_products(
+                    down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, WIDTH, BLOCK_DIM
+                )
             at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
             tl.store(at, _finish_sums(down), mask=inside)
         tl.debug_barrier()  # other threads than those that wrote them read them
@@ -240,9 +244,9 @@ def decide_kernel(
             if HAS_TRUNK:
                 if h + BLOCK_HIDDEN < HIDDEN:  # the next units, before the loop comes to them
                     trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
-                    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                    for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
                         trunk = _add_products(
-                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, BLOCK_DIM
+                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, WIDTH, BLOCK_DIM
                         )
                     u = _finish_sums(trunk)
         logit += head

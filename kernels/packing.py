@@ -32,7 +32,7 @@ def pack_weights(heads: Heads) -> Floats:
             padded[tuple(slice(size) for size in array.shape)] = array
             parts.append(padded.ravel())
 
-    dim = round_up(dim_of(heads), DIM_PADDING)
+    dim = round_up(width_of(heads), DIM_PADDING)
     hidden = 0 if heads.out is None else round_up(heads.out.shape[1], HIDDEN_PADDING)
     rank = 0 if heads.down is None else heads.down.shape[1]
     put(heads.skip, models, dim)
@@ -113,6 +113,11 @@ def policy_width(models: int) -> int:
 
 def dim_of(heads: Heads) -> int:
     """Return the number of columns that x has."""
+    return width_of(heads) if heads.dim is None else heads.dim
+
+
+def width_of(heads: Heads) -> int:
+    """Return how many columns of x the products take, the first: fewer than all only beside a forest."""
     for array in (heads.skip, heads.trunk, heads.down):
         if array is not None:
             return int(array.shape[-1])

@@ -21,7 +21,17 @@ from ipr_engine._extras import need
 from ipr_engine.decide.contract import DecidePlan, Heads
 from ipr_engine.errors import InvalidInputError
 
-from .packing import Floats, dim_of, forest_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
+from .packing import (
+    Floats,
+    dim_of,
+    forest_of,
+    pack_policy,
+    pack_vectors,
+    pack_weights,
+    policy_width,
+    round_up,
+    width_of,
+)
 from .variant import TYPES, KernelVariant, LaunchParams, Pooling, WeightType, check_fits, grid, launch_params
 
 PURPOSE = "decide on a GPU"
@@ -94,6 +104,7 @@ class GpuPlan:
             "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
             "skip": heads.skip is not None, "trunk": heads.trunk is not None, "identity": heads.identity is not None,
             "tokens": self.has_tokens, "weights": dtype, "trees": self.trees, "depth": self.depth,
+            "width": 0 if width_of(heads) == self.dim else width_of(heads),
         }  # fmt: skip
 
     def pack_policy(self, **terms: Any) -> Floats:

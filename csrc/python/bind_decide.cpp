@@ -44,8 +44,11 @@ Heads read_heads(py::handle python) {
     return py::ssize_t{0};
   };
   heads.models = first_of({size_of(python, "bias", 1, 0), size_of(python, "skip", 2, 0), size_of(python, "out", 2, 0)});
-  heads.dim = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
-                        size_of(python, "len_skip", 2, 1)});
+  heads.width = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
+                          size_of(python, "len_skip", 2, 1)});
+  const py::object dim = python.attr("dim");
+  IPR_CHECK(dim.is_none() || py::isinstance<py::int_>(dim), "dim: expected an int or None, got ", describe(dim));
+  heads.dim = dim.is_none() ? heads.width : dim.cast<int64_t>();
   heads.hidden = first_of({size_of(python, "out", 2, 1), size_of(python, "trunk", 2, 0),
                            size_of(python, "identity", 2, 1), size_of(python, "up", 3, 1)});
   heads.rank = first_of({size_of(python, "up", 3, 2), size_of(python, "down", 3, 1)});
@@ -70,19 +73,19 @@ Heads read_heads(py::handle python) {
   else
     fail("activation: expected 'relu', 'silu' or 'gelu', got '", activation, "'");
 
-  const py::ssize_t models = heads.models, dim = heads.dim, hidden = heads.hidden, rank = heads.rank;
+  const py::ssize_t models = heads.models, width = heads.width, hidden = heads.hidden, rank = heads.rank;
   const auto read = [&](const char* name, const char* letters, std::vector<py::ssize_t> shape) -> const float* {
     const py::object array = python.attr(name);
     return array.is_none() ? nullptr : array_data<float>(array, name, letters, std::move(shape));
   };
-  heads.skip = read("skip", "(models, dim)", {models, dim});
+  heads.skip = read("skip", "(models, dim)", {models, width});
   heads.bias = read("bias", "(models,)", {models});
-  heads.trunk = read("trunk", "(hidden, dim)", {hidden, dim});
+  heads.trunk = read("trunk", "(hidden, dim)", {hidden, width});
   heads.identity = read("identity", "(models, hidden)", {models, hidden});
   heads.up = read("up", "(models, hidden, rank)", {models, hidden, rank});
-  heads.down = read("down", "(models, rank, dim)", {models, rank, dim});
+  heads.down = read("down", "(models, rank, dim)", {models, rank, width});
   heads.out = read("out", "(models, hidden)", {models, hidden});
-  heads.len_skip = read("len_skip", "(models, dim)", {models, dim});
+  heads.len_skip = read("len_skip", "(models, dim)", {models, width});
   heads.len_bias = read("len_bias", "(models,)", {models});
   heads.len_cap = read("len_cap", "(models,)", {models});
   heads.tree_threshold = read("tree_threshold", "(trees, 2^depth - 1)", {heads.trees, leaves - 1});

@@ -98,11 +98,15 @@ void check(const Heads& heads) {
   IPR_CHECK(
       heads.skip || heads.trunk || heads.down,
       "skip: expected (models, dim) float32, since trunk and down are absent too, got None; quality must depend on x");
-  IPR_CHECK(heads.dim >= 1, "dim: expected at least 1, got ", heads.dim);
+  IPR_CHECK(heads.width >= 1, "dim: expected at least 1, got ", heads.width);
+  IPR_CHECK(heads.dim >= heads.width, "dim: expected at least ", heads.width,
+            ", the columns of skip, trunk, down and len_skip, got ", heads.dim);
+  IPR_CHECK(heads.dim == heads.width || heads.tree_column, "dim: expected ", heads.width,
+            ", the columns of skip, trunk, down and len_skip, since no forest reads the others, got ", heads.dim);
   IPR_CHECK(!heads.out || heads.hidden >= 1, "hidden: expected at least 1 beside out, got ", heads.hidden);
   IPR_CHECK(!heads.up || heads.rank >= 1, "rank: expected at least 1 beside up and down, got ", heads.rank);
 
-  const int64_t models = heads.models, dim = heads.dim, hidden = heads.hidden, rank = heads.rank;
+  const int64_t models = heads.models, dim = heads.width, hidden = heads.hidden, rank = heads.rank;
   check_finite(heads.skip, models * dim, "skip");
   check_finite(heads.bias, models, "bias");
   check_finite(heads.trunk, hidden * dim, "trunk");
@@ -219,7 +223,7 @@ struct DecidePlan::Packed {
 };
 
 DecidePlan::Packed::Packed(const Heads& from) {
-  const int64_t models = from.models, dim = from.dim, hidden = from.hidden, rank = from.rank;
+  const int64_t models = from.models, dim = from.width, hidden = from.hidden, rank = from.rank;
   heads.models = models;
   heads.dim = dim;
   heads.hidden = from.out ? hidden : 0;
@@ -292,7 +296,7 @@ const float* DecidePlan::tie_rank() const { return packed_->heads.tie_rank; }
 const char* DecidePlan::isa() const { return kernels_->isa; }
 int64_t DecidePlan::work(int64_t batch) const {
   const PackedForest& forest = packed_->heads.forest;
-  return batch * (packed_->heads.by_x.rows * dim_ + forest.trees * (32 * forest.depth + round_up_16(models_)));
+  return batch * (packed_->heads.by_x.rows * packed_->heads.dim + forest.trees * (32 * forest.depth + round_up_16(models_)));
 }
 
 void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results& results) const {

@@ -203,10 +203,14 @@ def heads_tensors(
             fail(BundleFormatError, f"{where}: {name}", f"this tensor ({why})", "nothing (it is missing)")
     if not {"skip", "trunk", "down"} & set(tensors):
         fail(BundleFormatError, f"{where}: skip", "one of skip, trunk or down: quality depends on x", "none of them")
-    require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
+    # Beside a forest the matrices may be narrower than x: then the first of them says how wide they are.
+    require_shapes(tensors, where, _HEADS, {"models": models} if trees else {"models": models, "dim": dim})
     if "len_cap" in tensors and not (tensors["len_cap"] > 0).all():
         fail(BundleValueError, f"{where}: len_cap", "values > 0", f"{tensors['len_cap'].min()}")
     if trees:
+        widest = next(tensors[name].shape[-1] for name in ("skip", "trunk", "down") if name in tensors)
+        if widest > dim:
+            fail(BundleShapeError, f"{where}: skip", f"at most {dim} columns, as the encoder has", f"{widest}")
         _require_forest(tensors, where, dim)
     return read_only(tensors)
 

@@ -89,6 +89,8 @@ class Heads:
         len_skip, len_bias: (models, dim) and (models,), log of the output tokens; both or neither.
         len_cap: (models,), most output tokens.
         tie_rank: (models,) int32, distinct: lower wins when objective and quality are equal. By default the position.
+        dim: columns of x; by default those of skip, trunk, down and len_skip. Beside a forest it may be more: these take
+            the first columns of x, and trees may read all of them.
 
     Raises:
         InvalidInputError: a dtype, shape, combination or value differs from the above.
@@ -109,6 +111,7 @@ class Heads:
     len_bias: Floats | None = None
     len_cap: Floats | None = None
     tie_rank: npt.NDArray[np.int32] | None = None
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         check_heads(self)

@@ -31,6 +31,10 @@ def logit_of(heads, x, isa):
     return np.log(quality / (1 - quality))
 
 
+def leaves_of(heads, x):
+    return leaf_of_tree(heads.tree_column, heads.tree_threshold, x)
+
+
 def one_tree(threshold, column=(0, 1, 2), *, models=1, dim=3):
     """Return heads of one tree of depth 2 whose leaves hold 1, 2, 3 and 4, and nothing else."""
     zeros = np.zeros(models, np.float32)
@@ -58,7 +62,7 @@ def test_a_row_comes_to_its_leaf(isa, x, leaf, models):
     got = logit_of(one_tree([0.5, 0.5, 0.5], models=models), np.float32([x]), isa)
     if np.isfinite(x).all():
         np.testing.assert_allclose(got, np.full((1, models), leaf), rtol=1e-5)
-    assert leaf_of_tree(one_tree([0.5, 0.5, 0.5]), np.float32([x])).tolist() == [[leaf - 1]]
+    assert leaves_of(one_tree([0.5, 0.5, 0.5]), np.float32([x])).tolist() == [[leaf - 1]]
 
 
 def test_an_infinite_threshold_is_always_left(isa):
@@ -68,7 +72,7 @@ def test_an_infinite_threshold_is_always_left(isa):
 
 def test_a_nan_goes_left_and_its_row_has_a_status(isa):
     heads = one_tree([0.5, 0.5, 0.5])
-    assert leaf_of_tree(heads, np.float32([[np.nan, np.nan, 9]])).tolist() == [[0]]
+    assert leaves_of(heads, np.float32([[np.nan, np.nan, 9]])).tolist() == [[0]]
     plan = DecidePlan(heads, isa)
     policy = DecidePolicy(plan, **make_policy(np.random.default_rng(0), 1))
     result = plan.run(np.float32([[np.nan] * 3]), policy, 1, tokens_out=np.ones(1, np.float32))
@@ -92,7 +96,7 @@ def test_a_forest_of_any_size_adds_what_the_definition_says(isa, rng, trees, dep
     heads = make_heads(rng, 19, 23, trees=trees, depth=depth, tokens=False)
     flat = Heads(**{**vars(heads), **dict.fromkeys(ARRAYS)})
     x = floats(rng, 5, 23)
-    leaf = leaf_of_tree(heads, x)
+    leaf = leaves_of(heads, x)
     added = heads.tree_leaf[np.arange(trees), leaf].astype(np.float64).sum(axis=1)  # (batch, trees, models) -> sum
     got = logit_of(heads, x, isa) - logit_of(flat, x, isa)
     np.testing.assert_allclose(got, added, atol=2e-4)

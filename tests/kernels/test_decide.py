@@ -36,7 +36,7 @@ SIZES = [
     (1, 1, 1, "all"), (3, 11, 7, "linear"), (1, 11, 384, "trunk_adapters"), (17, 11, 384, "trunk_identity_no_skip"),
     (3, 11, 4096, "linear"), (1, 2, 4096, "trunk_one_unit"), (3, 33, 63, "adapters_only"),
     (5, 64, 130, "linear_no_tokens"), (3, 65, 7, "all"),
-    (3, 11, 63, "forest"), (5, 65, 7, "forest_all"),
+    (3, 11, 63, "forest"), (5, 65, 7, "forest_all"), (3, 11, 70, "forest_wide"),
 ]  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, m
 
 
 @pytest.mark.parametrize("tiles", ["split", "rows"])
-@pytest.mark.parametrize("form", ["linear", "all", "adapters_only", "forest", "forest_all"])
+@pytest.mark.parametrize("form", ["linear", "all", "adapters_only", "forest", "forest_all", "forest_wide"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
     monkeypatch.setitem(decide_requests.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
     accuracy.decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, accuracy.RULES[1])

@@ -11,13 +11,14 @@
 //
 // For row r, first over every candidate m, then over those that are allowed:
 //
-//   u           = trunk x                                              (hidden,)  shared by all candidates
-//   d[m]        = down[m] x                                            (rank,)
+//   v           = the first `width` columns of x: all of them, but where a forest reads more
+//   u           = trunk v                                              (hidden,)  shared by all candidates
+//   d[m]        = down[m] v                                            (rank,)
 //   h[m]        = act( (u + identity[m]) + up[m] d[m] )                (hidden,)
 //   node        = 0; depth times: 2 node + 1 + ( x[tree_column[t,node]] > tree_threshold[t,node] )         tree t
 //   forest[m]   = sum over t of tree_leaf[t, node - (2^depth - 1), m]
-//   logit[m]    = ( ( skip[m].x + out[m].h[m] ) + bias[m] ) + forest[m] quality[m] = sigmoid(logit[m])
-//   tokens[m]   = given, or min( exp( len_skip[m].x + len_bias[m] ), len_cap[m] )
+//   logit[m]    = ( ( skip[m].v + out[m].h[m] ) + bias[m] ) + forest[m] quality[m] = sigmoid(logit[m])
+//   tokens[m]   = given, or min( exp( len_skip[m].v + len_bias[m] ), len_cap[m] )
 //   t           = how many of tier_above[.,m] lie below billed[m]      the price tier
 //   cost[m]     = ( fixed_usd[m] + ( in_rate[t,m]*billed[m] + out_rate[t,m]*tokens[m] ) ) + extra_usd[r,m]
 //
@@ -62,15 +63,16 @@ struct PackedPolicy;
 // identity, up, down); the three arrays of a forest. At least one of skip, trunk and down is present, since a quality
 // must depend on x.
 struct Heads {
-  // models >= 1 and below 2^24, dim >= 1. hidden = 0 without `out`, rank = 0 without `up`.
-  int64_t models = 0, dim = 0, hidden = 0, rank = 0;
+  // models >= 1 and below 2^24, dim >= 1. hidden = 0 without `out`, rank = 0 without `up`. width: how many of x's dim
+  // columns, the first ones, its products take; dim, but beside a forest it may be less, which may read all of them.
+  int64_t models = 0, dim = 0, width = 0, hidden = 0, rank = 0;
   Activation activation = Activation::relu;
 
-  // (models, dim) and (models): the linear part of the logit. bias is required.
+  // (models, width) and (models): the linear part of the logit. bias is required.
   const float* skip = nullptr;
   const float* bias = nullptr;
 
-  // (hidden, dim), (models, hidden), (models, hidden, rank), (models, rank, dim), (models, hidden): what is hidden.
+  // (hidden, width), (models, hidden), (models, hidden, rank), (models, rank, width), (models, hidden): what is hidden.
   const float* trunk = nullptr;
   const float* identity = nullptr;
   const float* up = nullptr;
@@ -85,7 +87,7 @@ struct Heads {
   const float* tree_threshold = nullptr;
   const float* tree_leaf = nullptr;
 
-  // (models, dim) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is predicted.
+  // (models, width) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is predicted.
   const float* len_skip = nullptr;
   const float* len_bias = nullptr;
   const float* len_cap = nullptr;
