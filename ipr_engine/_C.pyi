@@ -42,6 +42,11 @@ class DecidePlan:
     @property
     def rank(self) -> int: ...
     @property
+    def trees(self) -> int: ...
+    @property
+    def depth(self) -> int:
+        """The depth of the forest's trees; 0, as `trees`, without a forest."""
+    @property
     def isa(self) -> str: ...
     @property
     def has_tokens(self) -> bool:

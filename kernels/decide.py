@@ -10,6 +10,8 @@ Memory (packing.py fills it; all row-major, `|` = concatenated, PADDED = models 
     weights     skip (models, DP) | len_skip (models, DP) | trunk (HP, DP) | down (models, RANK, DP)
                 | up (models, RANK, HP) | identity (models, HP) | out (models, HP); absent ones take no room, padding is 0
     vectors     bias | len_bias | len_cap (inf: none) | tie_rank, each (PADDED,)
+                | of a forest: thresholds (TREES, 2^DEPTH) | columns of x, int32 by their bits, (TREES, 2^DEPTH)
+                | leaves (TREES, 2^DEPTH, PADDED); nodes in heap order, the last of each tree is unused
     policies    a row each: alpha_hi, alpha_lo, offset, worth, price tiers above the first, 11 unused
                 | in_rate | out_rate | fixed_usd | allowed (1 or 0) | MORE_TIERS times: tier_above | in_rate | out_rate
 """
@@ -42,16 +44,18 @@ def _sums(ROWS: tl.constexpr, N: tl.constexpr, BLOCK_DIM: tl.constexpr):
 
 
 @triton.jit
-def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+def _add_products(
+    sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK_DIM: tl.constexpr
+):
     """Add elements k to k + BLOCK_DIM of x (rows,) times those of the weight rows `some` (N,) to sums.
 
     The weights' dim is padded with zeros, so only their rows are masked. Both are loaded in the shape of sums,
     (1, N, BLOCK_DIM) and (rows, 1, BLOCK_DIM), so that the threads which load a weight are those that use it.
     """
-    DP: tl.constexpr = (DIM + 127) // 128 * 128
+    DP: tl.constexpr = (WIDTH + 127) // 128 * 128
     ks = k + tl.arange(0, BLOCK_DIM)
     at = x + rows[:, None, None] * DIM + ks[None, None, :]
-    xs = tl.load(at, mask=live[:, None, None] & (ks < DIM)[None, None, :], other=0.0)  # (ROWS, 1, BLOCK_DIM)
+    xs = tl.load(at, mask=live[:, None, None] & (ks < WIDTH)[None, None, :], other=0.0)  # (ROWS, 1, BLOCK_DIM)
     at = weights + some[None, :, None] * DP + ks[None, None, :]
     w = tl.load(at, mask=real[None, :, None], other=0.0)  # (1, N, BLOCK_DIM)
     sums = tl.fma(tl.broadcast_to(w.to(tl.float32), sums.shape), tl.broadcast_to(xs, sums.shape), sums)
@@ -62,6 +66,33 @@ def _add_products(sums, x, rows, live, weights, some, real, k, DIM: tl.constexpr
 def _finish_sums(sums):
     """Return (ROWS, N): the partial sums added up."""
     return tl.sum(sums, axis=2)
+
+
+@triton.jit
+def _sum_leaves(
+    forest, x, rows, live, candidates, real, padded,
+    DIM: tl.constexpr, TREES: tl.constexpr, DEPTH: tl.constexpr, BLOCK_TREES: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_MODELS: tl.constexpr,
+):  # fmt: skip
+    """Return what the trees add to the logits, (BLOCK_ROWS, BLOCK_MODELS): BLOCK_TREES of them are walked side by side."""
+    LEAVES: tl.constexpr = 1 << DEPTH
+    columns = forest + TREES * LEAVES
+    leaves = columns + TREES * LEAVES
+    total = tl.zeros([BLOCK_ROWS, BLOCK_MODELS], tl.float32)
+    for first in range(0, TREES, BLOCK_TREES):
+        trees = first + tl.arange(0, BLOCK_TREES)
+        inside = live[:, None] & (trees < TREES)[None, :]
+        node = tl.zeros([BLOCK_ROWS, BLOCK_TREES], tl.int32)
+        for _ in range(DEPTH):
+            at = trees[None, :] * LEAVES + node
+            threshold = tl.load(forest + at, mask=inside, other=0.0)
+            column = tl.load(columns + at, mask=inside, other=0.0).to(tl.int32, bitcast=True)
+            of_x = tl.load(x + rows[:, None] * DIM + column, mask=inside, other=0.0)
+            node = 2 * node + 1 + (of_x > threshold).to(tl.int32)  # NaN: left
+        at = (trees[None, :] * LEAVES + node - (LEAVES - 1))[:, :, None] * padded + candidates[None, None, :]
+        added = tl.load(leaves + at, mask=inside[:, :, None] & real[None, None, :], other=0.0)
+        total += tl.sum(added, axis=1)
+    return total
 
 
 @triton.jit
@@ -89,8 +120,9 @@ def decide_kernel(
     quality, tokens_out, cost_usd, threshold_to, gap_to, index_to, status_to, cause_to, x_copy, done,
     adapters, flags, arrivals,
     batch, models, policy_count, billed_stride, billed_step, given_stride, extra_stride, allowed_stride, tokens,
-    DIM: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, HIDDEN: tl.constexpr, RANK: tl.constexpr, ACTIVATION: tl.constexpr,
     HAS_SKIP: tl.constexpr, HAS_TRUNK: tl.constexpr, HAS_IDENTITY: tl.constexpr, HAS_LEN: tl.constexpr,
+    TREES: tl.constexpr, DEPTH: tl.constexpr, BLOCK_TREES: tl.constexpr,
     HAS_GIVEN: tl.constexpr, HAS_EXTRA: tl.constexpr, HAS_ROW_MASK: tl.constexpr,
     POOLING: tl.constexpr, NORMALIZE: tl.constexpr, STATE_EPS: tl.constexpr, X_COPY: tl.constexpr,
     DONE: tl.constexpr, PDL: tl.constexpr,
@@ -99,7 +131,7 @@ def decide_kernel(
     UNROLL: tl.constexpr, BLOCK_CHOICE: tl.constexpr, BLOCK_TOKENS: tl.constexpr,
     POOL_PARTS: tl.constexpr, POOL_WIDTH: tl.constexpr,
 ):  # fmt: skip
-    DP: tl.constexpr = (DIM + 127) // 128 * 128  # packing.DIM_PADDING
+    DP: tl.constexpr = (WIDTH + 127) // 128 * 128  # packing.DIM_PADDING
     HP: tl.constexpr = (HIDDEN + 63) // 64 * 64  # packing.HIDDEN_PADDING
     first_row = tl.program_id(0) * BLOCK_ROWS
     rows = first_row + tl.arange(0, BLOCK_ROWS)  # (BLOCK_ROWS,)
@@ -164,20 +196,22 @@ def decide_kernel(
     skip = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     length = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
     trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)  # of the first hidden units; later ones follow below
-    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+    for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
         if HAS_SKIP:
-            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, BLOCK_DIM)
+            skip = _add_products(skip, x, rows, live, weights, candidates, real, k, DIM, WIDTH, BLOCK_DIM)
         if HAS_LEN:
-            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, BLOCK_DIM)
+            length = _add_products(length, x, rows, live, len_at, candidates, real, k, DIM, WIDTH, BLOCK_DIM)
         if HAS_TRUNK:
-            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, BLOCK_DIM)
+            trunk = _add_products(trunk, x, rows, live, trunk_at, units, all_units, k, DIM, WIDTH, BLOCK_DIM)
 
     # down x (batch, models, RANK) goes through global memory: the loop over hidden units reads it once a block.
     if RANK > 0:
         for a in range(RANK):
             down = _sums(BLOCK_ROWS, BLOCK_MODELS, BLOCK_DIM)
-            for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
-                down = _add_products(down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, BLOCK_DIM)
+            for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                down = _add_products(
+                    down, x, rows, live, down_at, candidates * RANK + a, real, k, DIM, WIDTH, BLOCK_DIM
+                )
             at = adapters + (rows[:, None] * models + candidates[None, :]) * RANK + a
             tl.store(at, _finish_sums(down), mask=inside)
         tl.debug_barrier()  # other threads than those that wrote them read them
@@ -210,13 +244,18 @@ def decide_kernel(
             if HAS_TRUNK:
                 if h + BLOCK_HIDDEN < HIDDEN:  # the next units, before the loop comes to them
                     trunk = _sums(BLOCK_ROWS, BLOCK_HIDDEN, BLOCK_DIM)
-                    for k in tl.range(0, DIM, BLOCK_DIM, loop_unroll_factor=UNROLL):
+                    for k in tl.range(0, WIDTH, BLOCK_DIM, loop_unroll_factor=UNROLL):
                         trunk = _add_products(
-                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, BLOCK_DIM
+                            trunk, x, rows, live, trunk_at, hs + BLOCK_HIDDEN, all_units, k, DIM, WIDTH, BLOCK_DIM
                         )
                     u = _finish_sums(trunk)
         logit += head
     logit += bias[None, :]
+    if TREES > 0:
+        logit += _sum_leaves(
+            vectors + 4 * padded, x, rows, live, candidates, real, padded,
+            DIM, TREES, DEPTH, BLOCK_TREES, BLOCK_ROWS, BLOCK_MODELS,
+        )  # fmt: skip
     q = sigmoid(logit)  # (BLOCK_ROWS, BLOCK_MODELS)
 
     # output tokens

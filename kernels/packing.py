@@ -32,7 +32,7 @@ def pack_weights(heads: Heads) -> Floats:
             padded[tuple(slice(size) for size in array.shape)] = array
             parts.append(padded.ravel())
 
-    dim = round_up(dim_of(heads), DIM_PADDING)
+    dim = round_up(width_of(heads), DIM_PADDING)
     hidden = 0 if heads.out is None else round_up(heads.out.shape[1], HIDDEN_PADDING)
     rank = 0 if heads.down is None else heads.down.shape[1]
     put(heads.skip, models, dim)
@@ -47,14 +47,38 @@ def pack_weights(heads: Heads) -> Floats:
 
 
 def pack_vectors(heads: Heads) -> Floats:
-    """Return (4, padded): bias, len_bias, len_cap (+inf where there is none), tie rank (its order, exact in float32)."""
+    """Return bias, len_bias, len_cap (+inf where there is none), tie rank (its order, exact in float32), each (padded,), and a forest.
+
+    The forest, where there is one: thresholds and columns (trees, 2^depth) each, leaves (trees, 2^depth, padded).
+    """
     models = len(heads.bias)
     packed = np.zeros((4, round_up(models, 16)), np.float32)
     packed[0, :models] = heads.bias
     packed[1, :models] = 0 if heads.len_bias is None else heads.len_bias
     packed[2, :models] = np.inf if heads.len_cap is None else heads.len_cap
     packed[3, :models] = np.arange(models) if heads.tie_rank is None else np.argsort(np.argsort(heads.tie_rank))
-    return packed
+    return np.concatenate([packed.ravel(), *_pack_forest(heads)])
+
+
+def _pack_forest(heads: Heads) -> list[Floats]:
+    """Return the parts of a forest, in the order that decide.py tells; none without."""
+    threshold, column, leaf = heads.tree_threshold, heads.tree_column, heads.tree_leaf
+    if threshold is None or column is None or leaf is None:
+        return []
+    trees, leaves, models = leaf.shape
+    parts = (np.zeros((trees, leaves), np.float32), np.zeros((trees, leaves), np.int32))
+    parts[0][:, :-1], parts[1][:, :-1] = threshold, column
+    padded = np.zeros((trees, leaves, round_up(models, 16)), np.float32)
+    padded[..., :models] = leaf
+    return [part.view(np.float32).ravel() for part in (*parts, padded)]
+
+
+def forest_of(heads: Heads) -> tuple[int, int]:
+    """Return the number and the depth of the trees; zeros where there are none."""
+    if heads.tree_leaf is None:
+        return 0, 0
+    trees, leaves, _ = heads.tree_leaf.shape
+    return int(trees), int(leaves).bit_length() - 1
 
 
 def pack_policy(checker: DecidePlan, **terms: Any) -> Floats:
@@ -89,6 +113,11 @@ def policy_width(models: int) -> int:
 
 def dim_of(heads: Heads) -> int:
     """Return the number of columns that x has."""
+    return width_of(heads) if heads.dim is None else heads.dim
+
+
+def width_of(heads: Heads) -> int:
+    """Return how many columns of x the products take, the first: fewer than all only beside a forest."""
     for array in (heads.skip, heads.trunk, heads.down):
         if array is not None:
             return int(array.shape[-1])

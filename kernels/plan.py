@@ -21,7 +21,17 @@ from ipr_engine._extras import need
 from ipr_engine.decide.contract import DecidePlan, Heads
 from ipr_engine.errors import InvalidInputError
 
-from .packing import Floats, dim_of, pack_policy, pack_vectors, pack_weights, policy_width, round_up
+from .packing import (
+    Floats,
+    dim_of,
+    forest_of,
+    pack_policy,
+    pack_vectors,
+    pack_weights,
+    policy_width,
+    round_up,
+    width_of,
+)
 from .variant import TYPES, KernelVariant, LaunchParams, Pooling, WeightType, check_fits, grid, launch_params
 
 PURPOSE = "decide on a GPU"
@@ -38,6 +48,7 @@ class GpuPlan:
         launch: None takes launch.json's entry for the heads' shape and the device.
     Attributes:
         models, dim, hidden, rank, has_tokens: of the heads. arch: the device's, "sm_90" say; None on the CPU.
+        trees, depth: of the forest, 0 without one.
         weights, vectors, policies: torch tensors (layout: decide.py). Other heads of the same variant may be copied into
             the first two in stream order; launches after the copy use them.
         nothing: (1,) int64, 0: what a launch points to in place of what a request leaves out.
@@ -66,6 +77,7 @@ class GpuPlan:
         self.models, self.dim = len(heads.bias), dim_of(heads)
         self.hidden = 0 if heads.out is None else heads.out.shape[1]
         self.rank = 0 if heads.down is None else heads.down.shape[1]
+        self.trees, self.depth = forest_of(heads)
         self.has_tokens = heads.len_skip is not None
         self.arch = _arch(torch, self.device)
         self.launch = launch or launch_params(self.models, self.dim, self.arch, adapters=self.rank > 0)
@@ -76,7 +88,10 @@ class GpuPlan:
         if not bool(torch.isfinite(packed).all()):
             raise InvalidInputError(f"dtype: these heads have weights outside the range of {dtype}; use float32")
         self.weights = packed.to(self.device)
-        self.vectors = torch.from_numpy(pack_vectors(heads)).to(self.device)
+        vectors = pack_vectors(heads)
+        if vectors.size >= 2**31:
+            raise InvalidInputError(f"tree_leaf: expected fewer than 2^31 numbers in a forest, got {vectors.size}")
+        self.vectors = torch.from_numpy(vectors).to(self.device)
         shape = (policies, policy_width(self.models))
         if policies * shape[1] >= 2**31:
             raise InvalidInputError(
@@ -88,7 +103,8 @@ class GpuPlan:
         self._fixed: dict[str, Any] = {
             "dim": self.dim, "hidden": self.hidden, "rank": self.rank, "activation": heads.activation,
             "skip": heads.skip is not None, "trunk": heads.trunk is not None, "identity": heads.identity is not None,
-            "tokens": self.has_tokens, "weights": dtype,
+            "tokens": self.has_tokens, "weights": dtype, "trees": self.trees, "depth": self.depth,
+            "width": 0 if width_of(heads) == self.dim else width_of(heads),
         }  # fmt: skip
 
     def pack_policy(self, **terms: Any) -> Floats:

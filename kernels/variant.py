@@ -114,7 +114,8 @@ class KernelVariant:
     The number of candidates, the batch and the number of policies are arguments of the kernel: one variant serves all.
 
     Attributes:
-        hidden, rank: 0 = absent.
+        hidden, rank: 0 = absent. trees, depth: of the forest, 0 = none.
+        width: the columns of x that the products take, beside a forest that reads more; 0 = all.
         given, extra, row_mask: whether tokens, extra_usd and a mask per row are read.
         pooling: "none" where x is given; else x is made of token states of type `states`, L2 normalised if `normalize`.
         state_eps: the epsilon of the LayerNorm that each token passes before it is pooled; 0 = none.
@@ -141,6 +142,9 @@ class KernelVariant:
     x_copy: bool = False
     done: bool = False
     pdl: bool = False
+    trees: int = 0
+    depth: int = 0
+    width: int = 0
 
     def on(self, arch: str) -> KernelVariant:
         """Return this variant as an architecture takes it: without `pdl` before sm_90."""
@@ -165,8 +169,9 @@ class KernelVariant:
         parts = _power_of_two(-(-self.dim // width))
         tokens = min(params.block_tokens, max(params.num_warps, 64 * 32 * params.num_warps // (parts * width)))
         return {
-            "DIM": self.dim, "HIDDEN": self.hidden, "RANK": self.rank, "ACTIVATION": self.activation,
+            "DIM": self.dim, "WIDTH": self.width or self.dim, "HIDDEN": self.hidden, "RANK": self.rank, "ACTIVATION": self.activation,
             "HAS_SKIP": self.skip, "HAS_TRUNK": self.trunk, "HAS_IDENTITY": self.identity, "HAS_LEN": self.tokens,
+            "TREES": self.trees, "DEPTH": self.depth, "BLOCK_TREES": self._trees_at_once(params),
             "HAS_GIVEN": self.given, "HAS_EXTRA": self.extra, "HAS_ROW_MASK": self.row_mask,
             "POOLING": self.pooling, "NORMALIZE": self.normalize, "STATE_EPS": self.state_eps, "X_COPY": self.x_copy,
             "DONE": self.done, "PDL": self.pdl,
@@ -176,9 +181,17 @@ class KernelVariant:
             "BLOCK_TOKENS": tokens, "POOL_PARTS": parts, "POOL_WIDTH": width,
         }  # fmt: skip
 
+    def _trees_at_once(self, params: LaunchParams) -> int:
+        """Return how many trees are walked side by side: a power of two, so that a thread adds at most 64 leaves at once."""
+        room = 64 * 32 * params.num_warps // (params.block_rows * params.block_models)
+        return max(1, min(_power_of_two(max(self.trees, 1)), 32, room))
+
     def name(self, params: LaunchParams) -> str:
         """Return a file name: shape class, dim, hidden and a hash of everything else but the source of the parameters."""
-        text = json.dumps([asdict(self), {**asdict(params), "source": None}], sort_keys=True)
+        form = asdict(self)
+        if not self.trees:  # names from before there were forests stay
+            del form["trees"], form["depth"], form["width"]
+        text = json.dumps([form, {**asdict(params), "source": None}], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         return f"decide_{params.shape_class}_{self.dim}x{self.hidden}_{self.weights}_{digest}"
 

@@ -44,11 +44,24 @@ Heads read_heads(py::handle python) {
     return py::ssize_t{0};
   };
   heads.models = first_of({size_of(python, "bias", 1, 0), size_of(python, "skip", 2, 0), size_of(python, "out", 2, 0)});
-  heads.dim = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
-                        size_of(python, "len_skip", 2, 1)});
+  heads.width = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
+                          size_of(python, "len_skip", 2, 1)});
+  const py::object dim = python.attr("dim");
+  IPR_CHECK(dim.is_none() || py::isinstance<py::int_>(dim), "dim: expected an int or None, got ", describe(dim));
+  heads.dim = dim.is_none() ? heads.width : dim.cast<int64_t>();
   heads.hidden = first_of({size_of(python, "out", 2, 1), size_of(python, "trunk", 2, 0),
                            size_of(python, "identity", 2, 1), size_of(python, "up", 3, 1)});
   heads.rank = first_of({size_of(python, "up", 3, 2), size_of(python, "down", 3, 1)});
+
+  heads.trees = first_of({size_of(python, "tree_column", 2, 0), size_of(python, "tree_threshold", 2, 0),
+                          size_of(python, "tree_leaf", 3, 0)});
+  const py::ssize_t leaves = first_of({size_of(python, "tree_leaf", 3, 1), size_of(python, "tree_column", 2, 1) + 1});
+  IPR_CHECK(
+      (leaves & (leaves - 1)) == 0,
+      "tree_leaf: expected (trees, 2^depth, models) float32, beside tree_column and tree_threshold of 2^depth - 1 "
+      "nodes a tree, got ",
+      leaves, " leaves a tree");
+  while (py::ssize_t{1} << heads.depth < leaves) ++heads.depth;
 
   const std::string activation = py::str(python.attr("activation"));
   if (activation == "relu")
@@ -60,21 +73,27 @@ Heads read_heads(py::handle python) {
   else
     fail("activation: expected 'relu', 'silu' or 'gelu', got '", activation, "'");
 
-  const py::ssize_t models = heads.models, dim = heads.dim, hidden = heads.hidden, rank = heads.rank;
+  const py::ssize_t models = heads.models, width = heads.width, hidden = heads.hidden, rank = heads.rank;
   const auto read = [&](const char* name, const char* letters, std::vector<py::ssize_t> shape) -> const float* {
     const py::object array = python.attr(name);
     return array.is_none() ? nullptr : array_data<float>(array, name, letters, std::move(shape));
   };
-  heads.skip = read("skip", "(models, dim)", {models, dim});
+  heads.skip = read("skip", "(models, dim)", {models, width});
   heads.bias = read("bias", "(models,)", {models});
-  heads.trunk = read("trunk", "(hidden, dim)", {hidden, dim});
+  heads.trunk = read("trunk", "(hidden, dim)", {hidden, width});
   heads.identity = read("identity", "(models, hidden)", {models, hidden});
   heads.up = read("up", "(models, hidden, rank)", {models, hidden, rank});
-  heads.down = read("down", "(models, rank, dim)", {models, rank, dim});
+  heads.down = read("down", "(models, rank, dim)", {models, rank, width});
   heads.out = read("out", "(models, hidden)", {models, hidden});
-  heads.len_skip = read("len_skip", "(models, dim)", {models, dim});
+  heads.len_skip = read("len_skip", "(models, dim)", {models, width});
   heads.len_bias = read("len_bias", "(models,)", {models});
   heads.len_cap = read("len_cap", "(models,)", {models});
+  heads.tree_threshold = read("tree_threshold", "(trees, 2^depth - 1)", {heads.trees, leaves - 1});
+  heads.tree_leaf = read("tree_leaf", "(trees, 2^depth, models)", {heads.trees, leaves, models});
+  const py::object tree_column = python.attr("tree_column");
+  if (!tree_column.is_none())
+    heads.tree_column =
+        array_data<int32_t>(tree_column, "tree_column", "(trees, 2^depth - 1)", {heads.trees, leaves - 1});
   const py::object tie_rank = python.attr("tie_rank");
   if (!tie_rank.is_none()) heads.tie_rank = array_data<int32_t>(tie_rank, "tie_rank", "(models,)", {models});
   return heads;
@@ -306,6 +325,8 @@ void bind_decide(pybind11::module_& m) {
       .def_property_readonly("dim", &DecidePlan::dim)
       .def_property_readonly("hidden", &DecidePlan::hidden)
       .def_property_readonly("rank", &DecidePlan::rank)
+      .def_property_readonly("trees", &DecidePlan::trees)
+      .def_property_readonly("depth", &DecidePlan::depth)
       .def_property_readonly("isa", &DecidePlan::isa)
       .def_property_readonly("has_tokens", &DecidePlan::has_tokens);
   plan_type = reinterpret_cast<PyTypeObject*>(plan.ptr());

@@ -65,6 +65,18 @@ float* thread_scratch(int64_t floats) {
   return memory.get();
 }
 
+void check_forest(const Heads& heads) {
+  IPR_CHECK(heads.trees >= 1 && heads.trees <= 1024, "tree_column: expected 1 to 1024 trees, got ", heads.trees);
+  IPR_CHECK(heads.depth >= 1 && heads.depth <= 10,
+            "tree_leaf: expected (trees, 2^depth, models) float32 of a depth from 1 to 10, got depth ", heads.depth);
+  const int64_t leaves = int64_t{1} << heads.depth, nodes = heads.trees * (leaves - 1);
+  for (int64_t i = 0; i < nodes; ++i)
+    IPR_CHECK(heads.tree_column[i] >= 0 && heads.tree_column[i] < heads.dim, "tree_column: expected values in [0, ",
+              heads.dim, "), got ", heads.tree_column[i], " at flat position ", i);
+  check_each(heads.tree_threshold, nodes, "tree_threshold", "non-NaN", [](float value) { return !std::isnan(value); });
+  check_finite(heads.tree_leaf, heads.trees * leaves * heads.models, "tree_leaf");
+}
+
 }  // namespace
 
 void check(const Heads& heads) {
@@ -78,14 +90,23 @@ void check(const Heads& heads) {
   IPR_CHECK(!heads.len_skip == !heads.len_bias, heads.len_skip ? "len_bias" : "len_skip",
             ": expected an array, since len_skip and len_bias go together, got None");
   IPR_CHECK(!heads.len_cap || heads.len_skip, "len_cap: expected None without len_skip and len_bias, got an array");
+  IPR_CHECK(!heads.tree_column == !heads.tree_threshold && !heads.tree_column == !heads.tree_leaf,
+            !heads.tree_column      ? "tree_column"
+            : !heads.tree_threshold ? "tree_threshold"
+                                    : "tree_leaf",
+            ": expected an array, since tree_column, tree_threshold and tree_leaf go together, got None");
   IPR_CHECK(
       heads.skip || heads.trunk || heads.down,
       "skip: expected (models, dim) float32, since trunk and down are absent too, got None; quality must depend on x");
-  IPR_CHECK(heads.dim >= 1, "dim: expected at least 1, got ", heads.dim);
+  IPR_CHECK(heads.width >= 1, "dim: expected at least 1, got ", heads.width);
+  IPR_CHECK(heads.dim >= heads.width, "dim: expected at least ", heads.width,
+            ", the columns of skip, trunk, down and len_skip, got ", heads.dim);
+  IPR_CHECK(heads.dim == heads.width || heads.tree_column, "dim: expected ", heads.width,
+            ", the columns of skip, trunk, down and len_skip, since no forest reads the others, got ", heads.dim);
   IPR_CHECK(!heads.out || heads.hidden >= 1, "hidden: expected at least 1 beside out, got ", heads.hidden);
   IPR_CHECK(!heads.up || heads.rank >= 1, "rank: expected at least 1 beside up and down, got ", heads.rank);
 
-  const int64_t models = heads.models, dim = heads.dim, hidden = heads.hidden, rank = heads.rank;
+  const int64_t models = heads.models, dim = heads.width, hidden = heads.hidden, rank = heads.rank;
   check_finite(heads.skip, models * dim, "skip");
   check_finite(heads.bias, models, "bias");
   check_finite(heads.trunk, hidden * dim, "trunk");
@@ -96,6 +117,7 @@ void check(const Heads& heads) {
   check_finite(heads.len_skip, models * dim, "len_skip");
   check_finite(heads.len_bias, models, "len_bias");
   check_not_negative(heads.len_cap, models, "len_cap");
+  if (heads.tree_column) check_forest(heads);
 
   const std::vector<int32_t> order = order_of(heads);
   for (size_t i = 1; heads.tie_rank && i < order.size(); ++i)
@@ -187,9 +209,12 @@ struct DecidePlan::Packed {
 
   std::vector<PackedMatrix> kept;
   AlignedArray<int32_t> by_tie_rank;
+  AlignedArray<TreeNode> nodes;
   PackedHeads heads{};
 
  private:
+  void pack_forest(const Heads& from);
+
   // A packed copy, or null.
   const float* keep(const float* data, int64_t rows, int64_t dim) {
     if (!data) return nullptr;
@@ -198,7 +223,7 @@ struct DecidePlan::Packed {
 };
 
 DecidePlan::Packed::Packed(const Heads& from) {
-  const int64_t models = from.models, dim = from.dim, hidden = from.hidden, rank = from.rank;
+  const int64_t models = from.models, dim = from.width, hidden = from.hidden, rank = from.rank;
   heads.models = models;
   heads.dim = dim;
   heads.hidden = from.out ? hidden : 0;
@@ -239,6 +264,19 @@ DecidePlan::Packed::Packed(const Heads& from) {
     tie_rank[static_cast<size_t>(order[rank_of])] = static_cast<float>(rank_of);
   heads.tie_rank = keep(tie_rank.data(), 1, models);
   heads.by_tie_rank = by_tie_rank.get();
+  if (from.tree_leaf) pack_forest(from);
+}
+
+void DecidePlan::Packed::pack_forest(const Heads& from) {
+  const int64_t trees = from.trees, leaves = int64_t{1} << from.depth;
+  nodes = AlignedArray<TreeNode>(padded_trees(trees) * leaves);
+  for (int64_t tree = 0; tree < trees; ++tree)
+    for (int64_t node = 0; node < leaves - 1; ++node) {
+      const int64_t at = tree * (leaves - 1) + node;
+      const int64_t to = (tree / kTreesTogether * leaves + node) * kTreesTogether + tree % kTreesTogether;
+      nodes.get()[to] = {from.tree_threshold[at], from.tree_column[at]};
+    }
+  heads.forest = {trees, from.depth, nodes.get(), keep(from.tree_leaf, trees * leaves, from.models)};
 }
 
 DecidePlan::DecidePlan(const Heads& heads, const std::string& isa)
@@ -251,10 +289,15 @@ DecidePlan::~DecidePlan() = default;
 
 int64_t DecidePlan::hidden() const { return packed_->heads.hidden; }
 int64_t DecidePlan::rank() const { return packed_->heads.rank; }
+int64_t DecidePlan::trees() const { return packed_->heads.forest.trees; }
+int64_t DecidePlan::depth() const { return packed_->heads.forest.depth; }
 bool DecidePlan::has_tokens() const { return packed_->heads.len_at >= 0; }
 const float* DecidePlan::tie_rank() const { return packed_->heads.tie_rank; }
 const char* DecidePlan::isa() const { return kernels_->isa; }
-int64_t DecidePlan::work(int64_t batch) const { return batch * packed_->heads.by_x.rows * dim_; }
+int64_t DecidePlan::work(int64_t batch) const {
+  const PackedForest& forest = packed_->heads.forest;
+  return batch * (packed_->heads.by_x.rows * packed_->heads.dim + forest.trees * (32 * forest.depth + round_up_16(models_)));
+}
 
 void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results& results) const {
   IPR_CHECK(policy.models() == models(), "policy: expected one for ", models(), " models, got one for ",

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ipr_engine._files import file_sha256, sha256_hex
 from ipr_engine._read_only import read_only
-from ipr_engine.bundle.fields import Field, fail
+from ipr_engine.bundle.fields import REWRITE, Field, fail
+from ipr_engine.bundle.head_rows import FOREST
 from ipr_engine.errors import (
     BundleError,
     BundleFormatError,
@@ -33,7 +34,7 @@ Float32 = NDArray[np.float32]
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
 
 
-# Tensor -> its dimensions. hidden is the width of the trunk, rank that of the adapters.
+# Tensor -> its dimensions. hidden is the width of the trunk, rank that of the adapters; leaves is 2^depth, nodes one less.
 _HEADS = {
     "skip": ("models", "dim"),
     "bias": ("models",),
@@ -42,13 +43,19 @@ _HEADS = {
     "up": ("models", "hidden", "rank"),
     "down": ("models", "rank", "dim"),
     "out": ("models", "hidden"),
+    "tree_column": ("trees", "nodes"),
+    "tree_threshold": ("trees", "nodes"),
+    "tree_leaf": ("trees", "leaves", "models"),
     "len_skip": ("models", "dim"),
     "len_bias": ("models",),
     "len_cap": ("models",),
 }
 _SUPPORT = {"centroids": ("k", "dim"), "distances": ("percentiles",)}
 # safetensors' names of dtypes, as numpy reads the bytes: little-endian.
-_NUMPY = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4"}
+_NUMPY = {"F32": "<f4", "F16": "<f2", "U8": "u1", "U32": "<u4", "I32": "<i4"}
+_INTEGERS, _MAY_BE_INFINITE = "tree_column", "tree_threshold"
+FOREST_VERSION = 8  # the first schema_version whose heads may have a forest
+MOST_TREES, DEEPEST = 1024, 10
 PERCENTILES = 101  # the 0th to the 100th
 
 
@@ -163,10 +170,12 @@ def _inside(folder: Path, relative: str, field: Field) -> Path:
     return path
 
 
-def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Sequence[str]) -> Mapping[str, Float32]:
-    """Return the tensors of one head, in one of the packed forms of docs/decide.md."""
+def heads_tensors(
+    data: bytes, where: str, *, models: int, dim: int, outputs: Sequence[str], version: int
+) -> Mapping[str, NDArray[Any]]:
+    """Return the tensors of one head, in one of the packed forms of docs/decide.md. version: the bundle's schema_version."""
     # A linear head is skip and bias; a deep one has trunk or adapters (up, down), and out over them.
-    tensors = _float32_tensors(data, where, _HEADS)
+    tensors = read_tensors(data, where, {**dict.fromkeys(_HEADS, "F32"), _INTEGERS: "I32"}, infinite=_MAY_BE_INFINITE)
     required = {"bias": "always"}
     if "out" in tensors:
         if "up" in tensors or "down" in tensors:
@@ -179,15 +188,44 @@ def heads_tensors(data: bytes, where: str, *, models: int, dim: int, outputs: Se
         required |= dict.fromkeys(("len_skip", "len_bias"), "with the output tokens")
     elif lengths := [name for name in ("len_skip", "len_bias", "len_cap") if name in tensors]:
         fail(BundleFormatError, f"{where}: {lengths[0]}", "no such tensor without the output 'tokens'", "one")
+    if trees := [name for name in FOREST if name in tensors]:
+        required |= dict.fromkeys(FOREST, f"with {trees[0]}")
+        if version < FOREST_VERSION:
+            fail(
+                BundleFormatError,
+                f"{where}: {trees[0]}",
+                f"no such tensor before schema_version {FOREST_VERSION}",
+                "one",
+                REWRITE,
+            )
     for name, why in required.items():
         if name not in tensors:
             fail(BundleFormatError, f"{where}: {name}", f"this tensor ({why})", "nothing (it is missing)")
     if not {"skip", "trunk", "down"} & set(tensors):
         fail(BundleFormatError, f"{where}: skip", "one of skip, trunk or down: quality depends on x", "none of them")
-    require_shapes(tensors, where, _HEADS, {"models": models, "dim": dim})
+    # Beside a forest the matrices may be narrower than x: then the first of them says how wide they are.
+    require_shapes(tensors, where, _HEADS, {"models": models} if trees else {"models": models, "dim": dim})
     if "len_cap" in tensors and not (tensors["len_cap"] > 0).all():
         fail(BundleValueError, f"{where}: len_cap", "values > 0", f"{tensors['len_cap'].min()}")
+    if trees:
+        widest = next(tensors[name].shape[-1] for name in ("skip", "trunk", "down") if name in tensors)
+        if widest > dim:
+            fail(BundleShapeError, f"{where}: skip", f"at most {dim} columns, as the encoder has", f"{widest}")
+        _require_forest(tensors, where, dim)
     return read_only(tensors)
+
+
+def _require_forest(tensors: Mapping[str, NDArray[Any]], where: str, dim: int) -> None:
+    """Check what the shapes of a forest's tensors leave open: how many trees, how deep, and which columns they split on."""
+    (count, leaves), column = tensors["tree_leaf"].shape[:2], tensors["tree_column"]
+    if not 1 <= count <= MOST_TREES:
+        fail(BundleShapeError, f"{where}: tree_leaf", f"1 to {MOST_TREES} trees", f"{count}")
+    if leaves not in [1 << depth for depth in range(1, DEEPEST + 1)] or column.shape[1] != leaves - 1:
+        expected = f"2^depth leaves and 2^depth - 1 nodes a tree, depth 1 to {DEEPEST}"
+        fail(BundleShapeError, f"{where}: tree_leaf", expected, f"{leaves} leaves and {column.shape[1]} nodes")
+    if column.min() < 0 or column.max() >= dim:
+        got = f"{column.min()} to {column.max()}"
+        fail(BundleValueError, f"{where}: tree_column", f"columns of x, 0 to {dim - 1}", got)
 
 
 def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Float32]:
@@ -204,10 +242,12 @@ def support_tensors(data: bytes, where: str, *, dim: int) -> tuple[Float32, Floa
     return tensors["centroids"], distances
 
 
-def read_tensors(data: bytes, where: str, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+def read_tensors(
+    data: bytes, where: str, dtypes: Mapping[str, str], *, infinite: str | None = None
+) -> dict[str, NDArray[Any]]:
     """Return the tensors of safetensors bytes, read-only.
 
-    dtypes: name -> dtype, of all tensors that may be there. Floats must be finite.
+    dtypes: name -> dtype, of all tensors that may be there. Floats must be finite; those of the tensor `infinite` may be infinite.
     """
     from safetensors import SafetensorError, deserialize
 
@@ -224,7 +264,9 @@ def read_tensors(data: bytes, where: str, dtypes: Mapping[str, str]) -> dict[str
         if entry["dtype"] != dtypes[name]:
             fail(BundleShapeError, f"{where}: {name}", f"dtype {dtypes[name]}", entry["dtype"])
         tensor = np.frombuffer(entry["data"], dtype=_NUMPY[dtypes[name]]).reshape(entry["shape"])
-        if tensor.dtype.kind == "f":
+        if name == infinite and np.isnan(tensor).any():
+            fail(BundleValueError, f"{where}: {name}", "numbers or infinity", "NaN")
+        if tensor.dtype.kind == "f" and name != infinite:
             require_finite(tensor, f"{where}: {name}")
         # The array looks into `data`, which may be shared: nobody writes to it.
         tensor.flags.writeable = False
@@ -274,14 +316,19 @@ def require_finite(values: NDArray[Any], where: str, first_row: int = 0) -> None
         fail(BundleValueError, f"{where}{shown}", "finite values", f"{values[index]}")
 
 
-def tensor_bytes(tensors: Mapping[str, Float32], where: str) -> bytes:
-    """Return float32 tensors as safetensors bytes without metadata; the library orders them by dtype and name."""
+def tensor_bytes(tensors: Mapping[str, NDArray[Any]], where: str) -> bytes:
+    """Return tensors as safetensors bytes without metadata; the library orders them by dtype and name.
+
+    All are float32, but `tree_column` of heads, which is int32.
+    """
     from safetensors.numpy import save
 
     for name, tensor in tensors.items():
-        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float32:
+        dtype = np.dtype(np.int32 if name == _INTEGERS else np.float32)
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != dtype:
             got = tensor.dtype if isinstance(tensor, np.ndarray) else type(tensor).__name__
-            fail(BundleShapeError, f"{where}: {name}", "a float32 array", str(got), "convert it")
+            article = "an" if name == _INTEGERS else "a"
+            fail(BundleShapeError, f"{where}: {name}", f"{article} {dtype} array", str(got), "convert it")
     return save({name: np.asarray(tensor, order="C") for name, tensor in sorted(tensors.items())})
 
 

@@ -23,13 +23,13 @@ def most_output(candidates: Sequence[Candidate], heads: HeadsSpec) -> Floats:
     return stated if caps is None else np.minimum(stated, caps)
 
 
-def capped_heads(candidates: Sequence[Candidate], heads: HeadsSpec, tie_rank: npt.NDArray[np.int32]) -> Heads:
-    """Return the heads to plan: no candidate is predicted more output tokens than it can give."""
+def capped_heads(candidates: Sequence[Candidate], heads: HeadsSpec, tie_rank: npt.NDArray[np.int32], dim: int) -> Heads:
+    """Return the heads to plan: no candidate is predicted more output tokens than it can give. dim: of their encoder."""
     # A shallow copy: the bundle's own tensors are read-only and stay.
     tensors = dict(heads.tensors)
     if "len_skip" in tensors and any(candidate.max_output_tokens is not None for candidate in candidates):
         tensors["len_cap"] = np.minimum(most_output(candidates, heads), np.finfo(np.float32).max).astype(np.float32)
-    return Heads(**tensors, activation=heads.activation, tie_rank=tie_rank)  # type: ignore[arg-type]
+    return Heads(**tensors, activation=heads.activation, tie_rank=tie_rank, dim=dim)  # type: ignore[arg-type]
 
 
 class OwnTokenizers(NamedTuple):

@@ -14,15 +14,16 @@ import numpy.typing as npt
 from ipr_engine.bundle.bundle_files import hash_bytes, tensor_bytes
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
 from ipr_engine.bundle.fitted_entries import path_rows_json, rows_version
+from ipr_engine.bundle.head_rows import of_candidates, row_of, with_row
 from ipr_engine.bundle.load import Bundle, raised
 from ipr_engine.bundle.origin import CONSTANT, PRICE_DATES
 from ipr_engine.bundle.price import Price
 from ipr_engine.bundle.reliability import RELIABILITY, RELIABILITY_SECOND, read_reliability, reliability_bytes
-from ipr_engine.bundle.spec import SHARED_TENSOR, Candidate, Float32, HeadsSpec, PathRows, PriceList
+from ipr_engine.bundle.spec import Candidate, HeadsSpec, PathRows, PriceList
 from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.errors import InvalidInputError
 
-Rows = Mapping[str, Float32]
+Rows = Mapping[str, npt.NDArray[Any]]
 Hashes = Mapping[str, npt.NDArray[np.uint64]]
 Provenance = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -91,16 +92,11 @@ def with_candidate(
         raise InvalidInputError(f"candidate: {candidate.name!r} is in the bundle already; remove it first")
     heads = bundle.quality_heads
     # tensor -> the shape of one candidate's row
-    needed = {name: tensor.shape[1:] for name, tensor in heads.tensors.items() if name != SHARED_TENSOR}
+    needed = {name: part.shape for name, part in row_of(heads.tensors, 0).items()}
     given = {name: row.shape for name, row in rows.items()}
     if needed != given:
         raise InvalidInputError(f"rows: expected one row for each of {needed}, got {given}")
-    old = {**heads.tensors, **(refit.tensors or {})}
-    tensors = {
-        # (models, ...) and (1, ...) give (models + 1, ...)
-        name: tensor if name == SHARED_TENSOR else np.concatenate([tensor, rows[name][None]])
-        for name, tensor in old.items()
-    }
+    tensors = with_row({**heads.tensors, **(refit.tensors or {})}, rows)
     # Old path rows are no predictions of refitted heads: they stay only where no tensor is replaced.
     path_rows = refit.path_rows
     if path_rows is None and refit.tensors is None:
@@ -192,11 +188,10 @@ def without_candidate(
     return _rewrite(bundle, change, root=root, created=created, activate=activate)
 
 
-def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], dict[str, Float32]]:
+def _without(heads: HeadsSpec, name: str) -> tuple[tuple[str, ...], Rows]:
     """Return the candidates and tensors of heads without one of them."""
     keep = [row for row, candidate in enumerate(heads.candidates) if candidate != name]
-    tensors = {key: tensor if key == SHARED_TENSOR else tensor[keep] for key, tensor in heads.tensors.items()}
-    return tuple(heads.candidates[row] for row in keep), tensors
+    return tuple(heads.candidates[row] for row in keep), of_candidates(heads.tensors, keep)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine.bundle.bundle_files import (
+    FOREST_VERSION,
     file_entry,
     hash_bytes,
     heads_tensors,
@@ -22,6 +23,7 @@ from ipr_engine.bundle.bundle_files import (
 )
 from ipr_engine.bundle.calibration import RuleConstants
 from ipr_engine.bundle.fields import REWRITE, Field, fail, with_floats
+from ipr_engine.bundle.head_rows import FOREST
 from ipr_engine.bundle.spec import (
     MOST_ROWS,
     MOST_TOKENS,
@@ -73,7 +75,7 @@ Add = Callable[[str, bytes], dict[str, Any]]  # takes a file into the bundle, an
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSource:
-    """A `HeadsSource` holds heads to put into a bundle; their tensors are float32, named and shaped as docs/formats.md says.
+    """A `HeadsSource` holds heads to put into a bundle; their tensors are named, typed and shaped as docs/formats.md says.
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
         fitted_on.hash_key names the key they are hashed under.
@@ -86,7 +88,7 @@ class HeadsSource:
     candidates: Sequence[str]
     rule_constants: RuleConstants | None = None
     fitted_on: FittedOn
-    tensors: Mapping[str, Float32]
+    tensors: Mapping[str, NDArray[Any]]
     prompt_hashes: Mapping[str, NDArray[np.uint64]] | None = None
 
 
@@ -116,7 +118,7 @@ def parse_heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[
         fitted_on=_fitted_on(keys["fitted_on"], folder, version),
         sha256=weights.sha256,
         tensors=heads_tensors(
-            weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs
+            weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs, version=version
         ),
     )
 
@@ -177,6 +179,11 @@ def parse_escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[s
     if set(first.outputs) != set(second.outputs):
         keys["heads"].fail(f"heads with the outputs of {first.id!r}, {', '.join(first.outputs)}", EncoderMismatchError)
     return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
+
+
+def heads_version(heads: Sequence[HeadsSource]) -> int:
+    """Return the least schema_version that holds the tensors of these heads."""
+    return FOREST_VERSION if any(name in head.tensors for head in heads for name in FOREST) else 1
 
 
 def head_json(add: Add, head: HeadsSource, hashed: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ipr_engine.errors import (
 CURRENT = "CURRENT"
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
 # hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
-# 7: candidates' performance; 8: surface features.
+# 7: candidates' performance; 8: surface features, heads with a forest.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
 _KEYS = (
     "schema_version",

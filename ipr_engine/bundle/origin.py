@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ipr_engine.bundle.head_rows import row_of
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 
 # Keys of the provenance. CONSTANT: candidate -> why its head counts as constant; FIRST_ALONE: why the path rows of a two-tier
@@ -97,4 +98,5 @@ def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
 
 def _is_flat(heads: HeadsSpec, row: int) -> bool:
     """Return whether nothing of x reaches this candidate's logit."""
-    return not any(heads.tensors[name][row].any() for name in ("skip", "out") if name in heads.tensors)
+    own = row_of(heads.tensors, row)
+    return not any(own[name].any() for name in ("skip", "out", "tree_leaf") if name in own)

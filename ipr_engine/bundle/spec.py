@@ -15,6 +15,7 @@ from ipr_engine._files import sha256_hex
 from ipr_engine._read_only import read_only
 from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
 from ipr_engine.bundle.fields import canonical_json, fail
+from ipr_engine.bundle.head_rows import of_candidates, part_of
 from ipr_engine.bundle.performance import Performance
 from ipr_engine.bundle.price import Price, price_numbers, says_more
 from ipr_engine.errors import BundleFormatError
@@ -22,7 +23,6 @@ from ipr_engine.tokens.token_profile import TokenProfile
 
 Float32 = NDArray[np.float32]
 MANIFEST = "bundle.json"
-SHARED_TENSOR = "trunk"  # every other tensor of a head has a row per candidate
 OUTCOME_STEPS, NOT_JUDGED = 254, 255  # of `PathRows.outcome`
 MOST_ROWS = 4096
 # The file counts output tokens in 64s: float16 ends at 65,504, and answers may be longer than that. A power of two costs no digit.
@@ -128,7 +128,7 @@ class FittedOn:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadsSpec:
-    """A `HeadsSpec` holds trained heads over one encoder; tensors as docs/decide.md, float32, read-only, a row per candidate.
+    """A `HeadsSpec` holds trained heads over one encoder; tensors as docs/formats.md, read-only, a row per candidate (`head_rows`).
 
     sha256: of their weights file.
     """
@@ -141,17 +141,14 @@ class HeadsSpec:
     rule_constants: RuleConstants | None
     fitted_on: FittedOn
     sha256: str
-    tensors: Mapping[str, Float32] = field(repr=False)
+    tensors: Mapping[str, NDArray[Any]] = field(repr=False)
 
     def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:
         """Return the same heads with their rows in this order of the same candidates."""
         if candidates == self.candidates:
             return self
         rows = [self.candidates.index(name) for name in candidates]
-        tensors = {
-            name: t if name == SHARED_TENSOR else np.ascontiguousarray(t[rows]) for name, t in self.tensors.items()
-        }
-        return replace(self, candidates=candidates, tensors=read_only(tensors))
+        return replace(self, candidates=candidates, tensors=read_only(of_candidates(self.tensors, rows)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -319,7 +316,7 @@ class BundleSpec:
         yield f"{self.encoder(heads.encoder).identity}\n{heads.activation}\n".encode()
         rows = [heads.candidates.index(name) for name in sorted(names)]
         for name, tensor in sorted(heads.tensors.items()):
-            part = tensor if name == SHARED_TENSOR else tensor[rows]
+            part = part_of(name, tensor, rows)
             yield f"{name} {part.shape}\n".encode() + np.ascontiguousarray(part).tobytes()
 
     def __repr__(self) -> str:

@@ -20,7 +20,14 @@ from ipr_engine.bundle.candidate_entry import PRICES, candidate_json, price_vers
 from ipr_engine.bundle.encoder_entry import encoder_json
 from ipr_engine.bundle.encoder_source import AnySource, EncoderSource, SurfaceSource
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
-from ipr_engine.bundle.fitted_entries import HeadsSource, head_json, path_rows_json, rows_version, support_json
+from ipr_engine.bundle.fitted_entries import (
+    HeadsSource,
+    head_json,
+    heads_version,
+    path_rows_json,
+    rows_version,
+    support_json,
+)
 from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
 from ipr_engine.bundle.spec import MANIFEST, Candidate, EscalationSpec, PathRows, PriceList, SupportSpec
 from ipr_engine.errors import BundleError, InvalidInputError
@@ -212,6 +219,7 @@ def _version(parts: BundleParts) -> int:
         (any(head.fitted_on.hash_key is not None for head in parts.heads), 5),
         (any(isinstance(encoder, SurfaceSource) for encoder in parts.encoders), 8),
         (True, max(version_of(parts.candidates), price_version(parts.prices), rows_version(parts.path_rows))),
+        (True, heads_version(parts.heads)),
     )
     return max(number for needed, number in needs if needed)
 

@@ -70,7 +70,8 @@ copyreg.pickle(
 class Heads:
     """`Heads` are trained heads of `models` candidates on a `dim`-wide embedding x, as float32 C-contiguous arrays; None = absent.
 
-    quality = sigmoid(skip . x + out . act(trunk x + identity + up (down x)) + bias)
+    quality = sigmoid(skip . x + out . act(trunk x + identity + up (down x)) + bias + forest)
+    forest  = sum over trees t of tree_leaf[t, the leaf that x comes to]
     tokens  = min(exp(len_skip . x + len_bias), len_cap)
 
     Attributes:
@@ -81,9 +82,15 @@ class Heads:
         up, down: (models, hidden, rank) and (models, rank, dim), a low-rank adapter per candidate; both or neither.
         out: (models, hidden). Absent in a linear head, which then has none of trunk, identity, up, down.
         activation: "relu", "silu" or "gelu" (tanh form).
+        tree_column, tree_threshold: (trees, 2^depth - 1), int32 in [0, dim) and float32, not NaN: the nodes of each tree in
+            heap order. From node i x goes to 2 i + 2 where x[column] > threshold, else (a NaN too) to 2 i + 1; threshold
+            +inf is "always left", for a branch that ends earlier. 1 to 1024 trees, depth 1 to 10.
+        tree_leaf: (trees, 2^depth, models), what each leaf adds to the logits. All three arrays of a forest or none.
         len_skip, len_bias: (models, dim) and (models,), log of the output tokens; both or neither.
         len_cap: (models,), most output tokens.
         tie_rank: (models,) int32, distinct: lower wins when objective and quality are equal. By default the position.
+        dim: columns of x; by default those of skip, trunk, down and len_skip. Beside a forest it may be more: these take
+            the first columns of x, and trees may read all of them.
 
     Raises:
         InvalidInputError: a dtype, shape, combination or value differs from the above.
@@ -96,11 +103,15 @@ class Heads:
     up: Floats | None = None
     down: Floats | None = None
     out: Floats | None = None
+    tree_column: npt.NDArray[np.int32] | None = None
+    tree_threshold: Floats | None = None
+    tree_leaf: Floats | None = None
     activation: Literal["relu", "silu", "gelu"] = "relu"
     len_skip: Floats | None = None
     len_bias: Floats | None = None
     len_cap: Floats | None = None
     tie_rank: npt.NDArray[np.int32] | None = None
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         check_heads(self)

@@ -49,7 +49,7 @@ class ReferenceDecisions(NamedTuple):
 
 def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
     """Return the quality heads before the sigmoid, (batch, models)."""
-    x = x.astype(dtype)
+    whole, x = x, linear_part(heads, x).astype(dtype)
     total: Array = np.zeros((len(x), len(heads.bias)), dtype)
     if heads.skip is not None:
         total = x @ heads.skip.astype(dtype).T
@@ -64,6 +64,35 @@ def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
             h = h + np.einsum("mhr,bmr->bmh", heads.up.astype(dtype), d)
         total = total + np.einsum("mh,bmh->bm", heads.out.astype(dtype), ACTIVATIONS[heads.activation](h))
     total += heads.bias.astype(dtype)
+    if heads.tree_leaf is not None:
+        total += sum_leaves(heads, whole, dtype)
+    return total
+
+
+def linear_part(heads: Heads, x: Array) -> Array:
+    """Return the columns of x that the products take, (batch, width): the first; beside a forest x may have more."""
+    width = next(part.shape[-1] for part in (heads.skip, heads.trunk, heads.down) if part is not None)
+    return x[:, :width]
+
+
+def leaf_of_tree(column: Array, threshold: Array, x: Array) -> Array:
+    """Return which leaf of each tree every row of x comes to, (batch, trees). column, threshold: tree_column, tree_threshold."""
+    tree = np.arange(len(column))
+    node = np.zeros((len(x), len(column)), np.int64)
+    for _ in range(column.shape[1].bit_length()):  # 2^depth - 1 nodes
+        of_x = np.take_along_axis(x, column[tree, node], axis=1)
+        node = 2 * node + 1 + (of_x > threshold[tree, node])  # a NaN is not greater: left
+    return np.asarray(node - column.shape[1])
+
+
+def sum_leaves(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
+    """Return what a forest adds to the logits, (batch, models): its leaves, added in the order of its trees."""
+    column, threshold, leaf = heads.tree_column, heads.tree_threshold, heads.tree_leaf
+    if column is None or threshold is None or leaf is None:
+        raise InvalidInputError("tree_leaf: expected a forest, got None")
+    total: Array = np.zeros((len(x), leaf.shape[2]), dtype)
+    for tree, at in enumerate(leaf_of_tree(column, threshold, x).T):
+        total += leaf[tree, at].astype(dtype)
     return total
 
 
@@ -71,7 +100,9 @@ def predict_tokens(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
     """Return the predicted output tokens, (batch, models)."""
     if heads.len_skip is None or heads.len_bias is None:
         raise InvalidInputError("tokens_out: expected an array, since these heads predict no tokens, got None")
-    expected: Array = np.exp(x.astype(dtype) @ heads.len_skip.astype(dtype).T + heads.len_bias.astype(dtype))
+    expected: Array = np.exp(
+        linear_part(heads, x).astype(dtype) @ heads.len_skip.astype(dtype).T + heads.len_bias.astype(dtype)
+    )
     if heads.len_cap is not None:
         expected = np.minimum(expected, heads.len_cap.astype(dtype))
     return expected

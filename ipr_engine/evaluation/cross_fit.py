@@ -25,8 +25,8 @@ from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
-from ipr_engine.training.estimators.by_name import CAPS_OPTIONS, CLOSED_FORM
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS, comparable
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_columns
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -73,13 +73,13 @@ class Recipe:
             why = "candidates were added or removed after the fit"
         elif estimator not in CLOSED_FORM:
             why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
-        elif estimator == "caps" and not made.get("compared") and not set(CAPS_OPTIONS) <= set(settings or ()):
-            why = f"its provenance does not say with which {', '.join(CAPS_OPTIONS)} it was fitted"
+        elif not made.get("compared") and not set(OPTIONS.get(estimator, ())) <= set(settings or ()):
+            why = f"its provenance does not say with which {', '.join(OPTIONS[estimator])} it was fitted"
         if why is not None:
             raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
         if made.get("compared"):
             return cls("auto", int(cast(int, seed)))
-        options = {key: cast(Any, settings)[key] for key in CAPS_OPTIONS} if estimator == "caps" else {}
+        options = {key: cast(Any, settings)[key] for key in OPTIONS.get(str(estimator), ())}
         return cls(str(estimator), int(cast(int, seed)), options)
 
 
@@ -232,7 +232,13 @@ def cross_fitted(
         )
     encoded = embed_for(engine, rows.prompts, cache=cache, progress=progress).first
     billed = np.asarray(encoded.billed_tokens, np.float64)
-    whole = HeadRows(np.asarray(encoded.x), rows.quality, rows.output_tokens, rows.question_keys)
+    whole = HeadRows(
+        np.asarray(encoded.x),
+        rows.quality,
+        rows.output_tokens,
+        rows.question_keys,
+        surface_columns=surface_columns(engine.encoder),
+    )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
     engines = []
     for fold in range(FOLDS):
@@ -243,7 +249,7 @@ def cross_fitted(
         with one_thread():
             if estimator == "auto":
                 progress(f"fold {fold + 1} of {FOLDS}: comparing estimators ...")
-                estimator = winner(compare_estimators(part, costs.take(kept), estimators=CLOSED_FORM))
+                estimator = winner(compare_estimators(part, costs.take(kept), estimators=comparable()))
             progress(
                 f"fold {fold + 1} of {FOLDS}: fitting heads on {int(kept.sum())} prompts, estimator {estimator} ..."
             )

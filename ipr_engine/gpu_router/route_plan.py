@@ -147,5 +147,6 @@ def _gpu_heads(bundle: BundleSpec, device: str) -> GpuHeads[Policy]:
     def terms(policy: Policy) -> Mapping[str, Any]:
         return op_terms(bundle, policy.coefficients, policy.worth, policy.folded, policy.allowed)
 
-    packed = capped_heads(bundle.candidates, bundle.quality_heads, bundle.tie_rank)
+    heads = bundle.quality_heads
+    packed = capped_heads(bundle.candidates, heads, bundle.tie_rank, bundle.encoder(heads.encoder).dim)
     return GpuHeads(packed, ContextWindows(bundle.candidates), terms, device)

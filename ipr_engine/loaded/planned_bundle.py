@@ -213,7 +213,8 @@ def _gpu(
 
 def plan_heads(bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions) -> DecidePlan:
     """Pack the heads of a bundle for this machine."""
-    return DecidePlan(capped_heads(bundle.candidates, heads, bundle.tie_rank), isa=options.isa)
+    dim = bundle.encoder(heads.encoder).dim
+    return DecidePlan(capped_heads(bundle.candidates, heads, bundle.tie_rank, dim), isa=options.isa)
 
 
 def make_router(bundle: BundleSpec, heads: HeadsSpec, plan: DecidePlan, encoder: Encoder | None) -> Router:

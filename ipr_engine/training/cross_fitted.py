@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
-from ipr_engine.training.estimators.by_name import kmeans, squared_distances
+from ipr_engine.training.estimators.caps import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from ipr_engine.training.selection import PromptCosts
 

@@ -8,7 +8,7 @@ that the head gave to rows it had not seen. Where candidates are judged on diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,17 @@ from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
-from ipr_engine.training.estimators.ridge import Grams, alike, fit_ridge
+from ipr_engine.training.estimators.ridge import Grams, fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
-from ipr_engine.training.platt import fit_platts, fit_pooled_platt, fold_platt, sigmoid
+from ipr_engine.training.platt import calibrate, fold_platt, sigmoid
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
 
 Array = npt.NDArray[np.float64]
-Tensors = dict[str, npt.NDArray[np.float32]]
+Tensors = dict[str, npt.NDArray[Any]]
 
 FOLDS = 5  # of the cross-validation that chooses penalties and feeds Platt's map
-# Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
-FEWEST_AT_HOME = 20
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 # The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
 HEIGHT = 10.0
@@ -47,8 +45,8 @@ class FittedHeads:
     """`FittedHeads` are the heads of every candidate, in the order of the columns they were fitted on.
 
     Attributes:
-        tensors: of the quality head (skip, bias, trunk, identity, up, down, out: those the estimator has) and the tokens
-            head (len_skip, len_bias, len_cap), as docs/formats.md names them, float32.
+        tensors: of the quality head (skip, bias, trunk, identity, up, down, out, a forest's: those the estimator has) and the
+            tokens head (len_skip, len_bias, len_cap), as docs/formats.md names and types them.
         activation: of the hidden layer.
         rule_constants: {"hi", "lo"}: mean over rows of the greatest and least predicted quality, out of fold.
         out_of_fold_quality, out_of_fold_tokens: (rows, models), each row by a fit that has not seen its fold; penalties,
@@ -66,6 +64,11 @@ class FittedHeads:
     settings: dict[str, Any]
 
 
+def surface_columns(encoder: object) -> int:
+    """Return how many trailing columns of an encoder's x are features of the text's surface, 0 where it does not say."""
+    return int(getattr(encoder, "surface_columns", 0))
+
+
 @dataclass(frozen=True, eq=False)
 class HeadRows:
     """`HeadRows` are the rows that heads are fitted on.
@@ -76,6 +79,7 @@ class HeadRows:
         keys: (rows,) the question of each row; one question stays in one fold.
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
+        surface_columns: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
     """
 
     x: npt.NDArray[np.floating]
@@ -83,6 +87,17 @@ class HeadRows:
     tokens: Array
     keys: Sequence[str]
     source: npt.NDArray[np.int64] | None = None
+    surface_columns: int = 0
+
+    @property
+    def embedding(self) -> npt.NDArray[np.floating]:
+        """The columns of x that are the embedding, (rows, width)."""
+        return self.x[:, : self.x.shape[1] - self.surface_columns] if self.surface_columns else self.x
+
+    @property
+    def surface(self) -> npt.NDArray[np.floating] | None:
+        """The other columns, (rows, surface_columns); None where there are none."""
+        return self.x[:, self.x.shape[1] - self.surface_columns :] if self.surface_columns else None
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
@@ -93,7 +108,9 @@ class HeadRows:
         """Return the rows of this mask."""
         keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
         source = None if self.source is None else self.source[rows]
-        return HeadRows(self.x[rows], self.quality[rows], self.tokens[rows], keys, source)
+        return replace(
+            self, x=self.x[rows], quality=self.quality[rows], tokens=self.tokens[rows], keys=keys, source=source
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +127,8 @@ class FitRows:
 
     @cached_property
     def seen(self) -> npt.NDArray[np.floating]:
-        """The embeddings with intercepts, (rows, dim + sources - 1)."""
-        return with_intercepts(self.rows.x, self.rows.source)
+        """The embeddings with intercepts, (rows, width + sources - 1)."""
+        return with_intercepts(self.rows.embedding, self.rows.source)
 
     @cached_property
     def fold_of_row(self) -> npt.NDArray[np.int64]:
@@ -150,17 +167,25 @@ def fit_heads(
     ready = rows if isinstance(rows, FitRows) else FitRows(rows, folds, seed)
     rows, folds, seed = ready.rows, ready.folds, ready.seed
     quality, at_home, seen, fold_of_row = rows.quality, rows.at_home, ready.seen, ready.fold_of_row
-    dim = rows.x.shape[1]
+    dim = rows.embedding.shape[1]
     scores = fit_scores(
         estimator,
-        FoldedRows(seen, quality, fold_of_row, linear_only=seen.shape[1] - dim, grams=ready.grams),
+        FoldedRows(
+            seen,
+            quality,
+            fold_of_row,
+            linear_only=seen.shape[1] - dim,
+            grams=ready.grams,
+            surface=rows.surface,
+            source=rows.source,
+        ),
         options=options,
         seed=seed,
         run=run,
         progress=progress,
     )
     # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
-    slope, offset = _calibrate(scores.out_of_fold, quality, at_home, pooled)
+    slope, offset = calibrate(scores.out_of_fold, quality, at_home, pooled)
     calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
     length = ready.length
     tensors = {
@@ -169,9 +194,14 @@ def fit_heads(
         "len_bias": length.bias,
         "len_cap": length.cap,
     }
+    if "tree_leaf" not in tensors:  # only beside a forest may the products take fewer columns than x has
+        tensors = widened(tensors, rows.x.shape[1])
     home = calibrated[at_home]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
-        {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in tensors.items()},
+        {
+            name: np.ascontiguousarray(value, dtype=np.int32 if name == "tree_column" else np.float32)
+            for name, value in tensors.items()
+        },
         scores.activation,
         {"hi": float(home.max(axis=1).mean()), "lo": float(home.min(axis=1).mean())},
         calibrated,
@@ -189,30 +219,9 @@ def fit_heads(
     )
 
 
-def _calibrate(
-    score: Array, quality: Array, at_home: npt.NDArray[np.bool_], pooled: bool | None
-) -> tuple[Array, Array]:
-    """Fit Platt's slope and offset (models,), each on its `calibration_rows`; of a sparse table by `fit_pooled_platt`."""
-    rows = calibration_rows(quality, at_home)
-    if np.isnan(quality).any() if pooled is None else pooled:
-        return fit_pooled_platt(score, quality, rows)
-    slope, offset = np.empty(quality.shape[1]), np.empty(quality.shape[1])
-    for known, columns in alike(rows):
-        slope[columns], offset[columns] = fit_platts(score[np.ix_(known, columns)], quality[np.ix_(known, columns)])
-    return slope, offset
-
-
-def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Mark a candidate's judged rows of source 0 where these are enough, else all its judged rows: (rows, models)."""
-    judged = ~np.isnan(quality)
-    # Too few of a candidate's rows at home: those of other sources, at another level, are better than a map of a handful.
-    home = judged & at_home[:, None]
-    return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
-
-
 def predict(tensors: Mapping[str, npt.NDArray[Any]], x: Array, activation: str = "relu") -> tuple[Array, Array]:
     """Predict quality and output tokens, both (rows, models), in float64 by the reference: docs/decide.md."""
-    heads = Heads(**tensors, activation=activation)  # type: ignore[arg-type]  # checked by Heads
+    heads = Heads(**tensors, activation=activation, dim=x.shape[1])  # type: ignore[arg-type]  # checked by Heads
     width = max(1, tensors["out"].size if "out" in tensors else 1)
     # The reference holds the hidden layer of every row and candidate at once.
     parts = np.array_split(x, max(1, -(-len(x) * width // MOST_AT_ONCE)))
@@ -235,6 +244,16 @@ def drop_intercepts(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
     if "out" in kept and "skip" in kept and not kept["skip"].any():
         del kept["skip"]
     return kept
+
+
+def widened(tensors: Mapping[str, Array], dim: int) -> dict[str, Array]:
+    """Return the tensors with as many columns of zeros behind those of x as `dim` asks for."""
+
+    def wide(value: Array) -> Array:
+        missing = dim - value.shape[-1]
+        return np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, missing)]) if missing else value
+
+    return {name: wide(value) if name in (*READS_X, "len_skip") else value for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)

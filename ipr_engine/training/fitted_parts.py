@@ -24,7 +24,7 @@ from ipr_engine.data import prompt_hashes
 from ipr_engine.tokens.fit_profile import fit_coefficients
 from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
-from ipr_engine.training.estimators.by_name import kmeans, squared_distances
+from ipr_engine.training.estimators.caps import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import FittedHeads
 from ipr_engine.training.training_inputs import TrainingRows
 

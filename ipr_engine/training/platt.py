@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.estimators.ridge import alike
 
 Array = npt.NDArray[np.float64]
 
@@ -15,12 +16,33 @@ Array = npt.NDArray[np.float64]
 SLOPE_WIDTH, OFFSET_WIDTH = 0.1, 0.05
 FLATTEST = 0.1  # logits a standard deviation of the scores; the slope's width does not fall below what this one has
 POOLED_STEPS = 50  # Newton's, from the map of all
+# Rows of source 0 that a level or a map can be taken from; a handful would make a constant of a head
+FEWEST_AT_HOME = 20
 AT_ONCE = 1 << 22  # scores that `fit_platts` fits at once: bounds its memory
 
 
 def sigmoid(logit: Array) -> Array:
     """Return 1 / (1 + exp(-logit)), by tanh, which does not overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * logit))  # any shape
+
+
+def calibrate(score: Array, quality: Array, at_home: npt.NDArray[np.bool_], pooled: bool | None) -> tuple[Array, Array]:
+    """Fit Platt's slope and offset (models,), each on its `calibration_rows`; of a sparse table by `fit_pooled_platt`."""
+    rows = calibration_rows(quality, at_home)
+    if np.isnan(quality).any() if pooled is None else pooled:
+        return fit_pooled_platt(score, quality, rows)
+    slope, offset = np.empty(quality.shape[1]), np.empty(quality.shape[1])
+    for known, columns in alike(rows):
+        slope[columns], offset[columns] = fit_platts(score[np.ix_(known, columns)], quality[np.ix_(known, columns)])
+    return slope, offset
+
+
+def calibration_rows(quality: Array, at_home: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Mark a candidate's judged rows of source 0 where these are enough, else all its judged rows: (rows, models)."""
+    judged = ~np.isnan(quality)
+    # Too few of a candidate's rows at home: those of other sources, at another level, are better than a map of a handful.
+    home = judged & at_home[:, None]
+    return np.where(home.sum(axis=0) >= FEWEST_AT_HOME, home, judged)
 
 
 def fit_platt(score: Array, quality: Array, *, iterations: int = 100) -> tuple[float, float]:
@@ -144,5 +166,7 @@ def fold_platt(tensors: Mapping[str, Array], slope: Array, offset: Array) -> dic
     for name in ("skip", "out"):
         if name in folded:
             folded[name] = slope[:, None] * folded[name]
+    if "tree_leaf" in folded:
+        folded["tree_leaf"] = slope * folded["tree_leaf"]  # (trees, leaves, models)
     folded["bias"] = slope * folded["bias"] + offset
     return folded

@@ -25,8 +25,8 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
-from ipr_engine.training.estimators.by_name import CLOSED_FORM
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, calibration_rows, fit_heads
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, comparable
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_columns
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -35,6 +35,7 @@ from ipr_engine.training.fitted_parts import (
     reliability,
     with_tokenizers,
 )
+from ipr_engine.training.platt import calibration_rows
 from ipr_engine.training.selection import (
     PromptCosts,
     as_json,
@@ -91,7 +92,9 @@ def train(
         x, billed = encoded.x, bills.astype(np.float64)  # (rows, dim) float32, (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
-        judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source)
+        judged = HeadRows(
+            x, rows.quality, rows.output_tokens, rows.keys, source, surface_columns=surface_columns(frozen.encoder)
+        )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
         # Estimators are compared by how they route, and one candidate leaves nothing to route.
@@ -99,9 +102,10 @@ def train(
             progress("one candidate only: nothing to choose between, so nothing to compare estimators by")
             estimator = "plain"
         if estimator == "auto":
-            progress(f"comparing {len(CLOSED_FORM)} estimators by nested cross-validation ...")
+            candidates = comparable(progress)
+            progress(f"comparing {len(candidates)} estimators by nested cross-validation ...")
             costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
-            scores = compare_estimators(judged, costs, estimators=CLOSED_FORM, names=names, progress=progress)
+            scores = compare_estimators(judged, costs, estimators=candidates, names=names, progress=progress)
             compared, estimator = as_json(scores), winner(scores)
         progress(f"fitting heads, estimator {estimator} ...")
         state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)

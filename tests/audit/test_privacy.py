@@ -10,7 +10,7 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_writer import MIN_WORDS
 from ipr_engine.audit.row_record import distinct_words
 from ipr_engine.data import prompt_hashes, question_key
-from ipr_engine.training.estimators.by_name import kmeans, squared_distances
+from ipr_engine.training.estimators.caps import kmeans, squared_distances
 from ipr_engine.training.fitted_parts import FEWEST_NEAR, PROMPTS_PER_CENTROID, without_few
 from tests.support import skips
 from tests.support.privacy_attack import PROMPTS, STOPWORDS, Attacker, composed, mean_recall

@@ -12,6 +12,7 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle, Candidate, Price, with_prices
 from ipr_engine.bundle.candidate_entry import read_new_prices
 from ipr_engine.bundle.edit import NewCandidate, Refit, with_candidate, without_candidate
+from ipr_engine.bundle.head_rows import row_of
 from ipr_engine.bundle.origin import price_dates, price_days
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.errors import BundleFormatError, BundleValueError, InvalidInputError
@@ -22,6 +23,7 @@ FORMS = {
     "linear": {"hidden": 0},
     "trunk": {"hidden": 7, "activation": "relu"},
     "trunk and adapters": {"hidden": 5, "rank": 3, "activation": "gelu"},
+    "forest": {"trees": 6},
     "no tokens": {"hidden": 0, "tokens": False},
 }
 NEW = Candidate(name="beta/new", family="beta", provider="test", token_ratio=1.5)
@@ -31,9 +33,8 @@ PRICE = Price(input_usd_per_1m=1.0, output_usd_per_1m=3.0, basis="made up")
 def new_rows(bundle: Bundle, seed: object = 0) -> dict[str, np.ndarray]:
     rng = seeded("new row", seed)
     return {
-        name: (np.abs(rng.standard_normal(tensor.shape[1:])) + 0.1).astype(np.float32)
-        for name, tensor in bundle.quality_heads.tensors.items()
-        if name != "trunk"
+        name: (np.abs(rng.standard_normal(part.shape)) + 0.1).astype(np.float32)
+        for name, part in row_of(bundle.quality_heads.tensors, 0).items()
     }
 
 

@@ -24,8 +24,9 @@ from ipr_engine.bundle.candidate_entry import candidate_json, parse_candidates, 
 from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.edit import NewCandidate, with_candidate, without_candidate
 from ipr_engine.bundle.fields import parse_json
+from ipr_engine.bundle.head_rows import row_of
 from ipr_engine.bundle.performance import MOST_SECONDS, UNITS
-from ipr_engine.bundle.spec import SHARED_TENSOR, canonical_json
+from ipr_engine.bundle.spec import canonical_json
 from ipr_engine.cli import main
 from ipr_engine.errors import BundleError, BundleFormatError, BundleValueError
 from tests.support.bundles import bundle_parts, make_bundle, make_prices
@@ -177,7 +178,7 @@ def cached_prices(bundle):
 
 
 def test_a_candidate_more_brings_its_figures_and_keeps_the_others(measured, tmp_path):
-    rows = {name: t[0] for name, t in measured.quality_heads.tensors.items() if name != SHARED_TENSOR}
+    rows = row_of(measured.quality_heads.tensors, 0)
     price = Price(input_usd_per_1m=1.0, output_usd_per_1m=2.0, basis="made up")
     plain = Bundle.load(write_bundle(tmp_path / "plain", BundleParts(**bundle_parts(tmp_path / "sources"))))
     for old, kept in ((measured, FIGURES), (plain, {})):

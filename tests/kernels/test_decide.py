@@ -29,13 +29,14 @@ from tests.support.decide_implementations import (
 )
 from tests.support.decide_promises import accuracy, symmetry
 from tests.support.decide_promises.choice import *  # noqa: F403
-from tests.support.decide_requests import PARTS, Request, make_policy, make_request
+from tests.support.decide_requests import PARTS, Request, make_heads, make_policy, make_request
 
 LARGE = [(257, 17, 7, "linear_uncapped"), (3, 1000, 7, "linear")]
 SIZES = [
     (1, 1, 1, "all"), (3, 11, 7, "linear"), (1, 11, 384, "trunk_adapters"), (17, 11, 384, "trunk_identity_no_skip"),
     (3, 11, 4096, "linear"), (1, 2, 4096, "trunk_one_unit"), (3, 33, 63, "adapters_only"),
     (5, 64, 130, "linear_no_tokens"), (3, 65, 7, "all"),
+    (3, 11, 63, "forest"), (5, 65, 7, "forest_all"), (3, 11, 70, "forest_wide"),
 ]  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_decision_equals_reference_when_margins_exceed_error(impl, rng, batch, m
 
 
 @pytest.mark.parametrize("tiles", ["split", "rows"])
-@pytest.mark.parametrize("form", ["linear", "all", "adapters_only"])
+@pytest.mark.parametrize("form", ["linear", "all", "adapters_only", "forest", "forest_all", "forest_wide"])
 def test_no_tiling_changes_a_decision(rng, monkeypatch, form, tiles):
     monkeypatch.setitem(decide_requests.IMPLEMENTATIONS, "triton", lambda it: by_triton(it, LAUNCHES[tiles]))
     accuracy.decision_equals_reference_when_margins_exceed_error("triton", rng, 17, 19, 40, form, accuracy.RULES[1])
@@ -110,6 +111,36 @@ def test_narrow_weights_are_only_rounded(rng, dtype, models):
         np.testing.assert_array_equal(getattr(narrow, part), getattr(wide, part), err_msg=part)
 
 
+@pytest.mark.parametrize("tiles", LAUNCHES)
+@pytest.mark.parametrize(("trees", "depth"), [(1, 1), (33, 2), (40, 5), (3, 10)])
+def test_every_tree_is_walked_to_its_leaf(rng, trees, depth, tiles):
+    """Leaves are powers of two, and no other: the sum is exact in any order and tells each tree's leaf."""
+    heads = make_heads(rng, 3, 9, trees=trees, depth=depth, tokens=False)
+    leaf = np.zeros_like(heads.tree_leaf)
+    which = rng.integers(0, trees)
+    leaf[which] = np.exp2(rng.integers(-6, 2, leaf[which].shape)) * rng.choice([-1, 1], leaf[which].shape)
+    flat = {"skip": np.zeros((3, 9), np.float32), "bias": np.zeros(3, np.float32)}
+    request = make_request(rng, 7, 3, 9, "linear_no_tokens").but(heads=replace(heads, **flat, tree_leaf=leaf))
+    request.x[0, 0], request.x[1] = heads.tree_threshold.flat[0], np.inf  # a threshold itself
+    request.x[1, 1:] = 0
+    expected, got = request.run("scalar"), by_triton(request, LAUNCHES[tiles])
+    np.testing.assert_allclose(got.quality[2:], expected.quality[2:], rtol=2e-7)
+    assert [STATUS[s] for s in got.status] == [STATUS[s] for s in expected.status]
+
+
+def test_a_forest_is_walked_in_float32_beside_narrow_weights(rng):
+    """Weights are rounded, thresholds and leaves are not: where x lies between two float16 a tree tells them apart."""
+    threshold = np.float32([[1.0001]])
+    heads = Heads(
+        bias=np.zeros(1, np.float32), skip=np.zeros((1, 1), np.float32), tree_threshold=threshold,
+        tree_column=np.zeros((1, 1), np.int32), tree_leaf=np.float32([[[-1.00001], [1.00001]]]),
+    )  # fmt: skip
+    request = make_request(rng, 2, 1, 1, "linear_no_tokens").but(heads=heads, x=np.float32([[1.00005], [1.00015]]))
+    wide, narrow = by_triton(request), by_triton(request, dtype="float16")
+    assert wide.quality[0] < 0.5 < wide.quality[1]
+    np.testing.assert_array_equal(narrow.quality, wide.quality)
+
+
 def row_alone(request: Request, row: int) -> Request:
     one = slice(row, row + 1)
     cut = {
@@ -119,7 +150,7 @@ def row_alone(request: Request, row: int) -> Request:
 
 
 @pytest.mark.parametrize("tiles", LAUNCHES)
-@pytest.mark.parametrize("form", ["linear_no_tokens", "all"])
+@pytest.mark.parametrize("form", ["linear_no_tokens", "all", "forest"])
 def test_row_of_a_batch_equals_that_row_alone(rng, form, tiles):
     request = make_request(rng, 17, 19, 63, form, masked=True, worth=0.001)
     whole = by_triton(request, LAUNCHES[tiles])
@@ -129,8 +160,9 @@ def test_row_of_a_batch_equals_that_row_alone(rng, form, tiles):
             assert getattr(alone, part).tobytes() == getattr(whole, part)[row : row + 1].tobytes(), (part, row)
 
 
-def test_permuting_candidates_permutes_the_answer(isa, rng):
-    symmetry.permuting_candidates_permutes_the_answer(isa, rng, "all")
+@pytest.mark.parametrize("form", ["all", "forest"])
+def test_permuting_candidates_permutes_the_answer(isa, rng, form):
+    symmetry.permuting_candidates_permutes_the_answer(isa, rng, form)
 
 
 @pytest.mark.parametrize("scale", [2.0**-10, 2.0**20])

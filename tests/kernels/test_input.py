@@ -125,6 +125,19 @@ def test_the_form_tells_what_a_request_brings(rng):
     assert (variant.given, variant.extra, variant.row_mask, variant.pooling) == (False, True, True, "none")
 
 
+def test_a_forest_is_part_of_the_form_and_leaves_the_names_of_others_as_they_were(rng):
+    plan = GpuPlan(make_heads(rng, 5, 7, trees=9, depth=3), device=DEVICE)
+    variant = plan.variant()
+    assert (plan.trees, plan.depth, variant.trees, variant.depth) == (9, 3, 9, 3)
+    params = launch_params(5, 7)
+    assert variant.constants(params)["BLOCK_TREES"] == 16
+    assert variant.name(params) != replace(variant, trees=0, depth=0).name(params)
+    assert (
+        KernelVariant(dim=384, hidden=64, trunk=True).name(launch_params(11, 384))
+        == "decide_models16_384x64_float32_046b6214250e"
+    )
+
+
 def test_every_launch_parameter_says_whence_it_is_and_every_number_of_candidates_has_some():
     entries = json.loads((files("ipr_engine.kernels") / "launch.json").read_text("utf-8"))["entries"]
     assert all(entry["source"].startswith(("estimated: ", "measured: ")) for entry in entries)

@@ -47,6 +47,7 @@ def engines(tmp_path_factory):
     bundle = limited(folder / "own")
     made = {f"own {isa}": Engine(bundle, isa=isa) for isa in available_isas()}
     made["plain"] = Engine.load(make_bundle(folder / "plain", models=3, support=False))
+    made["forest"] = Engine.load(make_bundle(folder / "forest", models=4, trees=9))
     made["two tiers"] = Engine(join(folder / "tiers", make_tiers(folder / "tiers", models=4), gap=0.05))
     asked = [
         {"tau": 0.3},
@@ -116,7 +117,8 @@ def outcome(call):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 4))
+@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 5))
+@example(prompt="write code", at=0, name=-2)
 @example(prompt={"messages": [USER], "max_tokens": 3000}, at=3, name=0)
 @example(prompt={"messages": [USER], "tools": [TOOL]}, at=3, name=0)
 @example(prompt={"messages": [{"role": "user", "content": " "}]}, at=0, name=0)

@@ -95,10 +95,22 @@ def make_encoder(
     return folder
 
 
+def make_forest(*, models: int, dim: int, trees: int, depth: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return the tensors of a random forest, in which about one branch in ten ends early."""
+    rng = seeded("forest", models, dim, trees, depth, seed)
+    nodes = trees, 2**depth - 1
+    threshold = np.where(rng.random(nodes) < 0.1, np.inf, 0.2 * rng.standard_normal(nodes))
+    return {
+        "tree_column": rng.integers(0, dim, nodes).astype(np.int32),
+        "tree_threshold": threshold.astype(np.float32),
+        "tree_leaf": rng.normal(0, 0.5, (trees, 2**depth, models)).astype(np.float32),
+    }
+
+
 def make_tensors(
-    *, models: int, dim: int, hidden: int = 0, rank: int = 0, tokens: bool = True, seed: int = 0
+    *, models: int, dim: int, hidden: int = 0, rank: int = 0, tokens: bool = True, trees: int = 0, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return random heads in the packed form that hidden and rank ask for; hidden = 0 is linear."""
+    """Return random heads in the packed form that hidden and rank ask for; hidden = 0 is linear. Trees are of depth 3."""
     rng = seeded("heads", models, dim, hidden, rank, seed)
     shapes: dict[str, tuple[int, ...]] = {"skip": (models, dim), "bias": (models,)}
     if hidden:
@@ -111,6 +123,8 @@ def make_tensors(
     if tokens:
         tensors["len_bias"] += 5
         tensors["len_cap"] = np.full(models, 4096, np.float32)
+    if trees:
+        tensors |= make_forest(models=models, dim=dim, trees=trees, depth=3, seed=seed)
     return tensors
 
 
@@ -149,6 +163,7 @@ def bundle_parts(
     hidden: int = 0,
     rank: int = 0,
     tokens: bool = True,
+    trees: int = 0,
     support: bool = True,
     table_dtype: str = "float32",
     table_rows: int | None = None,
@@ -179,7 +194,7 @@ def bundle_parts(
         candidates=[candidate.name for candidate in candidates],
         rule_constants=RuleConstants(hi=0.75, lo=0.25),
         fitted_on=FittedOn(source="generated", prompts=7, prompt_ids_sha256="0" * 64),
-        tensors=make_tensors(models=models, dim=dim, hidden=hidden, rank=rank, tokens=tokens, seed=seed),
+        tensors=make_tensors(models=models, dim=dim, hidden=hidden, rank=rank, tokens=tokens, trees=trees, seed=seed),
     )
     rng = seeded("support", dim, seed)
     closeness = SupportSpec(

@@ -25,6 +25,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "trunk_identity_no_skip": {"hidden": 64, "identity": True, "skip": False, "activation": "gelu"},
     "trunk_adapters": {"hidden": 64, "rank": 4, "activation": "silu"},
     "all": {"hidden": 33, "rank": 3, "identity": True},
+    "forest": {"trees": 9, "depth": 3},
+    "forest_all": {"hidden": 33, "rank": 3, "identity": True, "trees": 1, "depth": 5},
+    "forest_wide": {"hidden": 20, "trees": 17, "depth": 4, "beyond": 5},
     "adapters_only": {"hidden": 17, "rank": 1, "trunk": False, "skip": False, "activation": "silu"},
 }
 
@@ -36,9 +39,11 @@ def floats(rng: Rng, *shape: int, scale: float = 1.0) -> np.ndarray:
 def make_heads(
     rng: Rng, models: int, dim: int, *, hidden: int = 0, rank: int = 0, activation: str = "relu",
     skip: bool = True, trunk: bool = True, identity: bool = False, tokens: bool = True, cap: bool = True,
+    trees: int = 0, depth: int = 0, beyond: int = 0,
 ) -> Heads:  # fmt: skip
-    """Draw heads whose logits spread by about 1 on x of unit variance."""
+    """Draw heads whose logits spread by about 1 on x of unit variance. beyond: columns of x that trees alone read."""
     parts: dict[str, Any] = {"bias": floats(rng, models)}
+    dim, columns = max(1, dim - beyond), dim
     if skip:
         parts["skip"] = floats(rng, models, dim, scale=dim**-0.5)
     if hidden:
@@ -51,6 +56,14 @@ def make_heads(
         if rank:
             parts["up"] = floats(rng, models, hidden, rank, scale=rank**-0.5)
             parts["down"] = floats(rng, models, rank, dim, scale=dim**-0.5)
+    if trees:
+        nodes = (trees, 2**depth - 1)
+        parts["dim"] = columns
+        parts["tree_column"] = rng.integers(0, columns, nodes).astype(np.int32)
+        parts["tree_threshold"] = np.where(rng.random(nodes) < 0.1, np.inf, rng.standard_normal(nodes)).astype(
+            np.float32
+        )
+        parts["tree_leaf"] = floats(rng, trees, 2**depth, models, scale=trees**-0.5)
     if tokens:
         parts["len_skip"] = floats(rng, models, dim, scale=0.5 * dim**-0.5)
         parts["len_bias"] = 5 + floats(rng, models)
@@ -129,6 +142,17 @@ def make_request(
         extra_usd=rng.uniform(-1e-4, 1e-4, (batch, models)).astype(np.float32) if masked else None,
         allowed=rng.random((batch, models)) < 0.67 if masked else None,
     )
+
+
+def of_candidates(heads: Heads, some: np.ndarray) -> Heads:
+    """Return the heads of these candidates, by position, in this order."""
+    shared = ("trunk", "tree_column", "tree_threshold", "activation", "dim")
+    taken: dict[str, Any] = {
+        name: np.ascontiguousarray(value[..., some] if name == "tree_leaf" else value[some])
+        for name, value in vars(heads).items()
+        if name not in shared and value is not None
+    }
+    return replace(heads, **taken)
 
 
 PARTS = ("index", "quality", "tokens_out", "cost_usd", "threshold", "gap", "status", "cause")

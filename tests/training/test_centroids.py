@@ -5,7 +5,7 @@ import pytest
 
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.estimators.by_name import kmeans
+from ipr_engine.training.estimators.caps import kmeans
 from ipr_engine.training.fitted_parts import FEWEST_NEAR, fit_support, nearest_distance, without_few
 from tests.support.seeds import seeded
 from tests.support.training_data import make_world

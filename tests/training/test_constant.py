@@ -16,7 +16,8 @@ from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.prediction import constancy, constant_heads
-from ipr_engine.training.fitted_heads import HeadRows, calibration_rows, fit_heads
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads
+from ipr_engine.training.platt import calibration_rows
 from ipr_engine.training.selection import refuse_constant
 from tests.support.seeds import seeded
 from tests.support.training_data import add_model, make_world, train

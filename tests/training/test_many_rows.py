@@ -11,7 +11,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training import fitted_parts, selection
 from ipr_engine.training.estimators import ridge
-from ipr_engine.training.estimators.by_name import fit_form
+from ipr_engine.training.estimators.advantage import fit_form
 from ipr_engine.training.estimators.ridge import PENALTIES, Grams, fit_ridge
 from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads
 from ipr_engine.training.fitted_parts import drawn_order, fit_support

@@ -11,11 +11,14 @@
 //
 // For row r, first over every candidate m, then over those that are allowed:
 //
-//   u           = trunk x                                              (hidden,)  shared by all candidates
-//   d[m]        = down[m] x                                            (rank,)
+//   v           = the first `width` columns of x: all of them, but where a forest reads more
+//   u           = trunk v                                              (hidden,)  shared by all candidates
+//   d[m]        = down[m] v                                            (rank,)
 //   h[m]        = act( (u + identity[m]) + up[m] d[m] )                (hidden,)
-//   logit[m]    = ( skip[m].x + out[m].h[m] ) + bias[m]                quality[m] = sigmoid(logit[m])
-//   tokens[m]   = given, or min( exp( len_skip[m].x + len_bias[m] ), len_cap[m] )
+//   node        = 0; depth times: 2 node + 1 + ( x[tree_column[t,node]] > tree_threshold[t,node] )         tree t
+//   forest[m]   = sum over t of tree_leaf[t, node - (2^depth - 1), m]
+//   logit[m]    = ( ( skip[m].v + out[m].h[m] ) + bias[m] ) + forest[m] quality[m] = sigmoid(logit[m])
+//   tokens[m]   = given, or min( exp( len_skip[m].v + len_bias[m] ), len_cap[m] )
 //   t           = how many of tier_above[.,m] lie below billed[m]      the price tier
 //   cost[m]     = ( fixed_usd[m] + ( in_rate[t,m]*billed[m] + out_rate[t,m]*tokens[m] ) ) + extra_usd[r,m]
 //
@@ -34,7 +37,8 @@
 //
 // Numbers: float32. A dot product keeps 16 partial sums (element i goes to sum i mod 16, by fused multiply-add, from
 // +0), then adds lanes l and l+8, l+4, l+2, l+1. `up d` accumulates over rank in index order by fused multiply-add on
-// top of u + identity. Everything else is in the written order, never contracted. exp is our own. Hence every
+// top of u + identity. A forest's leaves are added in the order of its trees, from +0; a NaN goes left, since it is not
+// greater than a threshold. Everything else is in the written order, never contracted. exp is our own. Hence every
 // instruction set gives the same bits, and a row of a batch equals that row alone. docs/decide.md is the same
 // contract with its reasons; ipr_engine/decide/reference.py is the definition in float64.
 #pragma once
@@ -56,24 +60,34 @@ struct PackedPolicy;
 // Trained heads, C order, float32. A plan copies them: the pointers need to live as long as its constructor runs.
 //
 // Null means absent. Absent together are up and down; len_skip and len_bias; out and everything hidden (trunk,
-// identity, up, down). At least one of skip, trunk and down is present, since a quality must depend on x.
+// identity, up, down); the three arrays of a forest. At least one of skip, trunk and down is present, since a quality
+// must depend on x.
 struct Heads {
-  // models >= 1 and below 2^24, dim >= 1. hidden = 0 without `out`, rank = 0 without `up`.
-  int64_t models = 0, dim = 0, hidden = 0, rank = 0;
+  // models >= 1 and below 2^24, dim >= 1. hidden = 0 without `out`, rank = 0 without `up`. width: how many of x's dim
+  // columns, the first ones, its products take; dim, but beside a forest it may be less, which may read all of them.
+  int64_t models = 0, dim = 0, width = 0, hidden = 0, rank = 0;
   Activation activation = Activation::relu;
 
-  // (models, dim) and (models): the linear part of the logit. bias is required.
+  // (models, width) and (models): the linear part of the logit. bias is required.
   const float* skip = nullptr;
   const float* bias = nullptr;
 
-  // (hidden, dim), (models, hidden), (models, hidden, rank), (models, rank, dim), (models, hidden): what is hidden.
+  // (hidden, width), (models, hidden), (models, hidden, rank), (models, rank, width), (models, hidden): what is hidden.
   const float* trunk = nullptr;
   const float* identity = nullptr;
   const float* up = nullptr;
   const float* down = nullptr;
   const float* out = nullptr;
 
-  // (models, dim) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is predicted.
+  // A forest: 1 to 1024 trees, of depth 1 to 10. (trees, 2^depth - 1) twice: each node's element of x, in [0, dim), and
+  // its threshold, not NaN, in heap order; the children of node i are 2 i + 1 and 2 i + 2. Infinity is always left: a
+  // branch that ends earlier has it. (trees, 2^depth, models): what each leaf adds to the logits.
+  int64_t trees = 0, depth = 0;
+  const int32_t* tree_column = nullptr;
+  const float* tree_threshold = nullptr;
+  const float* tree_leaf = nullptr;
+
+  // (models, width) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is predicted.
   const float* len_skip = nullptr;
   const float* len_bias = nullptr;
   const float* len_cap = nullptr;
@@ -161,11 +175,13 @@ class DecidePlan {
   explicit DecidePlan(const Heads& heads, const std::string& isa = "auto");
   ~DecidePlan();
 
-  // The sizes of the heads; hidden and rank are 0 where the part is absent.
+  // The sizes of the heads; hidden, rank, trees and depth are 0 where the part is absent.
   int64_t models() const { return models_; }
   int64_t dim() const { return dim_; }
   int64_t hidden() const;
   int64_t rank() const;
+  int64_t trees() const;
+  int64_t depth() const;
 
   // Whether output tokens are predicted; where not, Rows::tokens_out must be given.
   bool has_tokens() const;
@@ -177,7 +193,8 @@ class DecidePlan {
   // The instruction set that runs.
   const char* isa() const;
 
-  // Multiply-adds of `batch` rows in the products with x: what a caller weighs against the cost of a thread switch.
+  // Multiply-adds of `batch` rows in the products with x, and what takes as long in a forest (32 for a step down a
+  // tree, one for a number of a leaf): what a caller weighs against the cost of a thread switch.
   int64_t work(int64_t batch) const;
 
   // Decides rows.batch rows. The pointers must hold what ipr/decide_types.h says; that is not checked. Throws

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dot16_kernel.h"
+#include "forest_kernel.h"
 #include "kernel_table.h"
 #include "math16.h"
 #include "unroll.h"
@@ -24,18 +25,23 @@ struct Scratch {
   float* quality;    // (models): NaN where not allowed, so that no comparison holds there
   float* objective;  // (models)
   float* head;       // (models): out . h
+  float* forest;     // (models): the sum of the leaves
+  int32_t* leaves;   // (padded_trees): which row of the forest's leaves each tree ends in
 };
 
 inline int64_t dots_stride(const PackedHeads& heads) { return round_up_16(heads.by_x.rows + 16); }
 
 int64_t decide_scratch(const PackedHeads& heads) {
-  return rows_per_block(heads.dim) * dots_stride(heads) + 3 * round_up_16(heads.models);
+  return rows_per_block(heads.dim) * dots_stride(heads) + 4 * round_up_16(heads.models) +
+         padded_trees(heads.forest.trees);
 }
 
 inline Scratch split(const PackedHeads& heads, float* memory) {
   const int64_t padded = round_up_16(heads.models), stride = dots_stride(heads);
   float* per_model = memory + rows_per_block(heads.dim) * stride;
-  return {stride, memory, per_model, per_model + padded, per_model + 2 * padded};
+  float* forest = per_model + 3 * padded;
+  auto* leaves = reinterpret_cast<int32_t*>(forest + padded);
+  return {stride, memory, per_model, per_model + padded, per_model + 2 * padded, forest, leaves};
 }
 
 // Adds out[m] * act((u + identity[m]) + up[m] d[m]) of hidden units i .. i + 16 U - 1 to the 16 partial sums.
@@ -135,6 +141,7 @@ inline Seen predict(const PackedHeads& heads, const PackedPolicy& policy, const 
     if (heads.skip_at >= 0) logit = load(dots + heads.skip_at + m);
     if (heads.out) logit = logit + load(scratch.head + m);
     logit = logit + load(heads.bias + m);
+    if (heads.forest.trees) logit = logit + load(scratch.forest + m);
     const Lanes quality = sigmoid(logit);
 
     Lanes tokens;
@@ -251,6 +258,8 @@ template <bool kOneGroup, bool kFlat>
 inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, const Rows& rows, const Results& results,
                        int64_t r, const float* dots, const Scratch& scratch) {
   if (heads.out) hidden_heads(heads, dots, scratch.head);
+  if (heads.forest.trees)
+    sum_leaves(heads.forest, heads.models, rows.x + r * rows.x_stride, scratch.leaves, scratch.forest);
   const Seen seen = predict<kOneGroup, kFlat>(heads, policy, rows, results, r, dots, scratch);
 
   const Status status = seen.allowed == 0        ? Status::none_allowed

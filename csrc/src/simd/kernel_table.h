@@ -26,10 +26,29 @@ struct PackedRows {
   int64_t rows, dim, stride;
 };
 
+// A node of a tree: x[column] > threshold goes right.
+struct TreeNode {
+  float threshold;
+  int32_t column;
+};
+
+// Trees that kernels walk side by side.
+static constexpr int64_t kTreesTogether = 8;
+static constexpr int64_t padded_trees(int64_t trees) {
+  return (trees + kTreesTogether - 1) / kTreesTogether * kTreesTogether;
+}
+
+// Trees of one depth, as kernels read them; trees = 0: none.
+struct PackedForest {
+  int64_t trees, depth;
+  const TreeNode* nodes;  // (padded_trees / kTreesTogether, 2^depth, kTreesTogether): heap order, the last one unused
+  const float* leaves;    // (trees, 2^depth, models), models zero-padded to a multiple of 16
+};
+
 // The heads as kernels read them. Arrays over models and over hidden are zero-padded to a multiple of 16; null =
 // absent.
 struct PackedHeads {
-  int64_t models, dim, hidden, rank;
+  int64_t models, dim, hidden, rank;           // dim: of by_x, Heads::width
   Activation activation;
   PackedRows by_x;                             // everything that multiplies x, one after another:
   int64_t skip_at, len_at, trunk_at, down_at;  //   the first row of each part in it, -1 = absent
@@ -37,6 +56,7 @@ struct PackedHeads {
   const float *identity, *up, *out;            // (models, hidden), (models, rank, hidden), (models, hidden)
   const float* tie_rank;                       // (models) 0 .. models-1, as floats
   const int32_t* by_tie_rank;                  // (models) the candidate of each tie rank
+  PackedForest forest;
 };
 
 // A compiled policy. Arrays over models are padded to a multiple of 16; padding is not allowed. With one price tier the

@@ -190,10 +190,13 @@ def _typical_logits(bundle: Bundle) -> Array:
     """Predict the logits (prompts, models) at the centroids of the support, which stand for prompts; without any at x = 0."""
     heads = bundle.quality_heads
     support = bundle.support
-    x = np.zeros((1, bundle.encoder(heads.encoder).dim))
+    dim = bundle.encoder(heads.encoder).dim
+    x = np.zeros((1, dim))
     if support is not None and support.encoder == heads.encoder:
-        x = support.centroids.astype(np.float64)
-    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation), x)  # type: ignore[arg-type]
+        # Centroids may be of the first columns alone; a forest may read the others.
+        x = np.zeros((len(support.centroids), dim))
+        x[:, : support.centroids.shape[1]] = support.centroids
+    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation, dim=x.shape[1]), x)  # type: ignore[arg-type]
     return logits[:, [heads.candidates.index(name) for name in bundle.names]]
 
 

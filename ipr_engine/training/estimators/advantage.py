@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.ridge import PENALTIES, Grams, RidgeFit, Rows, fit_ridge
 
 Array = npt.NDArray[np.float64]
@@ -84,3 +85,13 @@ def _of_rank(fit: RidgeFit, level: Array, rank: int) -> RidgeFit:
         level + (fit.out_of_fold - level) @ projector,
         fit.penalties,
     )
+
+
+def fit_form(form: str, x: Rows, y: Array, folds: npt.NDArray[np.int64], grams: Grams | None = None) -> RidgeFit:
+    """Fit the form of this name, one of FORMS. grams: of x and folds, where several fits share them."""
+    if form == "plain":
+        return fit_ridge(x, y, folds, grams=grams)
+    if form in FORMS:
+        rank = int(form.removeprefix("advantage_rank")) if "rank" in form else None
+        return fit_difficulty_advantage(x, y, folds, shared=form == "advantage_shared", rank=rank, grams=grams)
+    raise InvalidInputError(f"form: expected one of {', '.join(FORMS)}, got {form!r}")

@@ -23,6 +23,8 @@ class FoldedRows:
         folds: (rows,) fold numbers; `Scores.out_of_fold` comes from as many fits.
         linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
         grams: of x and folds, where other fits share them.
+        surface: (rows, s) what stands behind the embedding in x of docs/decide.md, of which x here has no column: features that
+            trees alone read. source: (rows,) number of the source of each row, 0 is home. None of either: none.
     """
 
     x: npt.NDArray[np.floating]
@@ -30,6 +32,8 @@ class FoldedRows:
     folds: npt.NDArray[np.int64]
     linear_only: int = 0
     grams: Grams | None = None
+    surface: npt.NDArray[np.floating] | None = None
+    source: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Scores:
 
     Attributes:
         tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
-            hidden), up (models, hidden, rank), down (models, rank, dim), out (models, hidden); those that exist.
+            hidden), up (models, hidden, rank), down (models, rank, dim), out (models, hidden), tree_threshold and tree_leaf,
+            and tree_column, int32, of x with the surface behind; those that exist.
         activation: "relu", "silu" or "gelu" (gelu = tanh form, ipr_engine/decide/reference.py).
         out_of_fold: (rows, models), each row's score by a fit that has not seen its fold.
         settings: plain JSON types.

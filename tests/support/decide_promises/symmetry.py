@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ipr_engine.decide.contract import Heads
-from tests.support.decide_requests import PARTS, Rng, bytes_of, make_request
+from tests.support.decide_requests import PARTS, Rng, bytes_of, make_request, of_candidates
 
 
 def permuting_candidates_permutes_the_answer(isa: str, rng: Rng, form: str) -> None:
     models = 37
     request = make_request(rng, 17, models, 63, form, masked=True, worth=0.001)
-    heads = request.heads
     order = rng.permutation(models)
-    per_model = {
-        name: np.ascontiguousarray(value[order])
-        for name, value in vars(heads).items()
-        if name not in ("trunk", "activation") and value is not None
-    }
     permuted = request.but(
-        heads=Heads(**{**vars(heads), **per_model, "tie_rank": order.astype(np.int32)}),
+        heads=replace(of_candidates(request.heads, order), tie_rank=order.astype(np.int32)),
         policy={k: v[order] if isinstance(v, np.ndarray) else v for k, v in request.policy.items()},
         tokens_out=None if request.tokens_out is None else np.ascontiguousarray(request.tokens_out[:, order]),
         extra_usd=np.ascontiguousarray(request.extra_usd[:, order]),
@@ -52,14 +47,8 @@ def a_candidate_that_is_never_allowed_changes_nothing(isa: str, rng: Rng, form: 
     others = np.delete(np.arange(19), banned)
     fewer = request.with_policy(allowed=everyone & (np.arange(19) != banned)).run(isa)
 
-    heads = request.heads
-    kept = {
-        name: np.ascontiguousarray(value[others])
-        for name, value in vars(heads).items()
-        if name not in ("trunk", "activation") and value is not None
-    }
     without = request.but(
-        heads=Heads(**{**vars(heads), **kept}),
+        heads=of_candidates(request.heads, others),
         policy={k: v[others] if isinstance(v, np.ndarray) else v for k, v in request.policy.items()},
         tokens_out=None if request.tokens_out is None else np.ascontiguousarray(request.tokens_out[:, others]),
     ).run(isa)

@@ -8,8 +8,7 @@ import pytest
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators import ridge
-from ipr_engine.training.estimators.advantage import FORMS, fit_difficulty_advantage, row_difficulty
-from ipr_engine.training.estimators.by_name import fit_form
+from ipr_engine.training.estimators.advantage import FORMS, fit_difficulty_advantage, fit_form, row_difficulty
 from ipr_engine.training.estimators.ridge import PENALTIES, fit_ridge, ridge_path
 from tests.support.seeds import seeded
 from tests.support.training_data import make_world
