@@ -25,7 +25,7 @@ from ipr_engine.measures.resampling import (
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, cost_at, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predict
-from studies.bars import intervals
+from studies.plots import intervals
 from studies.cases import FOLDS, Case
 from studies.headline import VIEW
 from studies.prompt_edits import EDITS
@@ -36,12 +36,13 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
 
 SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro", "openllm19", "bfcl")
-MOST = 6000  # prompts of a source, both splits together
+MOST = 3000  # prompts of a source, both splits together
 DRAWN = 5  # seed of these
 FITTED = ("caps", "forest")
 SHARES = (0.99, 0.98, 0.95)
 AT = 0.98  # the setting at which edits are judged
-CAPS_MINUS = {"caps": "minus `caps`", "k-means": "minus k-means"}
+BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means"}
+CLUSTERS = (16, 32, 64)  # that the k-means baseline chooses from
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ def run(study: Study) -> list[Path]:
         f"""`forest` is `caps` with trees beside it, which see surface features of the text and the first columns of the embedding
         (docs/decide.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
         {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
-        tokens head for every router but k-means, which has its own. Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled:
+        tokens head for every router but k-means, which has its own and chooses one of {", ".join(map(str, CLUSTERS))} clusters. Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled:
         the mean over sources, resampled source by source. *Holm*: over sources, two-sided."""
     )
     cases = study.cases(SOURCES)
@@ -96,7 +97,7 @@ def run(study: Study) -> list[Path]:
         }
         edited[case.name] = {name: _edited(source, plain[name], others[name]) for name in FITTED}
     page.say("## Area between the cheapest and the best single candidate")
-    page.table(*_differences(areas, CAPS_MINUS))
+    page.table(*_differences(areas, BESIDE))
     page.say("## Cost at equal quality, as a share of always asking the best single candidate")
     page.table(*_costs(costs))
     page.say("## Brier score")
@@ -122,7 +123,7 @@ def run(study: Study) -> list[Path]:
             shown_as: {
                 "area": [difference(of["forest"], of[one]) for of in [*areas.values(), _pooled(areas)]],
             }
-            for one, shown_as in CAPS_MINUS.items()
+            for one, shown_as in BESIDE.items()
         },
         [*areas, "pooled"],
         "difference in area",
@@ -150,12 +151,10 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
     x, embedded = _seen(study, source.prompts)
     texts = {name: _seen(study, [edit(prompt) for prompt in source.prompts])[0] for name, edit in EDITS.items()}
     quality, cost = source.outcomes.quality, source.outcomes.cost
-    rows = HeadRows(x, quality, cost * NANO, source.keys, surface_columns=x.shape[1] - embedded)
+    rows = HeadRows(x, quality, cost * NANO, source.keys, surface_dim=x.shape[1] - embedded)
     fold_of_row = grouped_folds(source.keys, FOLDS, seed=1)
     plain = {name: Believed(np.empty_like(quality), np.empty_like(cost)) for name in (*FITTED, "k-means")}
-    others = {
-        name: {edit: Believed(np.empty_like(quality), np.empty_like(cost)) for edit in EDITS} for name in FITTED
-    }
+    others = {name: {edit: Believed(np.empty_like(quality), np.empty_like(cost)) for edit in EDITS} for name in FITTED}
     with one_thread():
         for fold in range(FOLDS):
             out = fold_of_row == fold
@@ -163,10 +162,11 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
             for name in FITTED:
                 heads = fit_heads(ready, estimator=name)
                 for seen, to in ((x, plain[name]), *((texts[edit], others[name][edit]) for edit in EDITS)):
-                    at = seen[out] if name == "forest" else seen[out, :embedded]
-                    to.quality[out], nano = predict(heads.tensors, at, heads.activation)
+                    to.quality[out], nano = predict(heads.tensors, seen[out], heads.activation)
                     to.cost[out] = nano / NANO
-            fit = kmeans(x[~out, :embedded], source.outcomes.subset(~out), ready.fold_of_row, x[out, :embedded])
+            fit = kmeans(
+                x[~out, :embedded], source.outcomes.subset(~out), ready.fold_of_row, x[out, :embedded], CLUSTERS
+            )
             plain["k-means"].quality[out], plain["k-means"].cost[out] = fit.quality, fit.cost
             study.progress(f"{source.name}: fold {fold + 1} of {FOLDS}")
     return plain, others
@@ -175,7 +175,7 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
 def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
     """Return the embedding with surface features behind it, and how many columns are the embedding's."""
     embedding = study.views.see(VIEW, prompts)
-    surface = SurfaceEncoder().encode(list(prompts)).x
+    surface = SurfaceEncoder.load().encode(list(prompts)).x
     return np.concatenate([embedding, surface], axis=1), embedding.shape[1]
 
 
@@ -285,9 +285,7 @@ def _edits(edited: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> tup
     """Return the table of edits: means over sources."""
     rows: list[list[str]] = []
     for edit in EDITS:
-        means: dict[str, Any] = {
-            name: np.mean([of[name][edit] for of in edited.values()], axis=0) for name in FITTED
-        }
+        means: dict[str, Any] = {name: np.mean([of[name][edit] for of in edited.values()], axis=0) for name in FITTED}
         rows.append(
             [
                 edit,

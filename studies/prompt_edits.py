@@ -63,7 +63,9 @@ EDITS: Mapping[str, Callable[[str], str]] = MappingProxyType(
         "blank lines": lambda prompt: "\n" + re.sub(r"\n+", "\n\n\n", prompt) + "\n\n",
         "a fence around it": lambda prompt: f"```\n{prompt}\n```",
         "curly quotes": _curly,
-        "politeness": lambda prompt: f"Hello! Could you please help me with this?\n\n{prompt}\n\nThank you very much in advance!",
+        "politeness": lambda prompt: (
+            f"Hello! Could you please help me with this?\n\n{prompt}\n\nThank you very much in advance!"
+        ),
         "numbering style": _renumbered,
         "full width": lambda prompt: prompt.translate(_WIDE),
         "paraphrased instructions": _paraphrased,

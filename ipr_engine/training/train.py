@@ -26,7 +26,7 @@ from ipr_engine.measures.prediction import brier, constant_heads, expected_calib
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, comparable
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_columns
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -93,7 +93,7 @@ def train(
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
         judged = HeadRows(
-            x, rows.quality, rows.output_tokens, rows.keys, source, surface_columns=surface_columns(frozen.encoder)
+            x, rows.quality, rows.output_tokens, rows.keys, source, surface_dim=surface_dim_of(frozen.encoder)
         )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
