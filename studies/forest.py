@@ -25,9 +25,9 @@ from ipr_engine.measures.resampling import (
 from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, cost_at, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predict
-from studies.plots import intervals
 from studies.cases import FOLDS, Case
 from studies.headline import VIEW
+from studies.plots import intervals
 from studies.prompt_edits import EDITS
 from studies.study import Study
 from studies.trials import NANO, shown
@@ -72,10 +72,10 @@ def run(study: Study) -> list[Path]:
     page = study.page("forest", "A forest on surface features beside `caps`")
     page.say(
         f"""`forest` is `caps` with trees beside it, which see surface features of the text and the first columns of the embedding
-        (docs/decide.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
+        (docs/own-bundle.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
         {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
-        tokens head for every router but k-means, which has its own and chooses one of {", ".join(map(str, CLUSTERS))} clusters. Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled:
-        the mean over sources, resampled source by source. *Holm*: over sources, two-sided."""
+        tokens head for every router but k-means, which has its own and chooses between {" and ".join(map(str, CLUSTERS))} clusters.
+        Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled: the mean over sources, resampled source by source. *Holm*: over sources, two-sided."""
     )
     cases = study.cases(SOURCES)
     areas: dict[str, dict[str, Array]] = {}
