@@ -75,7 +75,8 @@ def run(study: Study) -> list[Path]:
         (docs/own-bundle.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
         {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
         tokens head for every router but k-means, which has its own and chooses between {" and ".join(map(str, CLUSTERS))} clusters.
-        Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled: the mean over sources, resampled source by source. *Holm*: over sources, two-sided."""
+        Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled: the mean over sources, resampled source by
+        source. *Holm*: over sources, two-sided."""
     )
     cases = study.cases(SOURCES)
     areas: dict[str, dict[str, Array]] = {}
