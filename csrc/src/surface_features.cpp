@@ -11,7 +11,8 @@ namespace {
 
 constexpr size_t kMostCategories = 64, kMostWords = 1024;
 constexpr size_t kMostCounts = kCounts + 1 + 3 * kMostCategories;
-constexpr size_t kBefore = 16, kAfter = 80;  // around the symbols: what reads a block or a word may begin early, end late
+constexpr size_t kBefore = 16,
+                 kAfter = 80;  // around the symbols: what reads a block or a word may begin early, end late
 constexpr size_t kScratchKept = 1 << 16;
 constexpr size_t kMostBytes = 0xFFFF0000;  // places are 32 bits wide
 constexpr uint32_t kMostCounted = 1 << 24;
@@ -154,7 +155,11 @@ struct SurfaceFeatures::Planned {
   // Adds columns of `count` counts from `first` on, to the last run where they go on with it.
   void add(size_t first, size_t count, const Column& form) {
     const uint32_t own = form.own ? UINT32_MAX : 0;
-    Run next{static_cast<uint32_t>(dim), static_cast<uint32_t>(first), static_cast<uint32_t>(count), own, form.half,
+    Run next{static_cast<uint32_t>(dim),
+             static_cast<uint32_t>(first),
+             static_cast<uint32_t>(count),
+             own,
+             form.half,
              form.of};
     dim += count;
     if (!runs.empty()) {
@@ -196,7 +201,8 @@ struct WordReader {
   uint32_t* counts;
 
   uint64_t seen[4]{};
-  uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0, mixed = 0;
+  uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0,
+           mixed = 0;
   uint32_t last_flag = 0;
 
   void read(const uint8_t* word, uint32_t size) {
@@ -317,7 +323,8 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   const Markers markers = take_markers(begin, end);
 
   uint32_t counts[kMostCounts]{};
-  const WordReader words = count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
+  const WordReader words =
+      count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
   count_ends(planned.symbols, begin, end, counts);
   uint32_t spaced = 0, unspaced = 0;
   for (size_t of = kClassLatin; of < kClassSoutheastAsian; ++of) spaced += letters[of];
@@ -327,8 +334,8 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   counts[kAsciiLetters] = counts[kTokenCharacters] - counts[kDigits] - spaced;
   counts[kLetters] = counts[kAsciiLetters] + spaced + unspaced;
   counts[kTokens] = words.tokens;
-  counts[kWords] = words.tokens + (letters[kClassKana] + letters[kClassHan] + 1) / 2 +
-                   (letters[kClassSoutheastAsian] + 4) / 5;
+  counts[kWords] =
+      words.tokens + (letters[kClassKana] + letters[kClassHan] + 1) / 2 + (letters[kClassSoutheastAsian] + 4) / 5;
   counts[kSentences] = counts[kCharacters] ? std::max(counts[kStops], 1u) : 0;
   counts[kLongestWord] = words.longest;
   counts[kLongWords] = words.long_words;

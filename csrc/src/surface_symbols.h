@@ -145,7 +145,8 @@ inline __m128i ascii_symbols(__m128i from) {
 }
 #endif
 
-// Writes the symbols of ASCII bytes up to the first other one, at most 16 of them more than there are; returns how many.
+// Writes the symbols of ASCII bytes up to the first other one, at most 16 of them more than there are; returns how
+// many.
 inline size_t put_ascii(const uint8_t* from, size_t bytes, uint8_t* to) {
   size_t done = 0;
 #if defined(__SSE2__)
