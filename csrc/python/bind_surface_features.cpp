@@ -16,8 +16,8 @@ using ipr::SurfaceFeatures;
 
 // (batch, dim) float32
 py::array_t<float> write_texts(const SurfaceFeatures& self, const py::object& prompts) {
-  IPR_CHECK(PyList_Check(prompts.ptr()) || PyTuple_Check(prompts.ptr()), "prompts: expected a list or tuple of str, got ",
-            Py_TYPE(prompts.ptr())->tp_name);
+  IPR_CHECK(PyList_Check(prompts.ptr()) || PyTuple_Check(prompts.ptr()),
+            "prompts: expected a list or tuple of str, got ", Py_TYPE(prompts.ptr())->tp_name);
   const py::tuple held(prompts);  // a list could change once the GIL is given up
   std::vector<ipr::Utf8> texts(held.size());
   size_t bytes = 0;

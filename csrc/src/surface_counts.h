@@ -28,8 +28,8 @@ inline Block block_of(const uint8_t* from) {
     const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16 * part));
     const __m128i numbers = in_span(values, '0', 9);
     const __m128i words = _mm_or_si128(_mm_or_si128(in_span(values, 'a', 25), numbers), values);  // high bits count
-    const __m128i closers = _mm_or_si128(_mm_or_si128(is_byte(values, ')'), is_byte(values, ':')),
-                                         is_byte(values, '.'));
+    const __m128i closers =
+        _mm_or_si128(_mm_or_si128(is_byte(values, ')'), is_byte(values, ':')), is_byte(values, '.'));
     block.words |= bits_of(words) << 16 * part;
     block.numbers |= bits_of(numbers) << 16 * part;
     block.unspaced |= bits_of(is_byte(values, kLetter)) << 16 * part;
@@ -108,8 +108,8 @@ class MarkerReader {
     if (*at == ')' && begin[-1] == '(') --begin;
     if (begin[-1] != kSpace) return;
     uint32_t& due = letter ? due_letter_ : due_number_;
-    if (value != due && value != (letter ? 'a' : 1u)) return;
-    due = value + 1;
+    if (value > due) return;
+    due = std::max(due, value + 1);
     if (letter) {
       close();
       opened_ = at + 1;

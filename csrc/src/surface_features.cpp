@@ -11,11 +11,14 @@ namespace {
 
 constexpr size_t kMostCategories = 64, kMostWords = 1024;
 constexpr size_t kMostCounts = kCounts + 1 + 3 * kMostCategories;
-constexpr size_t kBefore = 16, kAfter = 80;  // around the symbols: what reads a block or a word may begin early, end late
+constexpr size_t kBefore = 16,
+                 kAfter = 80;  // around the symbols: what reads a block or a word may begin early, end late
 constexpr size_t kScratchKept = 1 << 16;
 constexpr size_t kMostBytes = 0xFFFF0000;  // places are 32 bits wide
 constexpr uint32_t kMostCounted = 1 << 24;
 constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
+constexpr uint32_t kLongRun = 8;  // columns from which a loop over vectors pays
+constexpr size_t kMostRun = kCounts + 2 * kMostCategories;
 constexpr size_t kSegment = 4096;  // symbols whose words are found at a time
 
 inline uint64_t step(uint64_t hash, uint64_t eight) {
@@ -49,39 +52,46 @@ const CharClasses& char_classes() {
   return classes;
 }
 
-// Hash -> category, two places a hash: a hash but for its lowest byte, which is the category, 1 and up.
+// Hash -> category. A place holds a hash but for its lowest byte, which is the category, 1 and up. A hash has one set
+// of places; all are looked at, without a branch. The table is small, so that it stays near.
 class WordTable {
  public:
   explicit WordTable(const std::vector<uint64_t>& words) {
     size_t sets = 64;
-    while (sets < 4 * words.size()) sets *= 2;
+    while (sets < words.size() * 3 / 4) sets *= 2;
     for (;; sets *= 2) {
       // Another part of the hash is as good as another hash.
-      for (turn_ = 8; turn_ < 56; ++turn_)
+      for (turn_ = 8; turn_ < 48; ++turn_)
         if (filled(words, sets)) return;
     }
   }
 
   // 0: of no category.
   uint32_t category(uint64_t hash) const {
-    const uint64_t* set = &places_[2 * (hash >> turn_ & mask_)];
-    const uint64_t first = (set[0] ^ hash) >> 8 ? 0 : set[0], second = (set[1] ^ hash) >> 8 ? 0 : set[1];
-    return static_cast<uint32_t>((first | second) & 255);
+    const Set& set = sets_[hash >> turn_ & mask_];
+    uint64_t found = 0;
+    for (const uint64_t place : set.places) found |= (place ^ hash) >> 8 ? 0 : place;
+    return static_cast<uint32_t>(found & 255);
   }
 
  private:
+  struct alignas(32) Set {
+    uint64_t places[4] = {};
+  };
+
   bool filled(const std::vector<uint64_t>& words, size_t sets) {
-    places_.assign(2 * sets, 0);
+    sets_.assign(sets, Set{});
     mask_ = sets - 1;
     for (const uint64_t word : words) {
-      uint64_t* set = &places_[2 * (word >> turn_ & mask_)];
-      if (set[0] && set[1]) return false;
-      set[set[0] ? 1 : 0] = word;
+      Set& set = sets_[word >> turn_ & mask_];
+      uint64_t* const free = std::find(std::begin(set.places), std::end(set.places), 0u);
+      if (free == std::end(set.places)) return false;
+      *free = word;
     }
     return true;
   }
 
-  std::vector<uint64_t> places_;
+  std::vector<Set> sets_;
   uint64_t mask_ = 0;
   uint32_t turn_ = 8;
 };
@@ -103,13 +113,21 @@ struct Run {
   uint32_t column, count, size, own, half, of;
 
   void divide(const uint32_t* counts, float* x) const {
-    const uint32_t* const from = counts + count;
+    const auto base = static_cast<int32_t>(half * counts[of]), kept = static_cast<int32_t>(own);
+    int32_t above[kMostRun];
+    std::memcpy(above, counts + count, size * sizeof(int32_t));
     float* const to = x + column;
-    const auto base = static_cast<int32_t>(half * counts[of]);
-    for (uint32_t k = 0; k < size; ++k) {
-      const int32_t below = static_cast<int32_t>(from[k] & own) + base;
-      to[k] = static_cast<float>(static_cast<int32_t>(from[k])) / static_cast<float>(below ? below : 1);
+    for (uint32_t k = 0, end = size; k < end; ++k) {
+      const int32_t below = (above[k] & kept) + base;
+      to[k] = static_cast<float>(above[k]) / static_cast<float>(below + (below == 0));
     }
+  }
+
+  // The same of a run of one column, without a loop.
+  void divide_first(const uint32_t* counts, float* x) const {
+    const auto above = static_cast<int32_t>(counts[count]);
+    const auto below = static_cast<int32_t>((counts[count] & own) + half * counts[of]);
+    x[column] = static_cast<float>(above) / static_cast<float>(below ? below : 1);
   }
 };
 
@@ -125,8 +143,8 @@ uint8_t* scratch_of(std::vector<uint8_t>& scratch, size_t bytes) {
 struct SurfaceFeatures::Planned {
   WordTable words;
   size_t categories, flags;
-  std::vector<uint8_t> flag_of;  // (1 + categories): 1 and up where the category is a flag
-  std::vector<Run> runs;
+  std::vector<uint8_t> flag_of;       // (1 + categories): 1 and up where the category is a flag
+  std::vector<Run> runs, short_runs;  // those of at least kLongRun columns; the columns of others, one by one
   size_t dim = 0;
   const CharClasses& classes;
   const SymbolTable& symbols;
@@ -149,12 +167,17 @@ struct SurfaceFeatures::Planned {
     add(of_category(1), categories, {0, 1, 2, kOne});
     add(of_category(1), categories, {0, 0, 1, kWords});
     add(first_flag(), 2 * flags, {0, 0, 1, kOne});
+    part_short_runs();
   }
 
   // Adds columns of `count` counts from `first` on, to the last run where they go on with it.
   void add(size_t first, size_t count, const Column& form) {
     const uint32_t own = form.own ? UINT32_MAX : 0;
-    Run next{static_cast<uint32_t>(dim), static_cast<uint32_t>(first), static_cast<uint32_t>(count), own, form.half,
+    Run next{static_cast<uint32_t>(dim),
+             static_cast<uint32_t>(first),
+             static_cast<uint32_t>(count),
+             own,
+             form.half,
              form.of};
     dim += count;
     if (!runs.empty()) {
@@ -165,6 +188,18 @@ struct SurfaceFeatures::Planned {
       }
     }
     runs.push_back(next);
+  }
+
+  void part_short_runs() {
+    std::vector<Run> all;
+    all.swap(runs);
+    for (Run run : all) {
+      if (run.size >= kLongRun) {
+        runs.push_back(run);
+        continue;
+      }
+      for (; run.size; --run.size, ++run.column, ++run.count) short_runs.push_back(run);
+    }
   }
 
   static std::vector<uint64_t> hashes_of(const SurfaceLexicon& lexicon) {
@@ -196,14 +231,21 @@ struct WordReader {
   uint32_t* counts;
 
   uint64_t seen[4]{};
-  uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0, mixed = 0;
+  uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0,
+           mixed = 0;
   uint32_t last_flag = 0;
 
   void read(const uint8_t* word, uint32_t size) {
     const uint64_t kept = low_bytes(size), eight = load_eight(word) & kept;
-    // The high bit of each byte that is a digit: letters have bit 6 or bit 7.
-    const uint64_t digits = ~(eight | eight << 1) & kept & kHighBits;
-    const uint64_t hash = size <= 8 ? step(0, eight) : word_hash(word, size);
+    uint64_t hash = step(0, eight), digits = digits_of(eight) & kept, others = digits ^ (kept & kHighBits);
+    if (size > 8) {
+      for (uint32_t at = 8; at < size; at += 8) {
+        const uint64_t own = low_bytes(size - at), more = load_eight(word + at) & own, found = digits_of(more) & own;
+        hash = step(hash, more);
+        digits |= found;
+        others |= found ^ (own & kHighBits);
+      }
+    }
     ++tokens;
     longest = std::max(longest, size);
     long_words += size >= 8;
@@ -212,19 +254,17 @@ struct WordReader {
     ++counts[kCounts + category];
     const uint32_t flag = flag_of[category];
     last_flag = flag ? flag : last_flag;
-    if (digits || size > 8) read_digits(word, size, digits, digits == (kept & kHighBits));
+    if (digits) read_digits(word, size, others == 0);
   }
 
  private:
   static constexpr uint64_t kHighBits = 0x8080808080808080u;
 
-  void read_digits(const uint8_t* word, uint32_t size, uint64_t digits, bool numeric) {
-    for (uint32_t at = 8; at < size; ++at) {
-      const bool digit = within(word[at], '0', '9');
-      digits |= digit;
-      numeric &= digit;
-    }
-    mixed += digits && !numeric;
+  // The high bit of each byte of a word that is a digit: letters have bit 6 or bit 7.
+  static uint64_t digits_of(uint64_t eight) { return ~(eight | eight << 1) & kHighBits; }
+
+  void read_digits(const uint8_t* word, uint32_t size, bool numeric) {
+    mixed += !numeric;
     if (!numeric) return;
     ++numbers;
     long_numbers += size >= 3;
@@ -317,7 +357,8 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   const Markers markers = take_markers(begin, end);
 
   uint32_t counts[kMostCounts]{};
-  const WordReader words = count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
+  const WordReader words =
+      count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
   count_ends(planned.symbols, begin, end, counts);
   uint32_t spaced = 0, unspaced = 0;
   for (size_t of = kClassLatin; of < kClassSoutheastAsian; ++of) spaced += letters[of];
@@ -327,8 +368,8 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   counts[kAsciiLetters] = counts[kTokenCharacters] - counts[kDigits] - spaced;
   counts[kLetters] = counts[kAsciiLetters] + spaced + unspaced;
   counts[kTokens] = words.tokens;
-  counts[kWords] = words.tokens + (letters[kClassKana] + letters[kClassHan] + 1) / 2 +
-                   (letters[kClassSoutheastAsian] + 4) / 5;
+  counts[kWords] =
+      words.tokens + (letters[kClassKana] + letters[kClassHan] + 1) / 2 + (letters[kClassSoutheastAsian] + 4) / 5;
   counts[kSentences] = counts[kCharacters] ? std::max(counts[kStops], 1u) : 0;
   counts[kLongestWord] = words.longest;
   counts[kLongWords] = words.long_words;
@@ -352,6 +393,7 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   if (bytes > kMostCounted)  // no count is above the bytes
     for (uint32_t& count : counts) count = std::min(count, kMostCounted);
   for (const Run& run : planned.runs) run.divide(counts, x);
+  for (const Run& one : planned.short_runs) one.divide_first(counts, x);
   if (scratch.size() > kScratchKept + kBefore + kAfter) std::vector<uint8_t>().swap(scratch);
 }
 

@@ -94,8 +94,10 @@ class CharClasses {
 
   const Short& of_short(uint32_t code) const { return shorts_[code]; }
 
-  uint8_t of(uint32_t code) const {
-    if (code >= kEnd) return searched(code);
+  uint8_t of(uint32_t code) const { return code < kEnd ? of_page(code) : searched(code); }
+
+  // Of a character below kEnd.
+  uint8_t of_page(uint32_t code) const {
     const uint8_t page = pages_[code >> 7];
     return page < kClasses ? page : tables_[static_cast<size_t>(page - kClasses) << 7 | (code & 127)];
   }
@@ -145,7 +147,8 @@ inline __m128i ascii_symbols(__m128i from) {
 }
 #endif
 
-// Writes the symbols of ASCII bytes up to the first other one, at most 16 of them more than there are; returns how many.
+// Writes the symbols of ASCII bytes up to the first other one, at most 16 of them more than there are; returns how
+// many.
 inline size_t put_ascii(const uint8_t* from, size_t bytes, uint8_t* to) {
   size_t done = 0;
 #if defined(__SSE2__)
@@ -179,6 +182,21 @@ inline size_t put_short(const CharClasses& classes, const uint8_t* from, size_t 
   return at;
 }
 
+// Writes the symbols of letters of three bytes, of scripts without spaces, as long as there are some; returns the bytes
+// read.
+inline size_t put_unspaced(const CharClasses& classes, const uint8_t* from, size_t bytes, uint8_t*& to,
+                           uint32_t* letters) {
+  size_t at = 0;
+  for (; at + 3 <= bytes && from[at] >> 4 == 0xE; at += 3) {
+    const uint32_t code = (from[at] & 0x0Fu) << 12 | (from[at + 1] & 0x3Fu) << 6 | (from[at + 2] & 0x3Fu);
+    const uint8_t of = classes.of_page(code);
+    if (of < kClassSoutheastAsian) break;
+    ++letters[of];
+    *to++ = kLetter;
+  }
+  return at;
+}
+
 // Writes the symbols of a text, and counts its characters beyond ASCII by class, of which those of letters are whole;
 // returns the end. `to` has room for as many bytes as the text has, and 16 more.
 inline uint8_t* put_symbols(const CharClasses& classes, const uint8_t* from, size_t bytes, uint8_t* to,
@@ -193,6 +211,11 @@ inline uint8_t* put_symbols(const CharClasses& classes, const uint8_t* from, siz
     }
     if (from[at] < 0xE0 && at + 1 < bytes) {
       at += put_short(classes, from + at, bytes - at, to, letters);
+      continue;
+    }
+    const size_t unspaced = put_unspaced(classes, from + at, bytes - at, to, letters);
+    if (unspaced) {
+      at += unspaced;
       continue;
     }
     const Decoded found = decode(from + at, bytes - at);

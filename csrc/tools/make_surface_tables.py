@@ -1,6 +1,6 @@
 """make_surface_tables.py writes surface_tables.inc: classes of characters, counts and columns of the surface features' definition.
 
-    python csrc/tools/make_surface_tables.py       # a second run gives the same bytes
+python csrc/tools/make_surface_tables.py       # a second run gives the same bytes
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _contexts() -> list[int]:
         for before in KINDS:
             for after in KINDS:
                 own = [
-                    c.name for c in CONTEXTS if symbol and symbol in c.symbols and before in c.before and after in c.after
+                    c.name
+                    for c in CONTEXTS
+                    if symbol and symbol in c.symbols and before in c.before and after in c.after
                 ] or [UNUSED[1]]
                 if len(own) > 1:
                     raise SystemExit(f"contexts of {symbol!r} between {before} and {after}: {own}; one at most")
@@ -95,7 +97,9 @@ def written() -> str:
             "// Symbols that are counted, alone or beside others; the place after them is that of every other symbol.",
             _array(f"uint8_t kPlaced[{len(SYMBOLS)}]", _rows([ord(symbol) for symbol in SYMBOLS])),
             f"constexpr size_t kSymbolCount = {len(SYMBOLS)};\n",
-            _array("uint8_t kAlone[kSymbolCount + 1]", _rows([alone.get(s, _place_of(UNUSED[0])) for s in [*SYMBOLS, ""]])),
+            _array(
+                "uint8_t kAlone[kSymbolCount + 1]", _rows([alone.get(s, _place_of(UNUSED[0])) for s in [*SYMBOLS, ""]])
+            ),
             "// By symbol and the kinds before and after it: white space, a letter, a digit, the same symbol, another one.",
             _array("uint8_t kContexts[(kSymbolCount + 1) * 25]", _rows(_contexts(), 25)),
             _array("uint8_t kPairs[(kSymbolCount + 1) * (kSymbolCount + 1)]", _rows(_pairs(), len(SYMBOLS) + 1)),

@@ -138,9 +138,9 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
             part.fail(f"an encoder listed before it ({', '.join(known) or 'none is'})", EncoderMismatchError)
     parts = [known[part.text()] for part in fields]
     require_distinct([part.id for part in parts], fields)
-    for part, field in zip(parts[:-1], fields, strict=False):
-        if part.kind == "surface":  # it counts no tokens, and support measures the columns before it
-            field.fail("surface features as the last part alone", EncoderMismatchError)
+    for spec, part in zip(parts[:-1], fields, strict=False):
+        if spec.kind == "surface":  # it counts no tokens, and support measures the columns before it
+            part.fail("surface features as the last part alone", EncoderMismatchError)
     return EncoderSpec(
         id=keys["id"].id(),
         kind="concatenated",
@@ -171,7 +171,7 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
             "id": encoder.id,
             "kind": "surface",
             "dim": parse_lexicon(lexicon, str(encoder.lexicon)).dim,
-            "files": {"lexicon": add(f"encoders/{encoder.id}/{_LEXICON}", lexicon)},
+            "files": {"lexicon": add(f"encoders/{encoder.id}/{_LEXICON}", encoder.lexicon)},
         }
     if isinstance(encoder, TransformerSource):
         files = {role: add(f"encoders/{encoder.id}/{path}", file) for role, (path, file) in encoder.files.items()}

@@ -1,4 +1,4 @@
-"""This file reads the lexicon of surface features: categories of words, and which of them are flags of a text's first and last such word."""
+"""This file reads the lexicon of surface features: categories of words, and those that are told of a text's first and last such word."""
 
 from __future__ import annotations
 

@@ -11,20 +11,66 @@ from dataclasses import dataclass
 from ipr_engine.encoders.surface_text import CURRENCY, MATH, SCRIPTS, STOP, SYMBOL
 
 # Counts of words, lists and ends; surface_reference.py says what each is.
-WORDS = (
-    "words tokens letters characters sentences token_characters longest_word long_words distinct_words "
-    "numbers digits mixed_words long_numbers years most_digits symbols letter_markers number_markers marker_gaps gap_characters "
-    "stem_characters numeric_markers ends_asking ends_open ends_stopped starts_odd"
-).split()
+WORDS = [
+    "words",
+    "tokens",
+    "letters",
+    "characters",
+    "sentences",
+    "token_characters",
+    "longest_word",
+    "long_words",
+    "distinct_words",
+    "numbers",
+    "digits",
+    "mixed_words",
+    "long_numbers",
+    "years",
+    "most_digits",
+    "symbols",
+    "letter_markers",
+    "number_markers",
+    "marker_gaps",
+    "gap_characters",
+    "stem_characters",
+    "numeric_markers",
+    "ends_asking",
+    "ends_open",
+    "ends_stopped",
+    "starts_odd",
+]
 SCRIPT_COUNTS = ("ascii", *SCRIPTS)
 
 # Symbols that have a count of their own; of brackets the opening one.
 PUNCTUATION = {
-    **{"question_mark": "?", "exclamation_mark": "!", "full_stop": ".", "comma": ",", "semicolon": ";", "colon": ":"},
-    **{"equals": "=", "plus": "+", "minus": "-", "asterisk": "*", "slash": "/", "caret": "^", "less": "<", "greater": ">"},
-    **{"round_bracket": "(", "square_bracket": "[", "curly_bracket": "{", "underscore": "_", "dollar": "$", "percent": "%"},
-    **{"backslash": "\\", "backtick": "`", "hash": "#", "bar": "|", "ampersand": "&"},
-    **{"other_symbol": chr(SYMBOL), "currency": chr(CURRENCY), "math": chr(MATH)},
+    "question_mark": "?",
+    "exclamation_mark": "!",
+    "full_stop": ".",
+    "comma": ",",
+    "semicolon": ";",
+    "colon": ":",
+    "equals": "=",
+    "plus": "+",
+    "minus": "-",
+    "asterisk": "*",
+    "slash": "/",
+    "caret": "^",
+    "less": "<",
+    "greater": ">",
+    "round_bracket": "(",
+    "square_bracket": "[",
+    "curly_bracket": "{",
+    "underscore": "_",
+    "dollar": "$",
+    "percent": "%",
+    "backslash": "\\",
+    "backtick": "`",
+    "hash": "#",
+    "bar": "|",
+    "ampersand": "&",
+    "other_symbol": chr(SYMBOL),
+    "currency": chr(CURRENCY),
+    "math": chr(MATH),
 }
 ALONE_UNCOUNTED = ")]}@~" + chr(STOP)  # counted among `symbols`, in contexts and in pairs alone
 

@@ -63,7 +63,7 @@ def surface_reference(text: str, lexicon: SurfaceLexicon) -> npt.NDArray[np.floa
     above = np.array([known.get(c.count, 0) for c in columns], np.int32)
     below = np.array([c.own * known.get(c.count, 0) + c.half * known.get(c.of, 0) for c in columns], np.int32)
     # Both are rounded to float32 before they are divided.
-    return above.astype(np.float32) / np.where(below == 0, 1, below).astype(np.float32)
+    return np.divide(above.astype(np.float32), np.maximum(below, 1).astype(np.float32), dtype=np.float32)
 
 
 def surface_counts(text: str, lexicon: SurfaceLexicon) -> Mapping[str, int]:

@@ -26,7 +26,14 @@ CLASSES = ("symbol", "space", "quote", "ignored", "currency", "math", "stop", "f
 FOLDED = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width forms
     **dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-"),
-    **{0xD7: "*", 0xF7: "/", 0x60C: ",", 0x61B: ";", 0x61F: "?", 0x2026: "...", 0x3001: ",", 0xFF64: ","},
+    0xD7: "*",
+    0xF7: "/",
+    0x60C: ",",
+    0x61B: ";",
+    0x61F: "?",
+    0x2026: "...",
+    0x3001: ",",
+    0xFF64: ",",
 }
 
 # Each class from its first character on to the next one's, beyond ASCII.
@@ -137,13 +144,13 @@ _MARKER = re.compile(rb"(?<![^ ])(?:\(([a-j]|[1-9][0-9]?)\)|([a-j])[.:)]|([1-9][
 _NUMERIC = re.compile(rb"[ ']*[-$]?[0-9]")
 
 
-def countable(symbols: bytes) -> int:
+def countable(symbols: bytes | bytearray) -> int:
     """Return how many symbols are characters that are counted: all but white space and quotes."""
     return len(symbols) - symbols.count(SPACE) - symbols.count(QUOTE)
 
 
 def without_markers(symbols: bytes) -> tuple[bytes, Markers]:
-    """Put spaces in the place of list markers: a letter or number that begins a list or goes on with it, between white space.
+    """Put spaces in the place of list markers: a letter or number between white space that begins a list, goes on with it, or was in it.
 
     `a)`, `(a)`, `a.` and `a:` are one marker, up to the letter j; `1.`, `1)` and `(1)` are another, up to 99.
     """
@@ -153,9 +160,9 @@ def without_markers(symbols: bytes) -> tuple[bytes, Markers]:
         said = next(group for group in found.groups() if group is not None)
         letter = said.isalpha()
         value = ord(said) if letter else int(said)
-        if value not in (due[letter], ord("a") if letter else 1):
+        if value > due[letter]:
             continue
-        due[letter] = value + 1
+        due[letter] = max(due[letter], value + 1)
         if letter:
             # Before this marker goes: what belongs to the letter before ends here.
             markers.numeric += _NUMERIC.match(rest, open_at) is not None

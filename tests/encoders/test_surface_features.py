@@ -9,23 +9,94 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipr_engine.errors import BundleError, BundleValueError, InvalidInputError
 from ipr_engine._C import SurfaceFeatures
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON, PLAIN_COLUMNS, SurfaceLexicon, parse_lexicon
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.surface_columns import plain_columns
 from ipr_engine.encoders.surface_reference import surface_counts, surface_reference, word_hash
 from ipr_engine.encoders.surface_text import BREAKS, lowered, symbols_of
+from ipr_engine.errors import BundleError, BundleValueError, InvalidInputError
 from tests.support.places import ROOT
 from tests.support.wordpieces import SCRIPTS
 
 ENCODER = SurfaceEncoder.load()
 PARTS = (
-    *("a)", "(b)", "c.", "D:", "(A)", "1.", "2)", "(3)", "10.", "99.", "x.y", "foo_bar", "____", "...", "…", "==", "->", "()", "f(x)"),
-    *("What", "how many", "price", "ｗｈａｔ", "１２３", "é", "É", "ß", "ﬁ", "İ", "ſ", "Σ", "ς", "Привет", "日本語", "これは", "สวัสดี", "한국어"),
-    *("العربية؟", "हिन्दी।", "\n", "  ", "\t", "\u3000", "\u00a0", "'", '"', "“", "’", "```", "~~~", "```python", "\\frac{1}{2}", "$5", "5%"),
-    *("3.14", "1,000", "https://a.b/c", "a@b.c", "😀", "∑", "×", "–", "\x00", "\x7f", "\x1c", "!", "?", "!=", "?!", "``", "-5", " - ", "**"),
-    *("word-word", "x" * 17, "9" * 12, "123456789a", "abcdefgh1", "\u200b", "\ufeff", "\U00020000", "\U000e0001", "ﾃ", "\u0301", "a" * 70),
+    *(
+        "a)",
+        "(b)",
+        "c.",
+        "D:",
+        "(A)",
+        "1.",
+        "2)",
+        "(3)",
+        "10.",
+        "99.",
+        "x.y",
+        "foo_bar",
+        "____",
+        "...",
+        "…",
+        "==",
+        "->",
+        "()",
+    ),
+    *(
+        "f(x)",
+        "What",
+        "how many",
+        "price",
+        "ｗｈａｔ",
+        "１２３",
+        "é",
+        "É",
+        "ß",
+        "ﬁ",
+        "İ",
+        "ſ",
+        "Σ",
+        "ς",
+        "Привет",
+        "日本語",
+        "これは",
+    ),
+    *(
+        "สวัสดี",
+        "한국어",
+        "العربية؟",
+        "हिन्दी।",
+        "\n",
+        "  ",
+        "\t",
+        "\u3000",
+        "\u00a0",
+        "'",
+        '"',
+        "“",
+        "’",
+        "```",
+        "~~~",
+        "```python",
+    ),
+    *(
+        "\\frac{1}{2}",
+        "$5",
+        "5%",
+        "3.14",
+        "1,000",
+        "https://a.b/c",
+        "a@b.c",
+        "😀",
+        "∑",
+        "×",
+        "–",
+        "\x00",
+        "\x7f",
+        "\x1c",
+        "!",
+    ),
+    *("?", "!=", "?!", "``", "-5", " - ", "**", "word-word", "x" * 17, "9" * 12, "123456789a", "abcdefgh1", "\u200b"),
+    *("\ufeff", "\U00020000", "\U000e0001", "ﾃ", "\u0301", "a" * 70),
 )
 pieces = st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_size=30)
 texts = st.one_of(st.text(max_size=200), pieces.map("".join), pieces.map(" ".join))
@@ -258,7 +329,9 @@ def word_hash_of(word):
     return word_hash(word.encode())
 
 
-@pytest.mark.parametrize("categories", [{"a": ["two words"]}, {"a": ["日本"]}, {"a": ["É"], "b": ["é"]}, {"a": ["x-y"]}])
+@pytest.mark.parametrize(
+    "categories", [{"a": ["two words"]}, {"a": ["日本"]}, {"a": ["É"], "b": ["é"]}, {"a": ["x-y"]}]
+)
 def test_words_that_cannot_be_matched_are_refused(categories):
     with pytest.raises(InvalidInputError, match="lexicon: expected"):
         SurfaceFeatures(list(categories.values()), [])

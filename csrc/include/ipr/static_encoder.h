@@ -69,7 +69,8 @@ struct StaticEncoderConfig {
   // "auto", or a name of available_isas() (ipr/isa.h).
   std::string isa = "auto";
 
-  // Features of a prompt's text that stand in x behind the mean, unscaled; null: none.
+  // Features of a prompt's text that stand in x behind the mean (ipr/surface_features.h), not scaled by `normalize`.
+  // Null: none.
   std::shared_ptr<const SurfaceFeatures> surface;
 };
 
@@ -102,8 +103,8 @@ class StaticEncoder {
   // tokenize by other means. Writes the mean alone, table_dim() floats: ids do not tell what the text looks like.
   EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
 
-  // Columns of x; those of them that are the table's; the config's own max_tokens; the config's tokenizer, null where there is none, and whether
-  // there is one, so that encode may be called.
+  // Columns of x; those of them that are the table's; the config's own max_tokens; the config's tokenizer, null where
+  // there is none, and whether there is one, so that encode may be called.
   size_t dim() const { return config_.table.dim + (config_.surface ? config_.surface->dim() : 0); }
   size_t table_dim() const { return config_.table.dim; }
   size_t max_tokens() const { return config_.max_tokens; }

@@ -31,11 +31,14 @@ struct SurfaceLexicon {
   std::vector<size_t> flags;
 };
 
+// The lexicon's words in a table of hashes, and the columns in runs of one form; made once for a bundle.
+//
 // Immutable: every method may be called from many threads at once. A thread keeps scratch for its texts, of bounded
 // size.
 class SurfaceFeatures {
  public:
-  // Throws InvalidInput for a lexicon that is not as above.
+  // Throws InvalidInput for a lexicon that is not as above: a word that holds no letter or digit of a script with
+  // spaces, a word that stands twice when case is left out, a flag that is no category.
   explicit SurfaceFeatures(const SurfaceLexicon& lexicon);
   SurfaceFeatures(SurfaceFeatures&&) noexcept;
   ~SurfaceFeatures();
