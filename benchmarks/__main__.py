@@ -24,6 +24,7 @@ NAMES = (
     "route",
     "policy",
     "tau_path",
+    "forest",
     "swap",
     "async",
     "footprint",
