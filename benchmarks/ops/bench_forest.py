@@ -7,6 +7,7 @@ stays in the first cache by chance.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -55,10 +56,11 @@ def run(size: Size = FULL) -> Iterator[Line]:
 
 def _grown(rng: np.random.Generator) -> Any:
     """Return extra-trees of scikit-learn on rows of x, all candidates at once."""
-    from sklearn.ensemble import ExtraTreesRegressor
-
+    ensemble = importlib.import_module("sklearn.ensemble")
     z = rng.standard_normal((GROWN_ON, WIDTH + SURFACE)).astype(np.float32)
-    forest = ExtraTreesRegressor(TREES, max_depth=DEPTH, min_samples_leaf=8, max_features=1 / 3, random_state=0)
+    forest = ensemble.ExtraTreesRegressor(
+        TREES, max_depth=DEPTH, min_samples_leaf=8, max_features=1 / 3, random_state=0
+    )
     return forest.fit(z, rng.standard_normal((GROWN_ON, MODELS)))
 
 

@@ -65,8 +65,8 @@ class FittedHeads:
 
 
 def surface_columns(encoder: object) -> int:
-    """Return how many trailing columns of an encoder's x are features of the text's surface, 0 where it does not say."""
-    return int(getattr(encoder, "surface_columns", 0))
+    """Return how many trailing columns of an encoder's x are features of the text's surface; of one that has none, 0."""
+    return int(getattr(encoder, "surface_dim", 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,22 +15,22 @@ they would of fresh prompts, and cross-validation, which cannot tell, would trus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decide.reference import ACTIVATIONS, leaf_of_tree
+from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.add.frozen_logits import Tensors, added_by_trees, linear_columns
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE
 from ipr_engine.training.platt import fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, npt.NDArray[np.float32]]
-Tensors = Mapping[str, npt.NDArray[Any]]
 
 LAYER = ("identity", "up", "down")  # what makes a candidate's hidden layer its own
 SHARE_WIDTH = 0.1  # prior standard deviation of c and of each d
@@ -246,22 +246,6 @@ def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -
             hidden += adapter @ tensors["up"][host].T.astype(np.float64)
         parts.append(ACTIVATIONS[activation](hidden))
     return np.concatenate(parts, axis=1)
-
-
-def linear_columns(tensors: Tensors, x: Array) -> Array:
-    """Return the columns of x that the products take, (rows, width): the first; trees may read more."""
-    width = next(tensors[name].shape[-1] for name in ("skip", "trunk", "down") if name in tensors)
-    return x[:, :width]
-
-
-def added_by_trees(tensors: Tensors, x: Array, group: Sequence[int]) -> Array:
-    """Return what a forest adds to the logits of these candidates, (rows, candidates); zeros without one."""
-    total = np.zeros((len(x), len(group)))
-    if "tree_leaf" in tensors:
-        leaf = tensors["tree_leaf"][..., list(group)]
-        for tree, at in enumerate(leaf_of_tree(tensors["tree_column"], tensors["tree_threshold"], x).T):
-            total += leaf[tree, at]
-    return total
 
 
 def sharing(tensors: Tensors, host: int) -> list[int]:

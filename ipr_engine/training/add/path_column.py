@@ -20,15 +20,8 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.spec import MOST_TOKENS
 from ipr_engine.data import Outcomes
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.add.candidate_row import (
-    Tensors,
-    added_by_trees,
-    best_host,
-    combine,
-    features_of,
-    linear_columns,
-    sharing,
-)
+from ipr_engine.training.add.candidate_row import best_host, combine, features_of, sharing
+from ipr_engine.training.add.frozen_logits import Tensors, added_by_trees, linear_columns
 from ipr_engine.training.add.interface import old_quality, unseen
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps

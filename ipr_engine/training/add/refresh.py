@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.add.candidate_row import added_by_trees, linear_columns
+from ipr_engine.training.add.frozen_logits import added_by_trees, linear_columns
 
 Array = npt.NDArray[np.float64]
 Tensors = dict[str, npt.NDArray[Any]]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ipr_engine.bundle.head_rows import of_candidates, with_row
-from ipr_engine.training.add.candidate_row import added_by_trees, fit_row
+from ipr_engine.training.add.candidate_row import fit_row
+from ipr_engine.training.add.frozen_logits import added_by_trees
 from ipr_engine.training.add.refresh import refresh
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from tests.support import skips
