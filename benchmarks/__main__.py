@@ -25,6 +25,7 @@ NAMES = (
     "route",
     "policy",
     "tau_path",
+    "forest",
     "swap",
     "async",
     "footprint",

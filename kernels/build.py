@@ -64,6 +64,7 @@ AOT_VARIANTS: dict[str, tuple[KernelVariant, int]] = {
     "adapters_100": (_ADAPTERS, 100),
     "linear_1000": (_GRAPH, 1000),
     "trunk_1000": (_TRUNK, 1000),
+    "forest": (replace(_TRUNK, trees=30, depth=8), 11),
     "adapters_1000": (replace(_ADAPTERS, dim=1024), 1000),
 }
 

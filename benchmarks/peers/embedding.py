@@ -81,8 +81,10 @@ class Model2VecNumpy(PeerTarget):
         self.names, self.rates = setup.engine.bundle.names, Rates(setup)
         heads = setup.engine.bundle.quality_heads
         tensors = heads.tensors
-        if "down" in tensors or "len_skip" not in tensors or heads.activation not in ACTIVATIONS:
-            raise BackendUnavailableError("written for relu or silu heads that predict tokens and have no adapters")
+        if {"down", "tree_leaf"} & set(tensors) or "len_skip" not in tensors or heads.activation not in ACTIVATIONS:
+            raise BackendUnavailableError(
+                "written for relu or silu heads that predict tokens and have no adapters and no trees"
+            )
         self.activation = ACTIVATIONS[heads.activation]
         models, dim = tensors["len_skip"].shape
         skip = tensors.get("skip", np.zeros((models, dim), np.float32))

@@ -296,7 +296,8 @@ const float* DecidePlan::tie_rank() const { return packed_->heads.tie_rank; }
 const char* DecidePlan::isa() const { return kernels_->isa; }
 int64_t DecidePlan::work(int64_t batch) const {
   const PackedForest& forest = packed_->heads.forest;
-  return batch * (packed_->heads.by_x.rows * packed_->heads.dim + forest.trees * (32 * forest.depth + round_up_16(models_)));
+  return batch *
+         (packed_->heads.by_x.rows * packed_->heads.dim + forest.trees * (32 * forest.depth + round_up_16(models_)));
 }
 
 void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results& results) const {

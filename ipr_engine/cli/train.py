@@ -71,7 +71,7 @@ def add_parser(subparsers: Any) -> None:
         "--estimator",
         default="auto",
         metavar="NAME",
-        help="plain, advantage_*, caps (closed forms), paper, adapters (networks), or auto: the closed form that "
+        help="plain, advantage_*, caps, forest (no networks), paper, adapters (networks), or auto: that of the first which "
         "cross-validation prefers (default)",
     )
     parser.add_argument(
@@ -79,7 +79,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of a network: loss=pairwise, hidden=128, loss.squared=0.5, ...; docs/own-bundle.md lists them; repeatable",
+        help="of a network: loss=pairwise, hidden=128, loss.squared=0.5, ...; of caps and forest: caps=32, trees=60, ...; "
+        "docs/own-bundle.md lists them; repeatable",
     )
     parser.add_argument(
         "--run-folder", metavar="DIR", help="keep a network's finished parts here; the same call resumes"

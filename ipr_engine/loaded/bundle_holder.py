@@ -189,7 +189,8 @@ class BundleHolder:
 
 
 def _form(plan: DecidePlan) -> str:
-    return "linear" if plan.hidden == 0 else f"{plan.hidden} wide, rank {plan.rank}"
+    form = "linear" if plan.hidden == 0 else f"{plan.hidden} wide, rank {plan.rank}"
+    return form if plan.trees == 0 else f"{form}, {plan.trees} trees of depth {plan.depth}"
 
 
 def successor(

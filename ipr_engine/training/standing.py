@@ -150,7 +150,7 @@ def stand(
 
     mine = heads()
     router = judge.figures(judge.swept(mine.quality[full], mine.cost[full]))
-    clusters = kmeans_cross_fitted(rows.x[full], outcomes, keys, outer[full])
+    clusters = kmeans_cross_fitted(rows.embedding[full], outcomes, keys, outer[full])
     means = means_cross_fitted(outcomes, outer[full])
     others = {
         CLUSTERS: judge.swept(clusters.quality, clusters.cost),

@@ -18,6 +18,7 @@ NAMES = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks"
 LONG = {"encoder", "instructions", "load"}  # seconds each, even at their smallest
 NEEDS = {
     "training": ("torch", skips.TORCH),
+    "forest": ("sklearn", skips.TREES),
     "kernel_resources": ("triton", skips.GPU),
     "server": ("uvicorn", skips.SERVE),
 }

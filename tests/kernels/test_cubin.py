@@ -28,6 +28,7 @@ BUILT = {
         "trunk_fp16_norm_pooled",
         "trunk_768_norm_pooled",
         "trunk_1000",
+        "forest",
         "adapters",
     ],
     "sm_100": ["trunk", "trunk_fp16_norm_pooled"],

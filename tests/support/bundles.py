@@ -109,7 +109,7 @@ def make_forest(*, models: int, dim: int, trees: int, depth: int, seed: int = 0)
 
 def make_tensors(
     *, models: int, dim: int, hidden: int = 0, rank: int = 0, tokens: bool = True, trees: int = 0, seed: int = 0
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Return random heads in the packed form that hidden and rank ask for; hidden = 0 is linear. Trees are of depth 3."""
     rng = seeded("heads", models, dim, hidden, rank, seed)
     shapes: dict[str, tuple[int, ...]] = {"skip": (models, dim), "bias": (models,)}

@@ -59,7 +59,7 @@ def killed_runs() -> Iterator[KilledRuns]:
 
 def short_run(patch: Any) -> None:
     """Leave out what takes most of a small run and writes no bundle. patch: as pytest's."""
-    patch.setattr("ipr_engine.training.train.CLOSED_FORM", ONE_ESTIMATOR)
+    patch.setattr("ipr_engine.training.train.comparable", lambda progress: ONE_ESTIMATOR)
     patch.setattr("ipr_engine.evaluation.plots.draw_all", lambda *_: [])
 
 

@@ -221,7 +221,7 @@ def test_training_twice_under_one_key_gives_the_same_bundle(source, candidates, 
 
 
 def test_auto_chooses_one_of_the_closed_forms(source, candidates, tmp_path, monkeypatch):
-    monkeypatch.setattr("ipr_engine.training.train.CLOSED_FORM", ("plain", "advantage_each"))
+    monkeypatch.setattr("ipr_engine.training.train.comparable", lambda progress: ("plain", "advantage_each"))
     trained = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", allow_constant=True)
     assert trained.estimator in ("plain", "advantage_each")
 

@@ -87,7 +87,8 @@ struct Heads {
   const float* tree_threshold = nullptr;
   const float* tree_leaf = nullptr;
 
-  // (models, width) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is predicted.
+  // (models, width) and (models): the log of the output tokens. len_cap (models), at least 0: the most that is
+  // predicted.
   const float* len_skip = nullptr;
   const float* len_bias = nullptr;
   const float* len_cap = nullptr;

@@ -48,7 +48,7 @@ struct PackedForest {
 // The heads as kernels read them. Arrays over models and over hidden are zero-padded to a multiple of 16; null =
 // absent.
 struct PackedHeads {
-  int64_t models, dim, hidden, rank;           // dim: of by_x, Heads::width
+  int64_t models, dim, hidden, rank;  // dim: of by_x, Heads::width
   Activation activation;
   PackedRows by_x;                             // everything that multiplies x, one after another:
   int64_t skip_at, len_at, trunk_at, down_at;  //   the first row of each part in it, -1 = absent

@@ -14,8 +14,8 @@ from ipr_engine._files import writable_folder
 from ipr_engine.audit.owner_key import OwnerKey, keys_beside
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_candidate
+from ipr_engine.bundle.head_rows import FOREST, of_candidates, row_of, with_row
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
-from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.bundle.write import require_root
 from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
 from ipr_engine.encoders.heeded import refuse_unheeded
@@ -177,12 +177,9 @@ def _from_outcomes(
             seen = ~held_out(rows.question_keys, seed)
             asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
             start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
+            deciding = {name: heads.tensors[name] for name in heads.tensors if name in (*QUALITY, *FOREST)}
             refreshed = refresh(
-                {
-                    name: np.concatenate([tensor, start[name][None]]) if name != SHARED_TENSOR else tensor
-                    for name, tensor in heads.tensors.items()
-                    if name in QUALITY
-                },
+                with_row(deciding, start),
                 heads.activation,
                 x,
                 quality,
@@ -195,8 +192,8 @@ def _from_outcomes(
     changed: dict[str, npt.NDArray[np.float32]] | None = None
     if refreshed is not None and refreshed.epochs:
         # The new candidate's row is the last; the shared trunk has no rows.
-        tensors |= {name: part[-1] for name, part in refreshed.tensors.items() if name != SHARED_TENSOR}
-        changed = {name: part if name == SHARED_TENSOR else part[:-1] for name, part in refreshed.tensors.items()}
+        tensors |= row_of(refreshed.tensors, -1)
+        changed = of_candidates(refreshed.tensors, range(len(base.names)))
         if path is not None:
             path_rows, path = (
                 None,

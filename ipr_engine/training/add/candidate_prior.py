@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from ipr_engine.bundle import Bundle, Candidate, HeadsSpec, Price
 from ipr_engine.bundle.edit import NewCandidate, with_candidate
+from ipr_engine.bundle.head_rows import mean_row
 from ipr_engine.bundle.origin import constant_of, prior_of
 from ipr_engine.bundle.reliability import read_reliability
-from ipr_engine.bundle.spec import SHARED_TENSOR
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit
 from ipr_engine.errors import InvalidInputError
@@ -162,12 +162,7 @@ def prior_row(heads: HeadsSpec, members: Sequence[str]) -> Row:
             raise InvalidInputError(
                 f"family: {', '.join(members)} have hidden layers of their own ({name}), which have no mean; name one with like"
             )
-    row: Row = {}
-    for name, tensor in heads.tensors.items():
-        if name != SHARED_TENSOR:
-            mean = tensor[rows[0]] if len(rows) == 1 else tensor[rows].mean(axis=0, dtype=np.float64)
-            row[name] = np.array(mean, np.float32, order="C")
-    return row
+    return mean_row(heads.tensors, rows)
 
 
 def mean_qualities(bundle: Bundle) -> dict[str, float]:

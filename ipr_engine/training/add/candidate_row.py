@@ -6,8 +6,8 @@ Candidates fail on much the same prompts, and the frozen heads know on which. So
 
 with a Gaussian prior, c ~ N(1, 0.1^2), d ~ N(0, 0.1^2), w . features about 0.5 wide, and b free: with few prompts it is the
 mean, shifted; with many it goes its own way. The most probable values are found by Newton's method on the logistic loss,
-so quality is calibrated without a further map. All terms are linear in what the row multiplies: the sum folds into one row
-of the packed form (docs/decide.md). Output tokens likewise, on their logarithm and with squared loss.
+so quality is calibrated without a further map. All terms are linear in what the row multiplies, and in the leaves of a forest:
+the sum folds into one row of the packed form (docs/decide.md). Output tokens likewise, on their logarithm and with squared loss.
 
 The heads may have been fitted on the very prompts that the new candidate is judged on. Their logits there know more than
 they would of fresh prompts, and cross-validation, which cannot tell, would trust them too much: hence a fixed prior.
@@ -15,7 +15,7 @@ they would of fresh prompts, and cross-validation, which cannot tell, would trus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,12 @@ import numpy.typing as npt
 from ipr_engine.decide.reference import ACTIVATIONS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.add.frozen_logits import Tensors, added_by_trees, linear_columns
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE
 from ipr_engine.training.platt import fit_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, npt.NDArray[np.float32]]
-Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 LAYER = ("identity", "up", "down")  # what makes a candidate's hidden layer its own
 SHARE_WIDTH = 0.1  # prior standard deviation of c and of each d
@@ -117,13 +117,15 @@ def fit_row(
     row = {name: tensors[name][host] for name in LAYER if name in tensors and host is not None}
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     weights, bias = weights.astype(np.float64), tensors["bias"][group].astype(np.float64)
-    others = features @ weights.T + bias
+    others = features @ weights.T + bias + added_by_trees(tensors, x, group)
     fit = combine(features, others, quality, fold_of_row, logistic=True, imputed=imputed)
     # A sum of rows is a row: the shares of the others fold into the new one.
     whole = fit.own + fit.shares @ weights
     dim = tensors["skip"].shape[1] if "skip" in tensors else 0
     row |= {name: part for name, part in (("skip", whole[:dim]), ("out", whole[dim:])) if name in tensors}
     row["bias"] = np.asarray(fit.bias + fit.shares @ bias)
+    if "tree_leaf" in tensors:
+        row["tree_leaf"] = tensors["tree_leaf"][..., group].astype(np.float64) @ fit.shares  # (trees, leaves)
     names = {"share_width": SHARE_WIDTH, "deviation_width": DEVIATION_WIDTH}
     settings: dict[str, Any] = {"folds": folds, "seed": seed, **names, "shares": fit.shares.round(6).tolist()}
     if tokens is not None and "len_skip" in tensors:
@@ -231,6 +233,7 @@ def most_probable(
 
 def features_of(tensors: Tensors, activation: str, x: Array, host: int | None) -> Array:
     """Compute the features that a row's skip and out multiply: (rows, dim + hidden), or the one of them that exists."""
+    x = linear_columns(tensors, x)
     parts = [x] if "skip" in tensors else []
     if host is not None:
         hidden = np.zeros((len(x), tensors["out"].shape[1]))
@@ -260,6 +263,7 @@ def best_host(tensors: Tensors, activation: str, x: Array, quality: Array) -> in
     for m in range(len(tensors["bias"])):
         weights = np.concatenate([tensors[name][m] for name in ("skip", "out") if name in tensors])
         score = features_of(tensors, activation, x, m) @ weights + tensors["bias"][m]
+        score += added_by_trees(tensors, x, [m])[:, 0]
         slope, offset = fit_platt(score, quality)
         logit = slope * score + offset
         losses.append(float((np.logaddexp(0.0, logit) - quality * logit).mean()))
@@ -270,7 +274,7 @@ def _fit_tokens_row(
     tensors: Tensors, x: Array, tokens: Array, folds: npt.NDArray[np.int64]
 ) -> tuple[dict[str, npt.NDArray[Any]], float]:
     """Fit len_skip, len_bias and len_cap (where the heads have one), and Duan's smearing factor (`fitted_heads.fit_tokens`)."""
-    known = ~np.isnan(tokens)
+    known, x = ~np.isnan(tokens), linear_columns(tensors, x)
     counted = np.maximum(tokens[known], 1.0)
     if not np.isfinite(counted).all() or (tokens[known] < 0).any():
         raise InvalidInputError("tokens: expected counts >= 0, or NaN where unknown")

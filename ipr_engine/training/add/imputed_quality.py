@@ -24,11 +24,11 @@ from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.add.candidate_row import (
     CandidateRow,
     ImputedQuality,
-    Tensors,
     fit_row,
     most_probable,
     platt_targets,
 )
+from ipr_engine.training.add.frozen_logits import Tensors
 from ipr_engine.training.add.interface import old_quality
 from ipr_engine.training.fitted_heads import predict
 from ipr_engine.training.platt import sigmoid

@@ -20,7 +20,8 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.spec import MOST_TOKENS
 from ipr_engine.data import Outcomes
 from ipr_engine.measures.resampling import grouped_folds
-from ipr_engine.training.add.candidate_row import Tensors, best_host, combine, features_of, sharing
+from ipr_engine.training.add.candidate_row import best_host, combine, features_of, sharing
+from ipr_engine.training.add.frozen_logits import Tensors, added_by_trees, linear_columns
 from ipr_engine.training.add.interface import old_quality, unseen
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE, predict
 from ipr_engine.training.fitted_parts import OutOfFold, draw_path_rows, drawn_order, in_steps
@@ -236,12 +237,13 @@ def fresh_column(
     features = features_of(tensors, heads.activation, x, host)
     weights = np.concatenate([tensors[name][group] for name in ("skip", "out") if name in tensors], axis=1)
     seen = features @ weights.T.astype(np.float64) + tensors["bias"][group].astype(np.float64)
+    seen += added_by_trees(tensors, x, group)
     # `seen` are the logits that the fit reads, `unseen` those that its predictions are made from.
     likely = np.clip(others.quality[:, group], NEAR_CERTAIN, 1 - NEAR_CERTAIN)
     predicted = sigmoid(_fresh(features, seen, np.log(likely / (1 - likely)), quality, folds, logistic=True))
     if tokens is None:
         return predicted, others.tokens[:, like]
-    counted = np.log(np.maximum(tokens, 1.0))
+    counted, x = np.log(np.maximum(tokens, 1.0)), linear_columns(tensors, x)
     seen = x @ tensors["len_skip"][known].T.astype(np.float64) + tensors["len_bias"][known].astype(np.float64)
     length = _fresh(x, seen, np.log(np.maximum(others.tokens[:, known], 1.0)), counted, folds, logistic=False)
     smearing = float(np.nanmean(np.exp(counted - length)))

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
+from ipr_engine.training.add.frozen_logits import added_by_trees, linear_columns
 
 Array = npt.NDArray[np.float64]
-Tensors = dict[str, npt.NDArray[np.float32]]
+Tensors = dict[str, npt.NDArray[Any]]
 
 QUALITY = ("skip", "bias", "trunk", "identity", "up", "down", "out")
 HELD_OUT = 5  # one question in so many
@@ -67,7 +68,7 @@ def held_out(keys: Sequence[str], seed: int = 0) -> npt.NDArray[np.bool_]:
 
 
 def refresh(
-    tensors: Mapping[str, npt.NDArray[np.float32]],
+    tensors: Mapping[str, npt.NDArray[Any]],
     activation: str,
     x: Array,
     quality: Array,
@@ -95,10 +96,12 @@ def refresh(
     torch = need("torch", "refreshing a trunk")
     functional = torch.nn.functional
     held = held_out(keys, seed)
-    inputs, target = (torch.from_numpy(np.asarray(part, np.float32)) for part in (x, quality))
+    # The trees stay as they are: what they add is a part of every logit.
+    given = (linear_columns(tensors, x), quality, added_by_trees(tensors, x, range(len(tensors["bias"]))))
+    inputs, target, added = (torch.from_numpy(np.asarray(part, np.float32)) for part in given)
     parts = {name: torch.tensor(tensors[name]) for name in QUALITY if name in tensors}
     with torch.no_grad():
-        before = _logits(torch, parts, activation, inputs)
+        before = _logits(torch, parts, activation, inputs) + added
     anchor = torch.sigmoid(before[:, :-1])  # (rows, old models): the qualities to stay near
     for part in parts.values():
         part.requires_grad_(True)
@@ -109,7 +112,7 @@ def refresh(
 
     def watched() -> float:
         with torch.no_grad():
-            line = _logits(torch, parts, activation, inputs[out_rows])[:, -1]
+            line = (_logits(torch, parts, activation, inputs[out_rows]) + added[out_rows])[:, -1]
             return float(functional.binary_cross_entropy_with_logits(line, target[out_rows]))
 
     def kept() -> dict[str, Any]:
@@ -119,7 +122,7 @@ def refresh(
     best, best_epoch = kept(), 0
     for epoch in range(1, EPOCHS + 1):
         for rows in torch.split(fit_rows[torch.randperm(len(fit_rows), generator=generator)], BATCH):
-            line = _logits(torch, parts, activation, inputs[rows])
+            line = _logits(torch, parts, activation, inputs[rows]) + added[rows]
             loss = functional.binary_cross_entropy_with_logits(line[:, -1], target[rows])
             # The old candidates are held to what they predicted before, on the new candidate's prompts: no old outcome is needed.
             loss = loss + consistency * (torch.sigmoid(line[:, :-1]) - anchor[rows]).square().mean()
@@ -132,7 +135,8 @@ def refresh(
         elif epoch - best_epoch >= PATIENCE:
             break
     with torch.no_grad():
-        after = torch.sigmoid(_logits(torch, best, activation, inputs[out_rows])[:, :-1]).numpy().astype(np.float64)
+        line = _logits(torch, best, activation, inputs[out_rows]) + added[out_rows]
+        after = torch.sigmoid(line[:, :-1]).numpy().astype(np.float64)
     # What the old candidates lose is read where their outcomes are known, on prompts held out.
     old, truth = anchor[out_rows].numpy().astype(np.float64), old_quality[held]
     change = np.abs(after - old)
@@ -144,7 +148,7 @@ def refresh(
 
 
 def _logits(torch: Any, parts: Mapping[str, Any], activation: str, x: Any) -> Any:
-    """Compute the logits (rows, models) as docs/decide.md defines them."""
+    """Compute the logits (rows, models) as docs/decide.md defines them, without what trees add."""
     functional = torch.nn.functional
     h = (x @ parts["trunk"].T)[:, None, :]  # (rows, 1, hidden)
     if "identity" in parts:

@@ -120,7 +120,7 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
     whole = grown(np.arange(len(rows.x)))
     folded = fold_platt(caps.tensors, slope, offset)
     halved = {name: (1 - SHARE) * folded[name] for name in ("skip", "out", "bias")}
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         **folded,
         **halved,
         "bias": halved["bias"] + SHARE * whole.base,
@@ -146,12 +146,11 @@ def at_level_of_home(quality: Array, predicted: Array, source: npt.NDArray[np.in
     """
     judged = ~np.isnan(quality)
     filled = np.where(judged, quality, predicted)
-    for other in range(1, 1 if source is None else int(np.max(source)) + 1):
-        rows, home = source == other, source == 0
-        both = judged[rows].any(axis=0) & judged[home].any(axis=0)
-        if both.any():
-            shift = np.nanmean(quality[home][:, both], axis=0) - np.nanmean(quality[rows][:, both], axis=0)
-            filled[np.ix_(rows, both)] = np.clip(filled[np.ix_(rows, both)] + shift, 0.0, 1.0)
+    for other in [] if source is None else range(1, int(source.max()) + 1):
+        rows, home = np.asarray(source == other), np.asarray(source == 0)
+        for m in np.flatnonzero(judged[rows].any(axis=0) & judged[home].any(axis=0)):
+            shift = np.nanmean(quality[home, m]) - np.nanmean(quality[rows, m])
+            filled[rows, m] = np.clip(filled[rows, m] + shift, 0.0, 1.0)
     return np.where(judged, filled, np.nan), filled
 
 
@@ -199,17 +198,30 @@ def heap_of(tree: Any, depth: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[n
     column, threshold = np.zeros((1 << depth) - 1, np.int32), np.full((1 << depth) - 1, np.inf, np.float32)
     rounded = tree.threshold.astype(np.float32)
     rounded = np.where(rounded > tree.threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
-    nodes = np.zeros(1, np.int64)  # of the tree, at each place of a level of the heap; -1: nobody comes here
-    for _ in range(depth):
+    for nodes in _levels(tree, depth)[:-1]:
         places = np.arange(len(nodes)) + len(nodes) - 1
         splits = (nodes >= 0) & (tree.children_left[nodes] >= 0)
         column[places[splits]] = tree.feature[nodes[splits]]
         threshold[places[splits]] = rounded[nodes[splits]]
+    return column, threshold
+
+
+def leaves_of(tree: Any, depth: int) -> Rows:
+    """Return the node of a tree of scikit-learn that stands at each leaf of its heap, (2^depth,); 0 where nobody comes."""
+    return np.maximum(_levels(tree, depth)[-1], 0)
+
+
+def _levels(tree: Any, depth: int) -> list[Rows]:
+    """Return the nodes of a tree at the places of each level of a heap of this depth; -1 where nobody comes."""
+    levels = [np.zeros(1, np.int64)]
+    for _ in range(depth):
+        nodes = levels[-1]
+        splits = (nodes >= 0) & (tree.children_left[nodes] >= 0)
         below = np.full((len(nodes), 2), -1)
         below[:, 0] = np.where(splits, tree.children_left[nodes], nodes)
         below[splits, 1] = tree.children_right[nodes[splits]]
-        nodes = below.ravel()
-    return column, threshold
+        levels.append(below.ravel())
+    return levels
 
 
 class _Columns:

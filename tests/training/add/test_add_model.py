@@ -15,6 +15,7 @@ from ipr_engine.bundle.reliability import read_reliability
 from ipr_engine.cli import main
 from ipr_engine.errors import InvalidInputError, KeyMismatchError
 from tests.support.seeds import seeded
+from tests.support.skips import TREES
 from tests.support.training_data import add_model, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
@@ -57,8 +58,10 @@ def listed(path, *entries):
     return path
 
 
-@pytest.fixture(scope="module", params=["plain", "caps"])
+@pytest.fixture(scope="module", params=["plain", "caps", "forest"])
 def root(request, source, tmp_path_factory):
+    if request.param == "forest":
+        pytest.importorskip("sklearn", reason=TREES)
     work = tmp_path_factory.mktemp(request.param)
     file = listed(work / "three.json", *(entry(m) for m in range(3)))
     train(source, file, work / "root", name="t", created=CREATED, estimator=request.param, allow_constant=True)

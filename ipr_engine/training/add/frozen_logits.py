@@ -1,0 +1,30 @@
+"""Parts of the logits of frozen heads (docs/decide.md), from their tensors: the columns that products take, and what trees add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.decide.reference import leaf_of_tree
+
+Array = npt.NDArray[np.float64]
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+def linear_columns(tensors: Tensors, x: Array) -> Array:
+    """Return the columns of x that the products take, (rows, width): the first; trees may read more."""
+    width = next(tensors[name].shape[-1] for name in ("skip", "trunk", "down") if name in tensors)
+    return x[:, :width]
+
+
+def added_by_trees(tensors: Tensors, x: Array, group: Sequence[int]) -> Array:
+    """Return what a forest adds to the logits of these candidates, (rows, candidates); zeros without one."""
+    total = np.zeros((len(x), len(group)))
+    if "tree_leaf" in tensors:
+        leaf = tensors["tree_leaf"][..., list(group)]
+        for tree, at in enumerate(leaf_of_tree(tensors["tree_column"], tensors["tree_threshold"], x).T):
+            total += leaf[tree, at]
+    return total
