@@ -46,7 +46,9 @@ def write_checked_source(folder: Path, rows: int) -> tuple[str, ...]:
                 {
                     "prompt_id": outcomes.prompt_ids[i],
                     "model": name,
-                    "response": "sorry I do not know" if honest[i, m] else f"it is {WORDS[(i + (0 if knows[i, m] else m + 1)) % 40]}",
+                    "response": "sorry I do not know"
+                    if honest[i, m]
+                    else f"it is {WORDS[(i + (0 if knows[i, m] else m + 1)) % 40]}",
                     "quality_raw": 0.5 if honest[i, m] else float(knows[i, m]),
                     "input_tokens": TOKENS,
                     "output_tokens": TOKENS,
@@ -61,7 +63,7 @@ def write_checked_source(folder: Path, rows: int) -> tuple[str, ...]:
 
 
 def made_answers(rows: int) -> CheckedAnswers:
-    """Make answers of two candidates at 1 and 10 USD per 1,000: the cheap one is right on half of the questions, and abstains where it is not.
+    """Make answers of two candidates at 1 and 10 USD per 1,000: the cheap one is right on half of them, and abstains where it is not.
 
     Nothing of a prompt says on which.
     """
