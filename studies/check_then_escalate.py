@@ -248,10 +248,11 @@ def _at_run_time(page: Page) -> None:
     page.say("## At run time, with what is there today")
     page.say(
         """The engine decides before anybody answers, and the gateway asks the next candidate where one *fails*, not where one abstains. So
-        a plan is the caller's: ask `decision.model`; if the answer abstains by your own test, ask the first of `decision.ranked` that costs
-        more (`engine.explain` has every candidate's quality and cost), and count both bills. That escalates; it does not yet weigh the
-        second call before the first. To have plans weighed, enter each as a candidate of its own in the outcome tables: on every prompt
-        its quality is that of whoever answered in the end and its `cost_usd` the sum of what was paid. `ipr train` fits its heads like any
-        other's, the policy's argmin then prices it, and your code reads its name (`haiku, then sonnet if it abstains`) as two calls. Such
-        rows come from `ipr collect` of both candidates on the same prompts; no call more is needed."""
+        a plan is the caller's. The short way: ask `decision.model`; if its answer abstains by a test of yours, ask the first of
+        `decision.ranked` that is expected to cost more, and count both bills. That escalates, and does not weigh the second call before
+        the first. The whole way makes each plan a candidate of its own, in the outcome tables and in `candidates.json`: its quality on a
+        prompt is that of whoever answered in the end, its `output_tokens` what was paid in millionths of a dollar, at prices of 0 for
+        input and 1 USD per 1 M output tokens. `ipr train` fits its heads like any other's, a policy by `worth` prices it in the argmin,
+        and your code reads the name that is chosen (`haiku, then sonnet unless it abstains`) as two calls. Such rows need no call more:
+        both candidates were asked each prompt anyway, by `ipr collect`."""
     )

@@ -22,6 +22,7 @@ from studies.study import Study
 Array = npt.NDArray[np.float64]
 
 PARITY = 1.0
+SEEN = 0.001  # of the cost: less shows as nothing
 # Sources beside those of the study's split sections; candidates that every prompt has an outcome of.
 MORE = {
     "czech_simpleqa": ("claude-3-5-sonnet-20241022", "claude-3-5-sonnet-20240620", "claude-3-5-haiku-20241022"),
@@ -71,11 +72,14 @@ def write_saved(page: Page, study: Study, sources: Mapping[str, Sequence[str]], 
     header = ["source", "what; costs", "prompts", "candidates", "strongest: quality; USD per 1,000", "hull, parity", "router, parity",
               "hull, 98 %", "router, 98 %", "parity, chosen on the other half", "98 %, chosen on the other half"]  # fmt: skip
     page.table(header, rows)
-    reached = [name for name, own in page.figures["cross_fitted"].items() if own["router"]["1"]["low"] > 0]
-    near = [name for name, own in page.figures["cross_fitted"].items() if own["router"]["0.98"]["low"] > 0]
+    reached, near = (
+        [name for name, own in page.figures["cross_fitted"].items() if own["router"][at]["low"] >= SEEN]
+        for at in ("1", "0.98")
+    )
     most = max(own["router"]["1"]["value"] for own in page.figures["cross_fitted"].values())
     page.say(
-        f"""At parity the interval is above 0 on {_listed(reached)}, and the most is {most:.1%}; at 98 % it is above 0 on {_listed(near)}.
+        f"""At parity the interval of the router's saving begins at {SEEN:.1%} or more on {_listed(reached)}, and the most saved is
+        {most:.1%}; at 98 % it does on {_listed(near)}.
         What checking an answer before escalating adds is on [its own page](check_then_escalate.md)."""
     )
 

@@ -10,7 +10,7 @@ import pytest
 from ipr_engine import InvalidInputError
 from ipr_engine.cli import main
 from ipr_engine.measures.routing import SHARE, SHARES
-from studies import check_cases
+from studies import check_cases, crossed
 from studies.answer_checks import (
     abstentions,
     graded_abstention,
@@ -24,6 +24,7 @@ from studies.answer_checks import (
 from studies.check_plans import Check, Plan, cross_fit, realised
 from studies.checked_answers import SILENCE, SOURCE, agreement, read_checked_answers, shared_words
 from studies.equal_cost import EqualCost, holm, two_sided
+from studies.views import Views, text_features
 from tests.support import skips
 from tests.support.checked_answers import MODELS, made_answers, write_checked_source
 
@@ -130,13 +131,13 @@ def test_holm_steps_down_and_never_falls():
 def folder(tmp_path_factory):
     pytest.importorskip("pyarrow", reason=skips.PYARROW)
     made = tmp_path_factory.mktemp("answers")
-    return made, write_checked_source(made / SOURCE, 120)
+    return made, write_checked_source(made / SOURCE, 60)
 
 
 def test_answers_are_read_as_recorded(folder):
     answers = read_checked_answers(folder[0] / SOURCE, lambda texts: np.array([[len(text)] for text in texts], float))
     assert answers.models == MODELS
-    assert answers.rows == 120
+    assert answers.rows == 60
     np.testing.assert_allclose(answers.cost[:, 0], 40 * (0.15 + 0.6) / 1e6)
     said = np.array([[text.startswith("sorry") for text in column] for column in answers.texts]).T
     np.testing.assert_array_equal(answers.abstained > 0, said)
@@ -159,6 +160,8 @@ def test_a_missing_answer_is_named(folder, tmp_path):
 def test_the_page_tells_every_check_beside_the_router_alone(folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason=skips.EVAL)
     monkeypatch.setattr(check_cases, "ABSTENTIONS", (0.0, 0.25))
+    monkeypatch.setattr(crossed, "ESTIMATOR", "plain")
+    monkeypatch.setattr(Views, "see", lambda self, view, texts: text_features(texts))
     out = tmp_path / "out"
     arguments = ["study", "check_then_escalate", "--outcomes", str(folder[0]), "--out", str(out)]
     assert main([*arguments, "--draws", "20", "--source", SOURCE]) == 0
