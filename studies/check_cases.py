@@ -35,14 +35,14 @@ class CheckLine:
 
     Attributes:
         costs: (shares, 1 + draws) at equal quality, over the best single candidate's. area: (1 + draws,). curve: of its sweep.
-        by_plan: share of the prompts that a plan takes where 98 % is kept; NaN where there are none.
+        taken: (plan in words, share of the prompts it takes where 98 % is kept), the most first.
     """
 
     name: str
     curve: Curve
     costs: Array
     area: Array
-    by_plan: float
+    taken: Sequence[tuple[str, float]]
 
     @property
     def real(self) -> bool:
@@ -80,7 +80,7 @@ def recorded_cases(folder: Path, see: See, draws: int, progress: Callable[[str],
             yield _case(name, abstention, own, checks, draws, progress)
     for name, models in sets.items():
         own = answers.columns(models).valued(BETWEEN).with_silence(BETWEEN)
-        yield _case(f"{name} and silence", BETWEEN, own, [graded_abstention], draws, progress)
+        yield _case(f"{name} and silence", BETWEEN, own, [graded_abstention, read_abstention], draws, progress)
 
 
 def simulated_case(folder: Path, see: See, draws: int, progress: Callable[[str], None]) -> CheckCase:
@@ -101,7 +101,14 @@ def simulated_case(folder: Path, see: See, draws: int, progress: Callable[[str],
     )
     judge = float(answers.cost[:, 0].mean())  # what asking the cheapest candidate once more costs
     checks: list[Make] = [_simulate(auc, 0.0) for auc in AUCS]
-    return _case("Claude candidates", 0.0, answers, [*checks, _simulate(AUCS[0], judge)], draws, progress)
+    return _case(
+        f"{SIMULATED}, Claude candidates, simulated",
+        0.0,
+        answers,
+        [*checks, _simulate(AUCS[0], judge)],
+        draws,
+        progress,
+    )
 
 
 def _simulate(auc: float, price: float) -> Make:
@@ -118,7 +125,7 @@ def _case(
 ) -> CheckCase:
     measured = EqualCost(answers.outcomes, answers.keys, draws)
     hull = measured.hull(folds_of(answers.keys))
-    lines = [CheckLine(HULL, hull, measured.costs(hull), _area(measured, hull), float("nan"))]
+    lines = [CheckLine(HULL, hull, measured.costs(hull), _area(measured, hull), ())]
     for check in (None, *(make(answers) for make in checks)):
         progress(f"{name}, an abstention is worth {abstention:g}: {ALONE if check is None else check.name} ...")
         lines.append(_line(answers, measured, check))
@@ -130,9 +137,18 @@ def _line(answers: CheckedAnswers, measured: EqualCost, check: Check | None) -> 
     choices = measured.choices(options.quality, options.cost)
     curve = measured.curve(choices, options.outcomes)
     at = measured.setting_at(curve, SHARE)
-    by_plan = float("nan") if check is None or at is None else float((choices[at] >= len(answers.models)).mean())
+    taken: dict[str, float] = {}
+    if check is not None and at is not None:
+        counts = np.bincount(choices[at], minlength=options.quality.shape[1])[len(answers.models) :] / answers.rows
+        for plan, share in zip(check.plans, counts, strict=True):
+            words = plan.named(answers.models)
+            taken[words] = taken.get(words, 0.0) + float(share)
     name = ALONE if check is None else check.name
-    return CheckLine(name, curve, measured.costs(curve), _area(measured, curve), by_plan)
+    return CheckLine(name, curve, measured.costs(curve), _area(measured, curve), _most_first(taken))
+
+
+def _most_first(taken: dict[str, float]) -> Sequence[tuple[str, float]]:
+    return sorted(((words, share) for words, share in taken.items() if share > 0), key=lambda item: -item[1])
 
 
 def _area(measured: EqualCost, curve: Curve) -> Array:

