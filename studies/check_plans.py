@@ -71,8 +71,8 @@ class Check:
 
 
 @dataclass(frozen=True, eq=False)
-class RouteOptions:
-    """`RouteOptions` are what a router chooses from: candidates first, then plans, (rows, options) each.
+class PricedOptions:
+    """`PricedOptions` are what a router chooses from: candidates first, then plans, (rows, options) each.
 
     Attributes:
         quality, cost: predicted, each row by a fit that has not seen its question. outcomes: what really came of it.
@@ -83,10 +83,10 @@ class RouteOptions:
     outcomes: WeightedOutcomes
 
 
-def cross_fit(answers: CheckedAnswers, check: Check | None) -> RouteOptions:
+def cross_fit(answers: CheckedAnswers, check: Check | None) -> PricedOptions:
     """Predict candidates and plans fold by fold. check: None for candidates alone."""
     if check is None:
-        return RouteOptions(*crossed(answers.x, answers.outcomes, answers.keys), answers.outcomes)
+        return PricedOptions(*crossed(answers.x, answers.outcomes, answers.keys), answers.outcomes)
     folds = folds_of(answers.keys)
     count = len(answers.models) + len(check.plans)
     quality, cost, real_quality, real_cost = (np.empty((answers.rows, count)) for _ in range(4))
@@ -96,7 +96,7 @@ def cross_fit(answers: CheckedAnswers, check: Check | None) -> RouteOptions:
         real = realised(answers, check, fires)
         quality[out], cost[out] = predict_options(answers, check, fires, fit)
         real_quality[out], real_cost[out] = real.quality[out], real.cost[out]
-    return RouteOptions(quality, cost, WeightedOutcomes.complete(real_quality, real_cost))
+    return PricedOptions(quality, cost, WeightedOutcomes.complete(real_quality, real_cost))
 
 
 def realised(answers: CheckedAnswers, check: Check, fires: Array) -> WeightedOutcomes:
