@@ -18,6 +18,7 @@ STUDIES = {
     "estimators": "estimator x loss x link, beside kNN, k-means and ridge",
     "encoders": "static table, transformer, both; text features added",
     "escalation": "two tiers: quality and cost over mean latency, 0 to 100 % escalated",
+    "check_then_escalate": "check an answer before a dearer candidate is asked: what such plans add to a router",
     "rules": "decision rules, with mean and with predicted cost",
     "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
