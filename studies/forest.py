@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro", "openllm19", "
 MOST = 3000  # prompts of a source, both splits together
 DRAWN = 5  # seed of these
 FITTED = ("caps", "forest")
+BLIND = "forest without surface features"
 SHARES = (0.99, 0.98, 0.95)
 AT = 0.98  # the setting at which edits are judged
-BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means"}
+BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means", BLIND: "minus the same without surface features"}
 CLUSTERS = (16, 32, 64)  # that the k-means baseline chooses from
 
 
@@ -102,7 +103,8 @@ def run(study: Study) -> list[Path]:
     page.say("## Cost at equal quality, as a share of always asking the best single candidate")
     page.table(*_costs(costs))
     page.say("## Brier score")
-    page.table(["source", *FITTED], [[name, *(f"{of[one]:.4f}" for one in FITTED)] for name, of in briers.items()])
+    names = (*FITTED, BLIND)
+    page.table(["source", *names], [[name, *(f"{of[one]:.4f}" for one in names)] for name, of in briers.items()])
     page.say("## The same prompt, written otherwise")
     page.say(
         f"""At the setting that keeps {AT:.0%} of the best single candidate's quality: the share of decisions that flip, what is lost of
@@ -154,7 +156,7 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
     quality, cost = source.outcomes.quality, source.outcomes.cost
     rows = HeadRows(x, quality, cost * NANO, source.keys, surface_dim=x.shape[1] - embedded)
     fold_of_row = grouped_folds(source.keys, FOLDS, seed=1)
-    plain = {name: Believed(np.empty_like(quality), np.empty_like(cost)) for name in (*FITTED, "k-means")}
+    plain = {name: Believed(np.empty_like(quality), np.empty_like(cost)) for name in (*FITTED, BLIND, "k-means")}
     others = {name: {edit: Believed(np.empty_like(quality), np.empty_like(cost)) for edit in EDITS} for name in FITTED}
     with one_thread():
         for fold in range(FOLDS):
@@ -165,12 +167,20 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
                 for seen, to in ((x, plain[name]), *((texts[edit], others[name][edit]) for edit in EDITS)):
                     to.quality[out], nano = predict(heads.tensors, seen[out], heads.activation)
                     to.cost[out] = nano / NANO
+            heads = fit_heads(rows_of_embedding(rows).take(~out), estimator="forest")
+            plain[BLIND].quality[out], nano = predict(heads.tensors, x[out, :embedded], heads.activation)
+            plain[BLIND].cost[out] = nano / NANO
             fit = kmeans(
                 x[~out, :embedded], source.outcomes.subset(~out), ready.fold_of_row, x[out, :embedded], CLUSTERS
             )
             plain["k-means"].quality[out], plain["k-means"].cost[out] = fit.quality, fit.cost
             study.progress(f"{source.name}: fold {fold + 1} of {FOLDS}")
     return plain, others
+
+
+def rows_of_embedding(rows: HeadRows) -> HeadRows:
+    """Return the same rows without surface features."""
+    return replace(rows, x=rows.embedding, surface_dim=0)
 
 
 def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:

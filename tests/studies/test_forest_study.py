@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ipr_engine.cli import main
+from studies import forest
 from studies.prompt_edits import EDITS, SAME_WORDS
 from tests.support import skips
 from tests.support.training_data import write_source
@@ -48,7 +49,7 @@ def test_the_page_has_areas_costs_and_edits_of_a_source(tmp_path):
     out = tmp_path / "out"
     assert main(["study", "forest", "--outcomes", str(tmp_path), "--out", str(out), "--draws", "20"]) == 0
     figures = json.loads((out / "forest.json").read_text())
-    assert set(figures["area"]["cascade9"]) == {"caps", "forest", "k-means"}
+    assert set(figures["area"]["cascade9"]) == {"caps", "forest", forest.BLIND, "k-means"}
     assert set(figures["cost"]["cascade9"]["forest"]) == {"0.99", "0.98", "0.95"}
     assert set(figures["edits"]["cascade9"]["forest"]) == set(EDITS)
     assert "pooled" in (out / "forest.md").read_text()
