@@ -26,9 +26,9 @@ def run(size: Size = FULL) -> Iterator[Line]:
     table = StaticEncoder.load(*(spec.files[role] for role in ("table", "tokenizer", "config")))
     surface = SurfaceEncoder.load()
     both = ConcatenatedEncoder([table, surface])
-    alone, beside = table.native, both.native
+    alone, together = table.native, both.native
     assert alone is not None
-    assert beside is not None
+    assert together is not None
     ten_kb = (" ".join(ASCII) * 3)[:10_000]
     for kind, prompts in {"ascii": list(ASCII), "other": list(OTHER), "10 kB": [ten_kb]}.items():
         check(table, surface, both, prompts)
@@ -38,7 +38,7 @@ def run(size: Size = FULL) -> Iterator[Line]:
         yield from interleave(
             {
                 "encode": lambda prompt: alone.encode((prompt,)),
-                "encode with features": lambda prompt: beside.encode((prompt,)),
+                "encode with features": lambda prompt: together.encode((prompt,)),
                 "features": lambda prompt: surface.surface.write((prompt,)),
             },
             prompts,

@@ -10,11 +10,12 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
-from ipr_engine.data import embed_prompts
+from ipr_engine.data import embed_prompts, load_outcomes
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support.bundles import make_encoder
+from tests.support.evaluation_data import evaluate_engine
 from tests.support.training_data import add_model, train, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
@@ -47,6 +48,12 @@ def fit(source, root, encoder, **more):
     more = {"estimator": "plain", "allow_constant": True, **more}
     candidates = listed(root.parent / "candidates.json", 3)
     return train(source, candidates, root, name="t", created="2026-11-24", encoder=encoder, **more).folder
+
+
+def test_a_router_with_features_is_evaluated(source, table, tmp_path):
+    engine = Engine.load(fit(source, tmp_path / "root", [table, "surface"]))
+    figures = evaluate_engine(engine, load_outcomes(source), draws=3).figures
+    assert figures["prediction"][0]
 
 
 @pytest.mark.parametrize("encoder", ["first", "last"])
