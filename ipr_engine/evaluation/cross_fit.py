@@ -25,7 +25,7 @@ from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
-from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS, comparable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
@@ -41,11 +41,13 @@ class Recipe:
 
     Attributes:
         estimator: its name; "auto": the best of several. seed: of the fit. options: of the estimator, as applied (of "auto": none).
+        compared: of "auto": the estimators that it chose from.
     """
 
     estimator: str
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    compared: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, bundle: Bundle, because: str) -> Recipe:
@@ -78,7 +80,9 @@ class Recipe:
         if why is not None:
             raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
         if made.get("compared"):
-            return cls("auto", int(cast(int, seed)))
+            told = [entry.get("estimator") for entry in made["compared"] if isinstance(entry, Mapping)]
+            known = tuple(name for name in CLOSED_FORM if name in told)
+            return cls("auto", int(cast(int, seed)), compared=known or CLOSED_FORM)
         options = {key: cast(Any, settings)[key] for key in OPTIONS.get(str(estimator), ())}
         return cls(str(estimator), int(cast(int, seed)), options)
 
@@ -249,7 +253,7 @@ def cross_fitted(
         with one_thread():
             if estimator == "auto":
                 progress(f"fold {fold + 1} of {FOLDS}: comparing estimators ...")
-                estimator = winner(compare_estimators(part, costs.take(kept), estimators=comparable()))
+                estimator = winner(compare_estimators(part, costs.take(kept), estimators=recipe.compared))
             progress(
                 f"fold {fold + 1} of {FOLDS}: fitting heads on {int(kept.sum())} prompts, estimator {estimator} ..."
             )

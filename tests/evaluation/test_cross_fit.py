@@ -150,7 +150,7 @@ def test_a_comparison_of_estimators_is_a_part_of_the_recipe(made):
     bundle = made[0].bundle
     assert Recipe.of(bundle, "") == Recipe("plain", 0)
     compared = replace(bundle, provenance={**bundle.provenance, "compared": [{"estimator": "plain"}]})
-    assert Recipe.of(compared, "") == Recipe("auto", 0)
+    assert Recipe.of(compared, "") == Recipe("auto", 0, compared=("plain",))
 
 
 def test_a_bundle_made_by_hand_and_a_missing_candidate_are_refused(made, tmp_path):
