@@ -25,7 +25,7 @@ from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
-from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS, comparable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
@@ -40,12 +40,15 @@ class Recipe:
     """A `Recipe` says how a bundle's heads were fitted.
 
     Attributes:
-        estimator: its name; "auto": the best of several. seed: of the fit. options: of the estimator, as applied (of "auto": none).
+        estimator: its name; "auto": the best of `compared`. seed: of the fit. options: of the estimator, as applied (of "auto":
+            none).
+        compared: the estimators that "auto" chose among.
     """
 
     estimator: str
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    compared: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, bundle: Bundle, because: str) -> Recipe:
@@ -71,6 +74,8 @@ class Recipe:
             why = "it was fitted on several sources"
         elif made.get("added") or made.get("removed"):
             why = "candidates were added or removed after the fit"
+        elif made.get("compared") and not _names(made["compared"]):
+            why = f"its provenance names other estimators that were compared than {', '.join(CLOSED_FORM)}"
         elif estimator not in CLOSED_FORM:
             why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
         elif not made.get("compared") and not set(OPTIONS.get(estimator, ())) <= set(settings or ()):
@@ -78,9 +83,17 @@ class Recipe:
         if why is not None:
             raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
         if made.get("compared"):
-            return cls("auto", int(cast(int, seed)))
+            # Not those of today: another installation, or an earlier version, may have compared others.
+            return cls("auto", int(cast(int, seed)), compared=_names(made["compared"]))
         options = {key: cast(Any, settings)[key] for key in OPTIONS.get(str(estimator), ())}
         return cls(str(estimator), int(cast(int, seed)), options)
+
+
+def _names(compared: object) -> tuple[str, ...]:
+    """Return the estimators of a comparison in a bundle's provenance (`selection.as_json`); none where one is not known here."""
+    lines = compared if isinstance(compared, (list, tuple)) else []
+    names = tuple(line.get("estimator") if isinstance(line, Mapping) else None for line in lines)
+    return names if set(names) <= set(CLOSED_FORM) else ()
 
 
 def lacks_test_split(outcomes: Outcomes) -> bool:
@@ -249,7 +262,7 @@ def cross_fitted(
         with one_thread():
             if estimator == "auto":
                 progress(f"fold {fold + 1} of {FOLDS}: comparing estimators ...")
-                estimator = winner(compare_estimators(part, costs.take(kept), estimators=comparable()))
+                estimator = winner(compare_estimators(part, costs.take(kept), estimators=recipe.compared))
             progress(
                 f"fold {fold + 1} of {FOLDS}: fitting heads on {int(kept.sum())} prompts, estimator {estimator} ..."
             )
