@@ -92,7 +92,7 @@ class Recipe:
 def _names(compared: object) -> tuple[str, ...]:
     """Return the estimators of a comparison in a bundle's provenance (`selection.as_json`); none where one is not known here."""
     lines = compared if isinstance(compared, (list, tuple)) else []
-    names = tuple(line.get("estimator") if isinstance(line, Mapping) else None for line in lines)
+    names = tuple(str(line.get("estimator")) if isinstance(line, Mapping) else "" for line in lines)
     return names if set(names) <= set(CLOSED_FORM) else ()
 
 
