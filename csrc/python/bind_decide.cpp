@@ -47,8 +47,10 @@ Heads read_heads(py::handle python) {
   heads.width = first_of({size_of(python, "skip", 2, 1), size_of(python, "trunk", 2, 1), size_of(python, "down", 3, 2),
                           size_of(python, "len_skip", 2, 1)});
   const py::object dim = python.attr("dim");
-  IPR_CHECK(dim.is_none() || py::isinstance<py::int_>(dim), "dim: expected an int or None, got ", describe(dim));
-  heads.dim = dim.is_none() ? heads.width : dim.cast<int64_t>();
+  IPR_CHECK(dim.is_none() || PyLong_CheckExact(dim.ptr()), "dim: expected an int or None, got ", describe(dim));
+  int too_long = 0;
+  heads.dim = dim.is_none() ? heads.width : PyLong_AsLongLongAndOverflow(dim.ptr(), &too_long);
+  IPR_CHECK(too_long == 0, "dim: expected the columns of x, got an int of more than 64 bits");
   heads.hidden = first_of({size_of(python, "out", 2, 1), size_of(python, "trunk", 2, 0),
                            size_of(python, "identity", 2, 1), size_of(python, "up", 3, 1)});
   heads.rank = first_of({size_of(python, "up", 3, 2), size_of(python, "down", 3, 1)});

@@ -2,9 +2,11 @@
 // Included by surface_features.cpp alone: the tables have internal linkage.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "utf8.h"
@@ -106,10 +108,9 @@ class CharClasses {
   static constexpr uint32_t kEnd = 0x20000;
 
   static uint8_t searched(uint32_t code) {
-    uint8_t found = kClassSymbol;
-    for (const Break& at : kBreaks)
-      if (at.first <= code) found = at.of;
-    return found;
+    const auto after = [](uint32_t value, const Break& at) { return value < at.first; };
+    const Break* const next = std::upper_bound(std::begin(kBreaks), std::end(kBreaks), code, after);
+    return next == std::begin(kBreaks) ? uint8_t{kClassSymbol} : next[-1].of;
   }
 
   Short short_of(uint32_t code) const {

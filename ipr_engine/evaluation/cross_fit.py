@@ -40,8 +40,9 @@ class Recipe:
     """A `Recipe` says how a bundle's heads were fitted.
 
     Attributes:
-        estimator: its name; "auto": the best of several. seed: of the fit. options: of the estimator, as applied (of "auto": none).
-        compared: of "auto": the estimators that it chose from.
+        estimator: its name; "auto": the best of `compared`. seed: of the fit. options: of the estimator, as applied (of "auto":
+            none).
+        compared: the estimators that "auto" chose among.
     """
 
     estimator: str
@@ -73,6 +74,8 @@ class Recipe:
             why = "it was fitted on several sources"
         elif made.get("added") or made.get("removed"):
             why = "candidates were added or removed after the fit"
+        elif made.get("compared") and not _names(made["compared"]):
+            why = f"its provenance names other estimators that were compared than {', '.join(CLOSED_FORM)}"
         elif estimator not in CLOSED_FORM:
             why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
         elif not made.get("compared") and not set(OPTIONS.get(estimator, ())) <= set(settings or ()):
@@ -80,11 +83,17 @@ class Recipe:
         if why is not None:
             raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
         if made.get("compared"):
-            told = [entry.get("estimator") for entry in made["compared"] if isinstance(entry, Mapping)]
-            known = tuple(name for name in CLOSED_FORM if name in told)
-            return cls("auto", int(cast(int, seed)), compared=known or CLOSED_FORM)
+            # Not those of today: another installation, or an earlier version, may have compared others.
+            return cls("auto", int(cast(int, seed)), compared=_names(made["compared"]))
         options = {key: cast(Any, settings)[key] for key in OPTIONS.get(str(estimator), ())}
         return cls(str(estimator), int(cast(int, seed)), options)
+
+
+def _names(compared: object) -> tuple[str, ...]:
+    """Return the estimators of a comparison in a bundle's provenance (`selection.as_json`); none where one is not known here."""
+    lines = compared if isinstance(compared, (list, tuple)) else []
+    names = tuple(str(line.get("estimator")) if isinstance(line, Mapping) else "" for line in lines)
+    return names if set(names) <= set(CLOSED_FORM) else ()
 
 
 def lacks_test_split(outcomes: Outcomes) -> bool:

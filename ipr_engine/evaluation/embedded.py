@@ -67,6 +67,13 @@ class EmbeddedPrompts:
     def __len__(self) -> int:
         return len(self.first)
 
+    @property
+    def embedding(self) -> npt.NDArray[np.float64]:
+        """x of the first encoder without surface features, (prompts, columns): baselines measure distances in it."""
+        bundle = self.engine.bundle
+        spec = bundle.encoder(bundle.quality_heads.encoder)
+        return np.asarray(self.first.x, np.float64)[:, : spec.dim - spec.surface_dim]
+
     def decide(self, policy: Policy | None = None, **options: Unpack[RouteOptions]) -> Decisions:
         """Decide on all of them; the arguments are those of `Engine.decide`."""
         return self.engine.decide(self.first, policy, second=self.second, **options)

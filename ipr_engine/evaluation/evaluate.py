@@ -291,7 +291,7 @@ def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
     """Return the split as `summarise` takes it, with every sweep of the router."""
     return Split(
         outcomes=read.outcomes,
-        x=np.asarray(read.embedded.first.x, np.float64),
+        x=read.embedded.embedding,
         groups=read.rows.question_keys,
         predicted=read.predicted,
         predicted_cost=np.asarray(read.decisions.costs_usd[:, read.columns], np.float64),

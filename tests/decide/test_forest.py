@@ -136,6 +136,12 @@ def test_a_forest_alone_is_refused(heads):
         Heads(**{**vars(heads), "skip": None})
 
 
+@pytest.mark.parametrize("dim", [2**64, -(2**64), True, 7.0])
+def test_a_dim_that_is_no_count_of_columns_is_refused(heads, dim):
+    with pytest.raises(InvalidInputError, match=r"^dim: expected"):
+        Heads(**{**vars(heads), "dim": dim})
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

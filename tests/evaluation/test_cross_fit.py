@@ -21,6 +21,7 @@ from ipr_engine.measures.resampling import Resamples, grouped_folds
 from ipr_engine.measures.routing import single_curve
 from ipr_engine.measures.sweeps import TAUS, hull_mix, rule_constants, rule_sweep
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
+from ipr_engine.training.selection import compare_estimators
 from tests.support import skips
 from tests.support.bundles import make_bundle
 from tests.support.evaluation_data import evaluate_engine, make_outcomes, make_split
@@ -130,6 +131,7 @@ def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
         ({"added": {"a": {}}}, "candidates were added or removed after the fit"),
         ({"removed": ["d"]}, "candidates were added or removed after the fit"),
         ({"settings": {"estimator": "paper", "seed": 0}}, "its estimator 'paper' is fitted by steps"),
+        ({"compared": [{"estimator": "plain"}, {"estimator": "oak"}]}, "names other estimators that were compared"),
         (
             {"settings": {"estimator": "caps", "seed": 0, "caps": 4}},
             "its provenance does not say with which caps, inside, spread",
@@ -149,8 +151,24 @@ def test_what_cannot_be_fitted_anew_is_refused_with_what_to_do(made, provenance,
 def test_a_comparison_of_estimators_is_a_part_of_the_recipe(made):
     bundle = made[0].bundle
     assert Recipe.of(bundle, "") == Recipe("plain", 0)
-    compared = replace(bundle, provenance={**bundle.provenance, "compared": [{"estimator": "plain"}]})
-    assert Recipe.of(compared, "") == Recipe("auto", 0, compared=("plain",))
+    lines = [{"estimator": "plain"}, {"estimator": "advantage_rank1"}]
+    compared = replace(bundle, provenance={**bundle.provenance, "compared": lines})
+    assert Recipe.of(compared, "") == Recipe("auto", 0, compared=("plain", "advantage_rank1"))
+
+
+def test_the_estimators_of_the_fit_are_compared_and_no_others(made, monkeypatch):
+    engine, source, _ = made
+    asked = []
+
+    def compare(part, costs, *, estimators):
+        asked.append(estimators)
+        return compare_estimators(part, costs, estimators=estimators, repeats=1)
+
+    monkeypatch.setattr("ipr_engine.evaluation.cross_fit.compare_estimators", compare)
+    lines = [{"estimator": "plain"}, {"estimator": "advantage_rank1"}]
+    bundle = replace(engine.bundle, provenance={**engine.bundle.provenance, "compared": lines})
+    cross_fitted(Engine(bundle), source, MODELS, source, cache=None, seed=3, progress=lambda message: None)
+    assert asked == [("plain", "advantage_rank1")] * FOLDS
 
 
 def test_a_bundle_made_by_hand_and_a_missing_candidate_are_refused(made, tmp_path):

@@ -11,8 +11,11 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
 from ipr_engine.data import embed_prompts, load_outcomes
+from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation import evaluate
+from ipr_engine.evaluation.evaluation_inputs import Split
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support.bundles import make_encoder
 from tests.support.evaluation_data import evaluate_engine
@@ -50,10 +53,19 @@ def fit(source, root, encoder, **more):
     return train(source, candidates, root, name="t", created="2026-11-24", encoder=encoder, **more).folder
 
 
-def test_a_router_with_features_is_evaluated(source, table, tmp_path):
+def test_a_router_with_features_is_evaluated(source, table, tmp_path, monkeypatch):
     engine = Engine.load(fit(source, tmp_path / "root", [table, "surface"]))
+    seen = []
+    summed = evaluate.summarise
+    monkeypatch.setattr(evaluate, "summarise", lambda *a, **b: seen.append((a, b)) or summed(*a, **b))
     figures = evaluate_engine(engine, load_outcomes(source), draws=3).figures
     assert figures["prediction"][0]
+    # Baselines measure distances in the embedding: features would drown it.
+    splits = [part for a, b in seen for part in (*a, *b.values()) if isinstance(part, Split)]
+    width = StaticEncoder.from_folder(table).dim
+    assert {split.x.shape[1] for split in splits} == {width}
+    assert len(splits) == 2
+    assert engine.encode(["A) 1 B) 2"]).x.shape[1] > width
 
 
 @pytest.mark.parametrize("encoder", ["first", "last"])

@@ -26,7 +26,7 @@ from ipr_engine.decide.reference import leaf_of_tree
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.caps import CAPS_OPTIONS, HingeOptions, fit_caps
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
-from ipr_engine.training.platt import calibrate, fold_platt, sigmoid
+from ipr_engine.training.platt import FEWEST_AT_HOME, calibrate, fold_platt, sigmoid
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -142,13 +142,14 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
 def at_level_of_home(quality: Array, predicted: Array, source: npt.NDArray[np.int64] | None) -> tuple[Array, Array]:
     """Return quality at the level of source 0, NaN where not judged, and the same with predictions in place of NaN; (rows, models) each.
 
-    Rows of another source are shifted, candidate by candidate, by how far the two sources' means are apart.
+    Rows of another source are shifted, candidate by candidate, by how far the two sources' means are apart; where too few
+    rows at home tell a level, they stay, as they do in `platt.calibration_rows`.
     """
     judged = ~np.isnan(quality)
     filled = np.where(judged, quality, predicted)
     for other in [] if source is None else range(1, int(source.max()) + 1):
         rows, home = np.asarray(source == other), np.asarray(source == 0)
-        for m in np.flatnonzero(judged[rows].any(axis=0) & judged[home].any(axis=0)):
+        for m in np.flatnonzero(judged[rows].any(axis=0) & (judged[home].sum(axis=0) >= FEWEST_AT_HOME)):
             shift = np.nanmean(quality[home, m]) - np.nanmean(quality[rows, m])
             filled[rows, m] = np.clip(filled[rows, m] + shift, 0.0, 1.0)
     return np.where(judged, filled, np.nan), filled
@@ -169,7 +170,7 @@ def grow(z: npt.NDArray[np.float32], filled: Array, quality: Array, options: For
         bootstrap=False,
         random_state=seed % 2**32,
         n_jobs=1,
-    ).fit(z, filled)
+    ).fit(z, filled if filled.shape[1] > 1 else filled[:, 0])  # of one column it asks for no matrix
     grown = [tree.tree_ for tree in forest.estimators_]
     depth = max(1, *(int(tree.max_depth) for tree in grown))
     heaps = [heap_of(tree, depth) for tree in grown]
@@ -179,7 +180,9 @@ def grow(z: npt.NDArray[np.float32], filled: Array, quality: Array, options: For
     mean = np.where(counts > 0, np.where(judged, quality, 0.0).sum(axis=0) / np.maximum(counts, 1), 0.5)
     base = np.clip(mean, NEVER_SURE, 1 - NEVER_SURE)
     leaf = np.empty((len(grown), 1 << depth, quality.shape[1]))
-    for tree, at in enumerate(leaf_of_tree(column, threshold, z).T):
+    # Blocks bound the memory of the walk; a leaf's number is below 1024.
+    parts = [leaf_of_tree(column, threshold, z[at : at + BLOCK]).astype(np.int16) for at in range(0, len(z), BLOCK)]
+    for tree, at in enumerate(np.concatenate(parts).T):
         for m in range(quality.shape[1]):
             known = judged[:, m]
             rows = np.bincount(at[known], minlength=1 << depth)

@@ -163,6 +163,26 @@ def test_a_source_of_another_level_is_taken_at_the_level_of_home(request):
     assert np.abs(predicted.mean(axis=0) - chance[:600].mean(axis=0)).max() < 0.06
 
 
+def test_a_handful_of_rows_at_home_tells_no_level():
+    quality = np.full((60, 2), 0.9)
+    source = np.repeat([0, 1], 30)
+    quality[:30, 0], quality[1:30, 1], quality[0, 1] = 0.5, np.nan, 0.0
+    level, _ = forest.at_level_of_home(quality, np.full_like(quality, 0.5), source)
+    np.testing.assert_allclose(level[30:], [[0.5, 0.9]] * 30)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_candidate_alone_is_fitted_without_a_warning(request):
+    x, surface, _, quality = make_surface(request.node.name, rows=200)
+    heads = fit_heads(
+        HeadRows(np.concatenate([x, surface], 1), quality[:, :1], np.ones((200, 1)), keys(200), surface_dim=SURFACE),
+        estimator="forest",
+        options=FEW,
+    )
+    assert heads.tensors["tree_leaf"].shape[2] == 1
+    assert heads.tensors["tree_leaf"].any()
+
+
 def test_trees_are_grown_on_at_most_so_many_rows(request, monkeypatch):
     x, surface, _, quality = make_surface(request.node.name, rows=400)
     monkeypatch.setattr(forest, "MOST_ROWS", 100)
