@@ -21,6 +21,7 @@ from .ops.bounds import PATH
 NAMES = (
     "decide",
     "encoder",
+    "surface",
     "route",
     "policy",
     "tau_path",

@@ -258,6 +258,7 @@ class StaticEncoder:
         max_tokens: int = 512,
         normalize: bool = True,
         isa: str = "auto",
+        surface: SurfaceFeatures | None = None,
     ) -> None: ...
     def encode(
         self, prompts: list[str] | tuple[str, ...]
@@ -271,6 +272,15 @@ class StaticEncoder:
     def token_count(self) -> int: ...
     @property
     def isa(self) -> str: ...
+
+# ---- bind_surface_features.cpp
+
+class SurfaceFeatures:
+    def __init__(self, categories: list[list[str]], flags: list[int]) -> None: ...
+    def write(self, prompts: list[str] | tuple[str, ...]) -> npt.NDArray[np.float32]: ...
+    def write_bytes(self, utf8: bytes) -> npt.NDArray[np.float32]: ...
+    @property
+    def dim(self) -> int: ...
 
 # ---- bind_router.cpp
 

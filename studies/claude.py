@@ -22,7 +22,9 @@ from ipr_engine.measures.resampling import estimate
 from ipr_engine.measures.routing import SHARES, ChosenSetting, read_operating_point
 from ipr_engine.measures.sweeps import hull_mix
 from studies.cases import Case, Rows
+from studies.claude_table import MORE, write_saved
 from studies.headline import SHIPPED, VIEW
+from studies.pages import Page
 from studies.study import Study
 from studies.trials import Prediction, area, fit_and_predict, fit_baseline, hull_area, shown, sweep
 
@@ -53,15 +55,11 @@ CLAUDE = {
 
 def run(study: Study) -> list[Path]:
     page = study.page("claude", "Cost saved among Claude candidates")
-    page.say(
-        f"""Heads (`{SHIPPED}`, static encoder) fitted on the family's train split. Strongest: highest mean quality on complete
-        training rows. A setting is chosen as the cheapest that keeps the share of the strongest's quality on *validation*,
-        then read on test: cost saved; quality really kept. Validation: the train split out of fold, or one half of test for
-        the other. 95 % bootstrap intervals, {study.draws} draws. The paper reports {PAPER:.1%} at parity on data of its own
-        (1.5 M prompts scored by a reward model); these are other prompts, other scores (right or wrong) and other
-        candidates, so the numbers stand beside each other, not against each other."""
-    )
-    for name in study.names(tuple(CLAUDE)):
+    names = study.names((*CLAUDE, *MORE))
+    write_saved(page, study, {name: CLAUDE.get(name) or MORE[name] for name in names}, PAPER)
+    if split := [name for name in names if name in CLAUDE]:
+        _opening(page, study)
+    for name in split:
         case = _case(study, name)
         study.progress(f"{name}: fitting ...")
         train_x, test_x = (study.views.see(VIEW, rows.data.prompts) for rows in (case.train, case.test))
@@ -72,6 +70,18 @@ def run(study: Study) -> list[Path]:
         lines = _contenders(case, predictions)
         _write_case(page, study, case, lines)
     return page.write(study.out)
+
+
+def _opening(page: Page, study: Study) -> None:
+    page.say("## Chosen on train or on half of test, source by source")
+    page.say(
+        f"""Heads (`{SHIPPED}`, static encoder) fitted on the family's train split. Strongest: highest mean quality on complete
+        training rows. A setting is chosen as the cheapest that keeps the share of the strongest's quality on *validation*,
+        then read on test: cost saved; quality really kept. Validation: the train split out of fold, or one half of test for
+        the other. 95 % bootstrap intervals, {study.draws} draws. The paper reports {PAPER:.1%} at parity on data of its own
+        (1.5 M prompts scored by a reward model); these are other prompts, other scores (right or wrong) and other
+        candidates, so the numbers stand beside each other, not against each other."""
+    )
 
 
 def _case(study: Study, name: str) -> Case:
@@ -104,9 +114,9 @@ def _contenders(case: Case, predictions: dict[str, Prediction]) -> list[Contende
     return lines
 
 
-def _write_case(page: Any, study: Study, case: Case, lines: list[Contender]) -> None:
+def _write_case(page: Page, study: Study, case: Case, lines: list[Contender]) -> None:
     strongest = case.models[case.axis.best]
-    page.say(f"## {case.name}: {case.train.outcomes.rows} training and {case.test.outcomes.rows} test prompts")
+    page.say(f"### {case.name}: {case.train.outcomes.rows} training and {case.test.outcomes.rows} test prompts")
     singles = case.singles
     rows = [
         [

@@ -77,6 +77,7 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/py.typed",
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
+        "ipr_engine/bundle/surface_lexicon.json",
         "ipr_engine/onboarding/public_models.json",
         "ipr_engine/kernels/decide.py",
         "ipr_engine/kernels/launch.json",

@@ -37,8 +37,8 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
             "encoder: expected one with a tokenizer of its own, got one without; pass None");
   std::optional<Support> support;
   if (centroids) {
-    IPR_CHECK(centroids->ndim() == 2 && centroids->shape(1) == native_plan.dim(), "centroids: expected shape (k, ",
-              native_plan.dim(), ")");
+    IPR_CHECK(centroids->ndim() == 2 && centroids->shape(1) >= 1 && centroids->shape(1) <= native_plan.dim(),
+              "centroids: expected shape (k, 1 to ", native_plan.dim(), "), the columns of x that they measure");
     IPR_CHECK(distances && distances->ndim() == 1, "distances: expected shape (percentiles,) beside centroids");
     support.emplace(centroids->data(), centroids->shape(0), centroids->shape(1), distances->data(), distances->shape(0),
                     native_plan.isa());

@@ -13,6 +13,7 @@ void bind_plain_policy(py::module_& m);
 void bind_recorded_route(py::module_& m);
 void bind_request(py::module_& m);
 void bind_router(py::module_& m);
+void bind_surface_features(py::module_& m);
 void bind_tau_path(py::module_& m);
 void bind_text_counts(py::module_& m);
 
@@ -35,6 +36,7 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used(false)) {
   bind_recorded_route(m);
   bind_request(m);
   bind_router(m);
+  bind_surface_features(m);
   bind_tau_path(m);
   bind_text_counts(m);
 }

@@ -65,6 +65,7 @@ EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const
   config_.tokenizer->tokenize(utf8, bytes, ids);
   const EncodeInfo info = encode_ids(ids.data(), ids.size(), x);
   ids.shrink();
+  if (config_.surface) config_.surface->write(utf8, bytes, x + config_.table.dim);
   return info;
 }
 

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from ipr_engine.bundle.encoder_source import (
         ConcatenatedSource,
         EncoderSource,
+        SurfaceSource,
         TransformerSource,
         concatenated_identity,
         encoder_identity,
+        surface_identity,
     )
     from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
     from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
@@ -52,10 +54,12 @@ else:  # serving only reads bundles, and should start quickly
             "ConcatenatedSource": "ipr_engine.bundle.encoder_source",
             "EncoderSource": "ipr_engine.bundle.encoder_source",
             "HeadsSource": "ipr_engine.bundle.fitted_entries",
+            "SurfaceSource": "ipr_engine.bundle.encoder_source",
             "TransformerSource": "ipr_engine.bundle.encoder_source",
             "activate": "ipr_engine.bundle.write",
             "concatenated_identity": "ipr_engine.bundle.encoder_source",
             "encoder_identity": "ipr_engine.bundle.encoder_source",
+            "surface_identity": "ipr_engine.bundle.encoder_source",
             "heads_sha256": "ipr_engine.bundle.fitted_entries",
             "with_calibrations": "ipr_engine.bundle.rewrite",
             "with_extra_files": "ipr_engine.bundle.rewrite",
@@ -88,6 +92,7 @@ __all__ = [
     "PriceTier",
     "RuleConstants",
     "SupportSpec",
+    "SurfaceSource",
     "TestedTau",
     "TransformerSource",
     "activate",
@@ -95,6 +100,7 @@ __all__ = [
     "encoder_identity",
     "heads_sha256",
     "read_prices",
+    "surface_identity",
     "with_calibrations",
     "with_extra_files",
     "with_performance",

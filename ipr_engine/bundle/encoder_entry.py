@@ -12,21 +12,26 @@ from ipr_engine.bundle.encoder_source import (
     MANIFEST,
     AnySource,
     ConcatenatedSource,
+    SurfaceSource,
     TransformerSource,
     concatenated_identity,
     encoder_identity,
+    surface_identity,
 )
 from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_distinct
 from ipr_engine.bundle.spec import EncoderSpec
+from ipr_engine.bundle.surface_lexicon import parse_lexicon
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
 
-KINDS = ("static", "transformer", "concatenated")  # all but the first need schema_version 3
+KINDS = {"static": 1, "transformer": 3, "concatenated": 3, "surface": 8}  # each with its first schema_version
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
 # Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
 DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
 _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
+_SURFACE = ("id", "kind", "dim", "files")
+_LEXICON = "surface_lexicon.json"
 _MANIFEST_ROLE = "manifest"  # the export's encoder.json, which names the others
 _RECIPES = "export it again with model2vec, embeddings as float32, float16 or int8 and weights as float32"
 
@@ -36,12 +41,14 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
     specs: list[EncoderSpec] = []
     for entry in entries.list(at_least=1):
         kind = entry.mapping().get("kind")
-        known = KINDS if version >= 3 else KINDS[:1]
+        known = tuple(name for name, first in KINDS.items() if version >= first)
         named = "static" if kind is None else kind.one_of(known)  # a missing key is told by the parser below
         if named == "static":
             specs.append(_static(entry, folder))
         elif named == "transformer":
             specs.append(_transformer(entry, folder))
+        elif named == "surface":
+            specs.append(_surface(entry, folder))
         else:
             specs.append(_concatenated(entry, specs))
     require_distinct([spec.id for spec in specs], entries.list())
@@ -102,6 +109,25 @@ def _transformer(entry: Field, folder: Path) -> EncoderSpec:
     )
 
 
+def _surface(entry: Field, folder: Path) -> EncoderSpec:
+    """Return surface features; the lexicon must give the columns that the entry states."""
+    keys = entry.object(_SURFACE)
+    lexicon = file_entry(keys["files"].object(("lexicon",))["lexicon"], folder)
+    dim = parse_lexicon(lexicon.read(), lexicon.where).dim
+    if keys["dim"].integer(at_least=1) != dim:
+        keys["dim"].fail(f"{dim}, as {lexicon.path} gives", BundleShapeError)
+    return EncoderSpec(
+        id=keys["id"].id(),
+        kind="surface",
+        dim=dim,
+        max_tokens=0,
+        pooling=None,
+        normalize=None,
+        identity=surface_identity(lexicon.sha256),
+        files=read_only({"lexicon": lexicon.path}),
+    )
+
+
 def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
     """Return an encoder made of ones listed before it."""
     keys = entry.object(_CONCATENATED)
@@ -112,6 +138,9 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
             part.fail(f"an encoder listed before it ({', '.join(known) or 'none is'})", EncoderMismatchError)
     parts = [known[part.text()] for part in fields]
     require_distinct([part.id for part in parts], fields)
+    for spec, part in zip(parts[:-1], fields, strict=False):
+        if spec.kind == "surface":  # it counts no tokens, and support measures the columns before it
+            part.fail("surface features as the last part alone", EncoderMismatchError)
     return EncoderSpec(
         id=keys["id"].id(),
         kind="concatenated",
@@ -122,6 +151,7 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
         identity=concatenated_identity([part.identity for part in parts]),
         files=read_only({}),
         parts=tuple(part.id for part in parts),
+        surface_dim=parts[-1].dim if parts[-1].kind == "surface" else 0,
     )
 
 
@@ -135,6 +165,14 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
     """Return the entry of bundle.json; `add` takes a file into the bundle, under a relative path, and returns its FILE."""
     if isinstance(encoder, ConcatenatedSource):
         return {"id": encoder.id, "kind": "concatenated", "parts": list(encoder.parts)}
+    if isinstance(encoder, SurfaceSource):
+        lexicon = read_regular(encoder.lexicon, str(encoder.lexicon))
+        return {
+            "id": encoder.id,
+            "kind": "surface",
+            "dim": parse_lexicon(lexicon, str(encoder.lexicon)).dim,
+            "files": {"lexicon": add(f"encoders/{encoder.id}/{_LEXICON}", encoder.lexicon)},
+        }
     if isinstance(encoder, TransformerSource):
         files = {role: add(f"encoders/{encoder.id}/{path}", file) for role, (path, file) in encoder.files.items()}
         return {

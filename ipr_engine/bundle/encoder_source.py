@@ -11,6 +11,7 @@ from typing import Any
 from ipr_engine._files import as_path, sha256_hex
 from ipr_engine.bundle.fields import canonical_json
 
+SURFACE_DEFINITION = 1  # raised by every change of what encoders/surface_reference.py gives
 MANIFEST = "encoder.json"  # of an export, which names its other files
 
 
@@ -68,8 +69,19 @@ class ConcatenatedSource:
     parts: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SurfaceSource:
+    """A `SurfaceSource` is surface features to put into a bundle, with the file of their lexicon (`bundle.surface_lexicon`).
+
+    Heads read them beside an embedding: a `ConcatenatedSource` names them as its last part.
+    """
+
+    id: str
+    lexicon: Path
+
+
 # What `write_bundle` takes.
-AnySource = EncoderSource | TransformerSource | ConcatenatedSource
+AnySource = EncoderSource | TransformerSource | SurfaceSource | ConcatenatedSource
 
 
 def encoder_identity(
@@ -98,6 +110,12 @@ def encoder_identity(
     # Written only where it is stated: identities of float32 encoders stay what they were before there was a dtype.
     if dtype is not None:
         document["dtype"] = dtype
+    return sha256_hex(canonical_json(document, compact=True))
+
+
+def surface_identity(lexicon: str) -> str:
+    """Return the identity of surface features: the sha256 over their definition's number and their lexicon's file, a sha256 too."""
+    document = {"kind": "surface", "definition": SURFACE_DEFINITION, "files": {"lexicon": lexicon}}
     return sha256_hex(canonical_json(document, compact=True))
 
 

@@ -26,7 +26,7 @@ from ipr_engine.errors import (
 CURRENT = "CURRENT"
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
 # hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
-# 7: candidates' performance; 8: heads with a forest.
+# 7: candidates' performance; 8: surface features, heads with a forest.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
 _KEYS = (
     "schema_version",
@@ -167,7 +167,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     candidates = parse_candidates(keys["candidates"], number)
     names = [candidate.name for candidate in candidates]
     encoders = parse_encoders(keys["encoders"], folder, number)
-    dims = {encoder.id: encoder.dim for encoder in encoders}
+    # Surface features alone count no tokens: heads read them beside an embedding.
+    dims = {encoder.id: encoder.dim for encoder in encoders if encoder.kind != "surface"}
+    measured = {encoder.id: encoder.dim - encoder.surface_dim for encoder in encoders if encoder.id in dims}
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
@@ -189,7 +191,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         heads=heads,
         prices=parse_prices(parse_json(prices.read(), prices.where), names, detailed=number >= 6),
         prices_sha256=prices.sha256,
-        support=parse_support(keys["support"], folder, dims),
+        support=parse_support(keys["support"], folder, measured),
         escalation=escalation,
         calibrations=parse_maps(keys["calibrations"], tested=number >= 5),
         extra_files=read_only({entry.relative: entry.verify() for entry in extra}),

@@ -84,14 +84,16 @@ class EncoderSpec:
     """An `EncoderSpec` is a frozen prompt encoder of a bundle.
 
     Attributes:
-        kind: "static" (a model2vec table), "transformer" or "concatenated".
+        kind: "static" (a model2vec table), "transformer", "surface" (what texts look like) or "concatenated".
         identity: the hash of everything that shapes its output.
-        pooling, normalize: None of a concatenated one, whose parts have their own.
+        max_tokens: 0 of surface features, which read no tokens.
+        pooling, normalize: None of surface features, and of a concatenated one, whose parts have their own.
         files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
-            what it names; none when the model is referenced, to be found at load by its identity.
+            what it names; surface: lexicon; none when the model is referenced, to be found at load by its identity.
         dtype: "int8", "bfloat16" or "bfloat16-mixed" where the heads read embeddings of that arithmetic; else None.
         name, revision: of a transformer: a hub id and its revision, or what the export was called.
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
+        surface_dim: how many of its last columns are surface features, 0 without; support is measured on those before them.
     """
 
     id: str
@@ -106,6 +108,7 @@ class EncoderSpec:
     name: str | None = None
     revision: str | None = None
     parts: tuple[str, ...] = ()
+    surface_dim: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,13 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ipr_engine.bundle.checks import require_day, require_text
-from ipr_engine.bundle.encoder_source import AnySource, ConcatenatedSource, EncoderSource, TransformerSource
+from ipr_engine.bundle.encoder_source import (
+    AnySource,
+    ConcatenatedSource,
+    EncoderSource,
+    SurfaceSource,
+    TransformerSource,
+)
 from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
 from ipr_engine.bundle.load import Bundle
 from ipr_engine.bundle.origin import CONSTANT, FIRST_ALONE, PRICE_DATES, constant_of, prior_of
@@ -204,6 +210,8 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
     """
     if spec.kind == "concatenated":
         return ConcatenatedSource(id=id, parts=parts)
+    if spec.kind == "surface":
+        return SurfaceSource(id=id, lexicon=spec.files["lexicon"])
     assert spec.pooling is not None  # of every other kind
     assert spec.normalize is not None
     if spec.kind == "static":

@@ -18,6 +18,7 @@ STUDIES = {
     "estimators": "estimator x loss x link, beside kNN, k-means and ridge",
     "encoders": "static table, transformer, both; text features added",
     "escalation": "two tiers: quality and cost over mean latency, 0 to 100 % escalated",
+    "check_then_escalate": "check an answer before a dearer candidate is asked: what such plans add to a router",
     "rules": "decision rules, with mean and with predicted cost",
     "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
@@ -35,6 +36,7 @@ STUDIES = {
     "int8": "decisions and quality with the int8 onnx tier (--transformer: an export with an int8 graph)",
     "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",
+    "forest": "trees on surface features beside caps, cross-fitted; prompts written otherwise",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 

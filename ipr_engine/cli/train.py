@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         metavar="DIR",
         help="model2vec folder (from ipr distill, say), export (ipr export-encoder) or transformers folder; repeat to put encoders "
-        "side by side; 'default' is the embedded bundle's table (default)",
+        "side by side; 'default' is the embedded bundle's table (default); 'surface', beside one, adds what a text looks like",
     )
     parser.add_argument(
         "--max-tokens",

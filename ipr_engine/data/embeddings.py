@@ -19,6 +19,7 @@ from ipr_engine._validate import lone_surrogate
 from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
+from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import InvalidInputError
 
 SHARD_ROWS = 8192
@@ -159,14 +160,14 @@ def embed_prompts(
     """Return `encoder.encode(prompts)`, read from the cache where there is one, and report progress of long work.
 
     Args:
-        cache: a cache or its folder. A table is read faster than a cache, and is not kept in it.
+        cache: a cache or its folder. A table is read, and surface features are counted, faster than a cache: they are not kept in it.
         progress: called with how far it is, every ten seconds.
     """
+    # A table and surface features are made in C++, faster than a shard is read and checked.
+    if encoder.native is not None or isinstance(encoder, SurfaceEncoder):
+        return encoder.encode(list(prompts))
     if isinstance(encoder, ConcatenatedEncoder):
         return encoder.join([embed_prompts(p, prompts, cache=cache, progress=progress) for p in encoder.encoders])
-    # A table in C++ encodes faster than a shard is read and checked.
-    if encoder.native is not None:
-        return encoder.encode(list(prompts))
     reporter = reporting(encoder, progress)
     if cache is not None:
         kept = cache if isinstance(cache, EmbeddingCache) else EmbeddingCache(cache)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine.bundle import concatenated_identity
 from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list, record_graphs
+from ipr_engine.encoders.static import StaticEncoder
+from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import InvalidInputError
 
 
@@ -18,18 +21,22 @@ class ConcatenatedEncoder:
         encoders: the parts, in the order of their columns.
         dim: the sum of theirs. max_tokens: the largest of theirs; `truncated` says that at least one part left some out.
         identity: sha256 over the parts' identities, in order. tier: of its transformers.
-        native: None: each part is called from Python.
+        native: the C++ object of a table in C++ and surface features behind it, which one call makes; None of other parts, each of
+            which is called from Python.
+        surface_dim: how many of the last columns are surface features, 0 without.
     """
-
-    native = None
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
         if len(encoders) < 2:
             raise InvalidInputError(f"encoders: expected at least two, got {len(encoders)}")
+        if any(isinstance(encoder, SurfaceEncoder) for encoder in encoders[:-1]):
+            raise InvalidInputError("encoders: surface features count no tokens; put them last, behind every embedding")
         self.encoders = tuple(encoders)
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
+        self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
+        self.native = _one_call(self.encoders)
         self.tier = "+".join(encoder.tier for encoder in encoders if encoder.tier is not None) or None
 
     @property
@@ -40,6 +47,8 @@ class ConcatenatedEncoder:
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt with every part; see `Encoder.encode`."""
         prompts = as_prompt_list(prompts)
+        if self.native is not None:
+            return Encoded(*self.native.encode(prompts))
         return self.join([encoder.encode(prompts) for encoder in self.encoders])
 
     def join(self, parts: Sequence[Encoded]) -> Encoded:
@@ -60,3 +69,10 @@ class ConcatenatedEncoder:
 
     def __repr__(self) -> str:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
+
+
+def _one_call(encoders: Sequence[Encoder]) -> NativeStatic | None:
+    """Return what makes the whole row in C++, where the parts are a table and surface features."""
+    if len(encoders) == 2 and isinstance(encoders[0], StaticEncoder) and isinstance(encoders[1], SurfaceEncoder):
+        return encoders[0].native_with(encoders[1].surface)
+    return None

@@ -105,7 +105,14 @@ def _concatenated(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -
     return ConcatenatedEncoder([make_encoder(bundle, part, options) for part in spec.parts])
 
 
-_KINDS = {"static": _static, "transformer": _transformer, "concatenated": _concatenated}  # EncoderSpec.kind -> loader
+def _surface(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+    from ipr_engine.encoders.surface import SurfaceEncoder
+
+    return SurfaceEncoder.load(spec.files["lexicon"])
+
+
+# EncoderSpec.kind -> loader
+_KINDS = {"static": _static, "transformer": _transformer, "surface": _surface, "concatenated": _concatenated}
 
 
 def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import StaticEncoder as NativeStatic
+from ipr_engine._C import SurfaceFeatures
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
@@ -53,26 +54,33 @@ class StaticEncoder:
         isa: str,
         identity: str,
     ) -> None:
-        native_tokenizer = tokenizer.native if isinstance(tokenizer, WordPieceTokenizer) else None
-        mapping, weights = tensors.get("mapping"), tensors.get("weights")
         self._tensors = tensors
-        self._native = NativeStatic(
-            tensors["embeddings"],
-            tokenizer=native_tokenizer,
-            mapping=None if mapping is None else mapping.astype(np.int64),
-            weights=None if weights is None else weights.astype(np.float32),
-            unk_id=tokenizer.unk_id,
-            max_tokens=max_tokens,
-            normalize=normalize,
-            isa=isa,
-        )
-        self.native = None if native_tokenizer is None else self._native
         self.tokenizer = tokenizer
-        self.dim = self._native.dim
-        self.isa = self._native.isa
         self.max_tokens = max_tokens
         self.normalize = normalize
         self.identity = identity
+        self._native = self._make_native(isa)
+        self.native = self._native if isinstance(tokenizer, WordPieceTokenizer) else None
+        self.dim = self._native.dim
+        self.isa = self._native.isa
+
+    def _make_native(self, isa: str, surface: SurfaceFeatures | None = None) -> NativeStatic:
+        mapping, weights = self._tensors.get("mapping"), self._tensors.get("weights")
+        return NativeStatic(
+            self._tensors["embeddings"],
+            tokenizer=self.tokenizer.native if isinstance(self.tokenizer, WordPieceTokenizer) else None,
+            mapping=None if mapping is None else mapping.astype(np.int64),
+            weights=None if weights is None else weights.astype(np.float32),
+            unk_id=self.tokenizer.unk_id,
+            max_tokens=self.max_tokens,
+            normalize=self.normalize,
+            isa=isa,
+            surface=surface,
+        )
+
+    def native_with(self, surface: SurfaceFeatures) -> NativeStatic | None:
+        """Return a C++ object that encodes text as `native` does and puts surface features behind x; None where native is None."""
+        return None if self.native is None else self._make_native(self.isa, surface)
 
     @classmethod
     def load(

@@ -26,7 +26,7 @@ from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_columns
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -241,7 +241,7 @@ def cross_fitted(
         rows.quality,
         rows.output_tokens,
         rows.question_keys,
-        surface_columns=surface_columns(engine.encoder),
+        surface_dim=surface_dim_of(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
     engines = []

@@ -64,8 +64,8 @@ class FittedHeads:
     settings: dict[str, Any]
 
 
-def surface_columns(encoder: object) -> int:
-    """Return how many trailing columns of an encoder's x are features of the text's surface; of one that has none, 0."""
+def surface_dim_of(encoder: object) -> int:
+    """Return how many trailing columns of an encoder's x are features of the text's surface, 0 where it does not say."""
     return int(getattr(encoder, "surface_dim", 0))
 
 
@@ -79,7 +79,7 @@ class HeadRows:
         keys: (rows,) the question of each row; one question stays in one fold.
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
-        surface_columns: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
+        surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
     """
 
     x: npt.NDArray[np.floating]
@@ -87,17 +87,17 @@ class HeadRows:
     tokens: Array
     keys: Sequence[str]
     source: npt.NDArray[np.int64] | None = None
-    surface_columns: int = 0
+    surface_dim: int = 0
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
         """The columns of x that are the embedding, (rows, width)."""
-        return self.x[:, : self.x.shape[1] - self.surface_columns] if self.surface_columns else self.x
+        return self.x[:, : self.x.shape[1] - self.surface_dim] if self.surface_dim else self.x
 
     @property
     def surface(self) -> npt.NDArray[np.floating] | None:
-        """The other columns, (rows, surface_columns); None where there are none."""
-        return self.x[:, self.x.shape[1] - self.surface_columns :] if self.surface_columns else None
+        """The other columns, (rows, surface_dim); None where there are none."""
+        return self.x[:, self.x.shape[1] - self.surface_dim :] if self.surface_dim else None
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from ipr_engine.measures.prediction import brier, constant_heads, expected_calib
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, comparable
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_columns
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -93,7 +93,7 @@ def train(
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
         judged = HeadRows(
-            x, rows.quality, rows.output_tokens, rows.keys, source, surface_columns=surface_columns(frozen.encoder)
+            x, rows.quality, rows.output_tokens, rows.keys, source, surface_dim=surface_dim_of(frozen.encoder)
         )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
@@ -124,7 +124,8 @@ def train(
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
-        support = fit_support(x, heads.folds, centroids, seed)
+        # Of the embedding alone: what a text looks like says little of what it is near to.
+        support = fit_support(x[:, : x.shape[1] - frozen.surface_dim], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")

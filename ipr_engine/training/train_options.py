@@ -10,10 +10,11 @@ from typing import Any
 
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
-from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, TransformerSource
+from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, SurfaceSource, TransformerSource
 from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
+from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON
 from ipr_engine.bundle.write import require_root
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
@@ -22,11 +23,13 @@ from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
 from ipr_engine.encoders.registry import is_model2vec, open_export, refuse_folder_options
 from ipr_engine.encoders.static import StaticEncoder
+from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.by_name import ESTIMATORS
 
 DEFAULT_ENCODER = "default"
+SURFACE = "surface"  # the word for surface features, where a folder may stand
 TABLE_MAX_TOKENS = 512
 FOLDER_MAX_TOKENS = 256  # of a transformers folder; an export has its own
 
@@ -35,11 +38,15 @@ Folder = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TrainingEncoder:
-    """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first."""
+    """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first.
+
+    surface_dim: how many of its last columns are surface features: support is measured on those before them.
+    """
 
     encoder: Encoder
     id: str
     sources: tuple[AnySource, ...]
+    surface_dim: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,8 @@ class EncoderChoice:
 
     Attributes:
         folders: a model2vec folder, an export or a transformers folder; or several, side by side in this order. "default", and
-            None, is the embedded default bundle's table.
+            None, is the embedded default bundle's table. "surface", beside one of these, is surface features with the English
+            lexicon, which come last wherever it stands.
         options: who runs a transformer, and where.
         max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
@@ -69,26 +77,32 @@ class EncoderChoice:
         """Open the encoders; several are one, side by side.
 
         Raises:
-            InvalidInputError: two parts are one encoder, or a transformers folder is to be contained.
+            InvalidInputError: two parts are one encoder, "surface" stands alone, or a transformers folder is to be contained.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
         listed: list[Folder] = [folders] if isinstance(folders, (str, os.PathLike)) else [*folders]
         if not listed:
             raise InvalidInputError("encoder: expected at least one folder, got none")
+        listed.sort(key=lambda folder: folder == SURFACE)
+        if listed[0] == SURFACE:
+            raise InvalidInputError(
+                "encoder: surface features stand beside an encoder, which counts tokens; name one too, 'default' for example"
+            )
         opened: list[tuple[Encoder, AnySource]] = []
         for folder in listed:
             opened.append(self._open_one(folder, {source.id for _, source in opened}, alone=len(listed) == 1))
         asked = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
         given = [name for name, value in asked if value is not None]
         # After opening: only the encoders themselves tell whether one of them is a transformer.
-        if (given or not self.contained) and all(isinstance(source, EncoderSource) for _, source in opened):
+        tables = all(isinstance(source, (EncoderSource, SurfaceSource)) for _, source in opened)
+        if (given or not self.contained) and tables:
             raise InvalidInputError(
                 f"{', '.join(given) or 'contained'}: of a transformer, and every encoder here is a table; leave it out, or name a "
                 "transformer"
             )
         # No error: a script may fit on tables and on transformers with the same options.
-        if self.options != LoadOptions() and all(isinstance(source, EncoderSource) for _, source in opened):
+        if self.options != LoadOptions() and tables:
             warn_of_table(self.options)
         if len(opened) == 1:
             encoder, source = opened[0]
@@ -99,12 +113,13 @@ class EncoderChoice:
             raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
         # Parts first: the entry of the whole refers to theirs by id.
         both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for _, source in opened))
-        return TrainingEncoder(
-            ConcatenatedEncoder([encoder for encoder, _ in opened]), both.id, (*(source for _, source in opened), both)
-        )
+        joined = ConcatenatedEncoder([encoder for encoder, _ in opened])
+        return TrainingEncoder(joined, both.id, (*(source for _, source in opened), both), joined.surface_dim)
 
     def _open_one(self, folder: Folder, ids: set[str], *, alone: bool) -> tuple[Encoder, AnySource]:
         """Open one encoder, and make its entry under an id that is not among `ids`. alone: no other one could heed an option."""
+        if folder == SURFACE:
+            return SurfaceEncoder.load(), SurfaceSource(id=SURFACE, lexicon=DEFAULT_LEXICON)
         path, max_tokens, dtype = Path(folder), self.max_tokens, self.dtype
         if is_export(path):
             export = read_export(path)

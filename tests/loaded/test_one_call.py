@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ipr_engine import Engine, InvalidInputError, RowError, parse_request
 from ipr_engine._C import available_isas
+from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.context_windows import SurelyFits
 from ipr_engine.decision import Explanation
 from ipr_engine.errors import IprError
@@ -21,6 +22,7 @@ from ipr_engine.request.row_inputs import request_limits
 from ipr_engine.serving import BatchingEngine
 from tests.support.bundles import make_bundle
 from tests.support.decide_requests import bytes_of
+from tests.support.surface_bundles import make_surface_bundle
 from tests.support.tokenized_bundles import limited
 from tests.support.two_tier_bundles import join, make_tiers
 
@@ -42,10 +44,12 @@ USER = {"role": "user", "content": "what is the story"}
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory):
-    """Name -> engine and policies: own tokenizers and limits on each instruction set, none of either, two tiers."""
+    """Name -> engine and policies: own tokenizers and limits, surface features, each on every instruction set; neither; two tiers."""
     folder = tmp_path_factory.mktemp("one_call")
     bundle = limited(folder / "own")
     made = {f"own {isa}": Engine(bundle, isa=isa) for isa in available_isas()}
+    features = Bundle.load(make_surface_bundle(folder / "surface"))
+    made |= {f"surface {isa}": Engine(features, isa=isa) for isa in available_isas()}
     made["plain"] = Engine.load(make_bundle(folder / "plain", models=3, support=False))
     made["forest"] = Engine.load(make_bundle(folder / "forest", models=4, trees=9))
     made["two tiers"] = Engine(join(folder / "tiers", make_tiers(folder / "tiers", models=4), gap=0.05))
@@ -117,7 +121,7 @@ def outcome(call):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 5))
+@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 8))
 @example(prompt="write code", at=0, name=-2)
 @example(prompt={"messages": [USER], "max_tokens": 3000}, at=3, name=0)
 @example(prompt={"messages": [USER], "tools": [TOOL]}, at=3, name=0)

@@ -74,7 +74,7 @@ def test_the_bundle_holds_the_forest_and_says_how_it_was_fitted(folder, engine):
     assert tensors["tree_leaf"].shape[2] == len(NAMES)
     settings = engine.bundle.provenance["settings"]
     assert {name: settings[name] for name in OPTIONS} == OPTIONS
-    assert (settings["estimator"], settings["leaf"], settings["surface_columns"]) == ("forest", 8, 0)
+    assert (settings["estimator"], settings["leaf"], settings["surface_dim"]) == ("forest", 8, 0)
     assert json.loads((folder / "bundle.json").read_text())["schema_version"] == 8
     assert engine.bundle.path_rows is not None
     recipe = Recipe.of(engine.bundle, "cross-fit")

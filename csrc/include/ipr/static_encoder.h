@@ -6,7 +6,8 @@
 // A prompt is tokenized; its unknown tokens are dropped; where more than max_tokens are left, the middle is cut out,
 // between words where that is possible: half of max_tokens (the head rounded up) stay at each end. x is the mean of the
 // rows of the tokens that are left, each multiplied by the token's weight, and, where asked for, x / (||x|| + 1e-32).
-// The sum of weights is not divided by: the mean is over the number of tokens. Without a known token x is 0.
+// The sum of weights is not divided by: the mean is over the number of tokens. Without a known token the mean is 0.
+// Where the config has surface features, x is the mean and then these, of the whole text whatever was cut.
 // The table is read in place, so it may be a file that is mapped into memory. Billing and embedding see different
 // tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since an LLM reads all of it.
 //
@@ -20,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "ipr/surface_features.h"
 #include "ipr/wordpiece.h"
 
 namespace ipr {
@@ -66,6 +68,10 @@ struct StaticEncoderConfig {
 
   // "auto", or a name of available_isas() (ipr/isa.h).
   std::string isa = "auto";
+
+  // Features of a prompt's text that stand in x behind the mean (ipr/surface_features.h), not scaled by `normalize`.
+  // Null: none.
+  std::shared_ptr<const SurfaceFeatures> surface;
 };
 
 // What is told of a prompt beside its embedding: its tokens before and after unknown ones were dropped and the middle
@@ -94,12 +100,13 @@ class StaticEncoder {
   EncodeInfo encode(const char* utf8, size_t bytes, float* x) const;
 
   // The same from ids below token_count(), each word's first one with kWordStart; that is not checked. For callers that
-  // tokenize by other means.
+  // tokenize by other means. Writes the mean alone, table_dim() floats: ids do not tell what the text looks like.
   EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
 
-  // Columns of the table; the config's own max_tokens; the config's tokenizer, null where there is none, and whether
-  // there is one, so that encode may be called.
-  size_t dim() const { return config_.table.dim; }
+  // Columns of x; those of them that are the table's; the config's own max_tokens; the config's tokenizer, null where
+  // there is none, and whether there is one, so that encode may be called.
+  size_t dim() const { return config_.table.dim + (config_.surface ? config_.surface->dim() : 0); }
+  size_t table_dim() const { return config_.table.dim; }
   size_t max_tokens() const { return config_.max_tokens; }
   const WordPiece* tokenizer() const { return config_.tokenizer.get(); }
   bool has_tokenizer() const { return config_.tokenizer != nullptr; }

@@ -133,7 +133,7 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
         "trees": options.trees,
         "depth": options.depth,
         "leaf": options.leaf,
-        "surface_columns": 0 if rows.surface is None else rows.surface.shape[1],
+        "surface_dim": 0 if rows.surface is None else rows.surface.shape[1],
         "trees_grown_on": min(len(rows.x), MOST_ROWS),
     }
     return Scores(tensors, caps.activation, held_out, settings)

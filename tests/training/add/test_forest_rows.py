@@ -25,7 +25,7 @@ def given():
     half = slice(0, 800)
     rows = HeadRows(
         world.x[half].astype(np.float32), world.quality[half, :-1], world.tokens[half, :-1], world.keys[half],
-        surface_columns=SURFACE,
+        surface_dim=SURFACE,
     )  # fmt: skip
     heads = fit_heads(rows, estimator="forest", options={"trees": 12, "depth": 4, "caps": 8})
     return world, heads, world.x.astype(np.float32).astype(np.float64)

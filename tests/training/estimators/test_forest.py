@@ -92,7 +92,7 @@ def test_what_the_surface_tells_is_learnt(request):
     whole, tokens = np.concatenate([x, surface], axis=1), np.ones((1500, 4))
     wrong = {}
     for estimator in ("caps", "forest"):
-        rows = HeadRows(whole[:1000], quality[:1000], tokens[:1000], keys(1000), surface_columns=SURFACE)
+        rows = HeadRows(whole[:1000], quality[:1000], tokens[:1000], keys(1000), surface_dim=SURFACE)
         heads = fit_heads(rows, estimator=estimator)
         wrong[estimator] = np.square(predict(heads.tensors, whole[1000:], heads.activation)[0] - chance[1000:]).mean()
         out_of_fold = np.square(heads.out_of_fold_quality - chance[:1000]).mean()
@@ -104,7 +104,7 @@ def test_what_the_surface_tells_is_learnt(request):
 def test_other_estimators_do_not_look_at_the_surface(request, estimator):
     x, surface, _, quality = make_surface(request.node.name, rows=300)
     tokens = np.ones((300, 4))
-    beside = HeadRows(np.concatenate([x, surface], axis=1), quality, tokens, keys(300), surface_columns=SURFACE)
+    beside = HeadRows(np.concatenate([x, surface], axis=1), quality, tokens, keys(300), surface_dim=SURFACE)
     alone, wide = (fit_heads(rows, estimator=estimator) for rows in (HeadRows(x, quality, tokens, keys(300)), beside))
     for name, tensor in alone.tensors.items():
         if name in ("skip", "trunk", "len_skip"):
@@ -152,7 +152,7 @@ def test_a_source_of_another_level_is_taken_at_the_level_of_home(request):
     assert np.abs(level[600:].mean(axis=0) - quality[:600].mean(axis=0)).max() < 0.1
     assert (filled == level).all()
     rows = HeadRows(
-        np.concatenate([x, surface], axis=1), quality, np.ones((1200, 4)), keys(1200), source, surface_columns=SURFACE
+        np.concatenate([x, surface], axis=1), quality, np.ones((1200, 4)), keys(1200), source, surface_dim=SURFACE
     )
     heads = fit_heads(rows, estimator="forest", options=FEW)
     assert (
@@ -180,7 +180,7 @@ def test_a_candidate_that_few_prompts_are_judged_on_has_finite_leaves(request):
     x, surface, _, quality = make_surface(request.node.name, rows=200)
     quality[20:, 2] = np.nan
     heads = fit_heads(
-        HeadRows(np.concatenate([x, surface], 1), quality, np.ones((200, 4)), keys(200), surface_columns=SURFACE),
+        HeadRows(np.concatenate([x, surface], 1), quality, np.ones((200, 4)), keys(200), surface_dim=SURFACE),
         estimator="forest",
         options=FEW,
     )

@@ -1,0 +1,65 @@
+"""This file reads the lexicon of surface features: categories of words, and those that are told of a text's first and last such word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipr_engine._read_only import read_only
+from ipr_engine.bundle.fields import Field, parse_json
+from ipr_engine.errors import BundleValueError
+
+DEFAULT_LEXICON = Path(__file__).parent / "surface_lexicon.json"
+PLAIN_COLUMNS = 92  # of the features that need no lexicon (encoders/surface_columns.py)
+MOST_WORDS = 1024
+MOST_CATEGORIES = 64
+
+
+@dataclass(frozen=True)
+class SurfaceLexicon:
+    """A `SurfaceLexicon` maps categories to words; the `flags` are some of the categories.
+
+    Attributes:
+        categories: name -> words in lower case, no word twice.
+        flags: categories that are told of the text's first word, and of its last word that is in one of them.
+    """
+
+    categories: Mapping[str, tuple[str, ...]]
+    flags: tuple[str, ...]
+
+    @property
+    def dim(self) -> int:
+        """Columns of the surface features with this lexicon: a count, a share a category, two flags each."""
+        return PLAIN_COLUMNS + 2 * len(self.categories) + 2 * len(self.flags)
+
+
+def parse_lexicon(data: bytes, where: str) -> SurfaceLexicon:
+    """Read a lexicon from the bytes of its file.
+
+    Raises:
+        BundleFormatError, BundleValueError: it is no {"flags": [category, ...], "categories": {category: [word, ...]}}, a word
+            stands twice, or there are more than 64 categories or 1,024 words.
+    """
+    keys = parse_json(data, where).object(("flags", "categories"))
+    categories: dict[str, tuple[str, ...]] = {}
+    seen: set[str] = set()
+    for name, words in keys["categories"].mapping().items():
+        categories[name] = tuple(_word(word, seen) for word in words.list(at_least=1))
+    if len(categories) > MOST_CATEGORIES or len(seen) > MOST_WORDS:
+        keys["categories"].fail(f"at most {MOST_CATEGORIES} categories and {MOST_WORDS} words", BundleValueError)
+    flags = tuple(flag.one_of(tuple(categories)) for flag in keys["flags"].list())
+    if len(set(flags)) < len(flags):
+        keys["flags"].fail("each category once", BundleValueError)
+    return SurfaceLexicon(read_only(categories), flags)
+
+
+def _word(field: Field, seen: set[str]) -> str:
+    """Return a word of letters and digits in lower case, not seen before."""
+    word = field.text()
+    if word != word.lower() or word.split() != [word]:
+        field.fail("one word in lower case", BundleValueError)
+    if word in seen:
+        field.fail("a word that no category has yet", BundleValueError)
+    seen.add(word)
+    return word

@@ -1,0 +1,308 @@
+"""This study asks what trees on surface features add to `caps`, cross-fitted, and what of it is left when a prompt is written otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipr_engine.encoders.surface import SurfaceEncoder
+from ipr_engine.evaluation.baselines import kmeans
+from ipr_engine.measures.resampling import (
+    Estimate,
+    Resamples,
+    difference,
+    drawn_questions,
+    estimate,
+    grouped_folds,
+    one_thread,
+    resamples_of,
+)
+from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, cost_at, single_curve, sweep_curve
+from ipr_engine.measures.sweeps import worth_grid, worth_sweep
+from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predict
+from studies.cases import FOLDS, Case
+from studies.headline import VIEW
+from studies.plots import intervals
+from studies.prompt_edits import EDITS
+from studies.study import Study
+from studies.trials import NANO, shown
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.integer]
+
+SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro", "openllm19", "bfcl")
+MOST = 3000  # prompts of a source, both splits together
+DRAWN = 5  # seed of these
+FITTED = ("caps", "forest")
+BLIND = "forest without surface features"
+SHARES = (0.99, 0.98, 0.95)
+AT = 0.98  # the setting at which edits are judged
+BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means", BLIND: "minus the same without surface features"}
+CLUSTERS = (16, 32, 64)  # that the k-means baseline chooses from
+
+
+@dataclass(frozen=True, eq=False)
+class Believed:
+    """A `Believed` is what one router predicts of a source's prompts, each by a fit that has not seen its question: (rows, models)."""
+
+    quality: Array
+    cost: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A `Source` is a case with its splits put together: prompts, their keys, what was paid, and one set of resamples."""
+
+    name: str
+    prompts: list[str]
+    keys: list[str]
+    outcomes: WeightedOutcomes
+    resamples: Resamples
+
+    @property
+    def axis(self) -> Axis:
+        return Axis.of(self.outcomes)
+
+
+def run(study: Study) -> list[Path]:
+    page = study.page("forest", "A forest on surface features beside `caps`")
+    page.say(
+        f"""`forest` is `caps` with trees beside it, which see surface features of the text and the first columns of the embedding
+        (docs/own-bundle.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
+        {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
+        tokens head for every router but k-means, which has its own and chooses between {" and ".join(map(str, CLUSTERS))} clusters.
+        Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled: the mean over sources, resampled source by
+        source. *Holm*: over sources, two-sided."""
+    )
+    cases = study.cases(SOURCES)
+    areas: dict[str, dict[str, Array]] = {}
+    costs: dict[str, dict[str, dict[float, Array]]] = {}
+    edited: dict[str, dict[str, dict[str, list[float]]]] = {}
+    briers: dict[str, dict[str, float]] = {}
+    for case in cases:
+        source = _source(case, study.draws)
+        plain, others = _believed(study, source)
+        singles = single_curve(source.outcomes, source.resamples)
+        curves = {name: _curve(source, router) for name, router in plain.items()}
+        areas[case.name] = {name: bounded_arqgc(curve, source.axis, singles) for name, curve in curves.items()}
+        costs[case.name] = {
+            name: {share: _kept(curve, source.axis, singles, share) for share in SHARES}
+            for name, curve in curves.items()
+        }
+        briers[case.name] = {
+            name: float(np.square(router.quality - source.outcomes.quality).mean()) for name, router in plain.items()
+        }
+        edited[case.name] = {name: _edited(source, plain[name], others[name]) for name in FITTED}
+    page.say("## Area between the cheapest and the best single candidate")
+    page.table(*_differences(areas, BESIDE))
+    page.say("## Cost at equal quality, as a share of always asking the best single candidate")
+    page.table(*_costs(costs))
+    page.say("## Brier score")
+    names = (*FITTED, BLIND)
+    page.table(["source", *names], [[name, *(f"{of[one]:.4f}" for one in names)] for name, of in briers.items()])
+    page.say("## The same prompt, written otherwise")
+    page.say(
+        f"""At the setting that keeps {AT:.0%} of the best single candidate's quality: the share of decisions that flip, what is lost of
+        mean quality, and the mean predicted cost over that of the prompts as they are. `caps` / `forest`. Means over sources."""
+    )
+    page.table(*_edits(edited))
+    page.figures.update(
+        area={name: {one: estimate(values).to_json() for one, values in of.items()} for name, of in areas.items()},
+        cost={
+            name: {one: {f"{share:.2f}": estimate(v).to_json() for share, v in at.items()} for one, at in of.items()}
+            for name, of in costs.items()
+        },
+        brier=briers,
+        edits=edited,
+    )
+    plot = intervals(
+        study.out / "forest.png",
+        {
+            shown_as: {
+                "area": [difference(of["forest"], of[one]) for of in [*areas.values(), _pooled(areas)]],
+            }
+            for one, shown_as in BESIDE.items()
+        },
+        [*areas, "pooled"],
+        "difference in area",
+        title="A forest on surface features: area gained",
+        zero=0.0,
+    )
+    page.plot(plot, "Area of `forest` minus that of `caps` and of k-means, 95 % intervals")
+    return [*page.write(study.out), plot]
+
+
+def _source(case: Case, draws: int) -> Source:
+    """Put the splits together and draw at most `MOST` prompts."""
+    parts = (case.train, case.test)
+    keys = [key for part in parts for key in part.data.question_keys]
+    prompts = [prompt for part in parts for prompt in part.data.prompts]
+    quality, cost = (np.concatenate([getattr(part, name) for part in parts]) for name in ("quality", "cost"))
+    kept = drawn_questions(keys, MOST, seed=DRAWN) if len(keys) > MOST else np.ones(len(keys), np.bool_)
+    keys, prompts = ([one for one, k in zip(of, kept, strict=True) if k] for of in (keys, prompts))
+    outcomes = WeightedOutcomes.complete(quality[kept], cost[kept])
+    return Source(case.name, prompts, keys, outcomes, resamples_of(keys, draws=draws))
+
+
+def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[str, dict[str, Believed]]]:
+    """Return what each router predicts of the prompts, and what each of `FITTED` does of every edit of them."""
+    x, embedded = _seen(study, source.prompts)
+    texts = {name: _seen(study, [edit(prompt) for prompt in source.prompts])[0] for name, edit in EDITS.items()}
+    quality, cost = source.outcomes.quality, source.outcomes.cost
+    rows = HeadRows(x, quality, cost * NANO, source.keys, surface_dim=x.shape[1] - embedded)
+    fold_of_row = grouped_folds(source.keys, FOLDS, seed=1)
+    plain = {name: Believed(np.empty_like(quality), np.empty_like(cost)) for name in (*FITTED, BLIND, "k-means")}
+    others = {name: {edit: Believed(np.empty_like(quality), np.empty_like(cost)) for edit in EDITS} for name in FITTED}
+    with one_thread():
+        for fold in range(FOLDS):
+            out = fold_of_row == fold
+            ready = FitRows(rows.take(~out), FOLDS, 0)
+            for name in FITTED:
+                heads = fit_heads(ready, estimator=name)
+                for seen, to in ((x, plain[name]), *((texts[edit], others[name][edit]) for edit in EDITS)):
+                    to.quality[out], nano = predict(heads.tensors, seen[out], heads.activation)
+                    to.cost[out] = nano / NANO
+            heads = fit_heads(rows_of_embedding(rows).take(~out), estimator="forest")
+            plain[BLIND].quality[out], nano = predict(heads.tensors, x[out, :embedded], heads.activation)
+            plain[BLIND].cost[out] = nano / NANO
+            fit = kmeans(
+                x[~out, :embedded], source.outcomes.subset(~out), ready.fold_of_row, x[out, :embedded], CLUSTERS
+            )
+            plain["k-means"].quality[out], plain["k-means"].cost[out] = fit.quality, fit.cost
+            study.progress(f"{source.name}: fold {fold + 1} of {FOLDS}")
+    return plain, others
+
+
+def rows_of_embedding(rows: HeadRows) -> HeadRows:
+    """Return the same rows without surface features."""
+    return replace(rows, x=rows.embedding, surface_dim=0)
+
+
+def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
+    """Return the embedding with surface features behind it, and how many columns are the embedding's."""
+    embedding = study.views.see(VIEW, prompts)
+    surface = SurfaceEncoder.load().encode(list(prompts)).x
+    return np.concatenate([embedding, surface], axis=1), embedding.shape[1]
+
+
+def _curve(source: Source, router: Believed) -> Curve:
+    sweep = worth_sweep(router.quality, router.cost, worth_grid(source.outcomes.cost))
+    return sweep_curve(sweep, source.outcomes, source.resamples)
+
+
+def _kept(curve: Curve, axis: Axis, singles: Curve, share: float) -> Array:
+    """Return what a share of the best single candidate's quality costs, over what that candidate costs: (1 + draws,)."""
+    dear = singles.cost[:, axis.best]
+    return np.asarray(cost_at(curve, share * singles.quality[:, axis.best], dear) / dear)
+
+
+def _edited(source: Source, plain: Believed, others: Mapping[str, Believed]) -> dict[str, list[float]]:
+    """Return of each edit [decisions flipped, mean quality lost, mean predicted cost over that before], at the setting `AT`."""
+    outcomes, worths = source.outcomes, worth_grid(source.outcomes.cost)
+    every = np.arange(outcomes.rows)
+    sweep = worth_sweep(plain.quality, plain.cost, worths)
+    wanted = AT * outcomes.quality.mean(axis=0)[source.axis.best]
+    reached = [k for k, chosen in enumerate(sweep) if outcomes.quality[every, chosen].mean() >= wanted]
+    at = reached[0] if reached else len(worths) - 1
+    before = sweep[at]
+    figures = {}
+    for name, router in others.items():
+        after = worth_sweep(router.quality, router.cost, worths[at : at + 1])[0]
+        lost = outcomes.quality[every, before].mean() - outcomes.quality[every, after].mean()
+        raised = plain.cost[every, after].mean() / plain.cost[every, before].mean()
+        figures[name] = [float((after != before).mean()), float(lost), float(raised)]
+    return figures
+
+
+def _pooled(of: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the mean over sources of each router's figure, (1 + draws,); sources are resampled apart."""
+    random = np.random.default_rng(0)
+    names = next(iter(of.values()))
+    pooled: dict[str, Array] = {name: np.zeros(len(next(iter(names.values())))) for name in names}
+    for figures in of.values():
+        order = np.concatenate([[0], 1 + random.permutation(len(pooled["caps"]) - 1)])
+        for name in pooled:
+            pooled[name] += figures[name][order] / len(of)
+    return pooled
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values, in the order given."""
+    order = sorted(range(len(p)), key=p.__getitem__)
+    adjusted, least = [0.0] * len(p), 0.0
+    for rank, at in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[at]))
+        adjusted[at] = least
+    return adjusted
+
+
+def two_sided(figures: Array) -> float:
+    """Return the bootstrap's two-sided p-value of a difference (1 + draws,) being zero."""
+    draws = figures[1:]
+    tail = min((np.count_nonzero(draws <= 0) + 1), (np.count_nonzero(draws >= 0) + 1)) / (len(draws) + 1)
+    return float(min(1.0, 2 * tail))
+
+
+def _signed(d: Estimate) -> str:
+    text = f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    return f"**{text}**" if d.low > 0 or d.high < 0 else text
+
+
+def _differences(
+    areas: Mapping[str, Mapping[str, Array]], beside: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the table of areas: forest's, and its differences with Holm's p."""
+    adjusted = {one: holm([two_sided(of["forest"] - of[one]) for of in areas.values()]) for one in beside}
+    rows = []
+    for k, (name, of) in enumerate(areas.items()):
+        cells = [f"{_signed(difference(of['forest'], of[one]))}, p {adjusted[one][k]:.3f}" for one in beside]
+        rows.append([name, shown(of["caps"]), shown(of["forest"]), *cells])
+    pooled = _pooled(areas)
+    cells = [_signed(difference(pooled["forest"], pooled[one])) for one in beside]
+    rows.append(["pooled", shown(pooled["caps"]), shown(pooled["forest"]), *cells])
+    return ["source", "`caps`", "`forest`", *(f"{text} (Holm)" for text in beside.values())], rows
+
+
+def _costs(costs: Mapping[str, Mapping[str, Mapping[float, Array]]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of costs at equal quality: those of both, and forest's over caps', pooled by the geometric mean."""
+    rows = []
+    logs: dict[float, list[Array]] = {share: [] for share in SHARES}
+    for name, of in costs.items():
+        row = [name]
+        for share in SHARES:
+            ratio = np.log(of["forest"][share] / of["caps"][share])
+            logs[share].append(ratio)
+            row += [
+                f"{of['caps'][share][0]:.3f} -> {of['forest'][share][0]:.3f}",
+                shown(np.exp(ratio), digits=2),
+            ]
+        rows.append(row)
+    pooled = ["pooled"]
+    for share in SHARES:
+        mean = _pooled({str(k): {"caps": values} for k, values in enumerate(logs[share])})["caps"]
+        pooled += ["", shown(np.exp(mean), digits=2)]
+    header = ["source"]
+    for share in SHARES:
+        header += [f"at {share:.0%}", "forest / caps"]
+    return header, [*rows, pooled]
+
+
+def _edits(edited: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> tuple[list[str], list[list[str]]]:
+    """Return the table of edits: means over sources."""
+    rows: list[list[str]] = []
+    for edit in EDITS:
+        means: dict[str, Any] = {name: np.mean([of[name][edit] for of in edited.values()], axis=0) for name in FITTED}
+        rows.append(
+            [
+                edit,
+                " / ".join(f"{means[name][0]:.1%}" for name in FITTED),
+                " / ".join(f"{means[name][1]:+.4f}" for name in FITTED),
+                " / ".join(f"{means[name][2]:.2f}" for name in FITTED),
+            ]
+        )
+    return ["edit", "flipped", "quality lost", "cost"], rows
