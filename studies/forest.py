@@ -42,7 +42,7 @@ FITTED = ("caps", "forest")
 BLIND = "forest without surface features"
 SHARES = (0.99, 0.98, 0.95)
 AT = 0.98  # the setting at which edits are judged
-BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means", BLIND: "minus the same without surface features"}
+BESIDE = {"caps": "minus `caps`", "k-means": "minus k-means", BLIND: "minus no features"}
 CLUSTERS = (16, 32, 64)  # that the k-means baseline chooses from
 
 
@@ -75,9 +75,10 @@ def run(study: Study) -> list[Path]:
         f"""`forest` is `caps` with trees beside it, which see surface features of the text and the first columns of the embedding
         (docs/own-bundle.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
         {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
-        tokens head for every router but k-means, which has its own and chooses between {" and ".join(map(str, CLUSTERS))} clusters.
-        Intervals: 95 %, {study.draws} paired draws of whole questions. Pooled: the mean over sources, resampled source by
-        source. *Holm*: over sources, two-sided."""
+        tokens head for every router but k-means, which has its own and chooses one of {", ".join(map(str, CLUSTERS))} clusters.
+        Intervals: 95 %, {study.draws} paired draws of whole questions. *Pooled*: the mean over sources, resampled source by
+        source; *weighted*: by the inverse of the variance of a source's draws, since few prompts tell little. *No features*: the same
+        forest on the embedding alone. *Holm*: over sources, two-sided."""
     )
     cases = study.cases(SOURCES)
     areas: dict[str, dict[str, Array]] = {}
@@ -124,16 +125,19 @@ def run(study: Study) -> list[Path]:
         study.out / "forest.png",
         {
             shown_as: {
-                "area": [difference(of["forest"], of[one]) for of in [*areas.values(), _pooled(areas)]],
+                "area": [estimate(values) for values in _with_pooled([of["forest"] - of[one] for of in areas.values()])]
             }
             for one, shown_as in BESIDE.items()
         },
-        [*areas, "pooled"],
+        [*areas, "pooled", "weighted"],
         "difference in area",
         title="A forest on surface features: area gained",
         zero=0.0,
     )
-    page.plot(plot, "Area of `forest` minus that of `caps` and of k-means, 95 % intervals")
+    page.plot(
+        plot,
+        "Area of `forest` minus that of `caps`, of k-means and of the same forest without surface features; 95 % intervals",
+    )
     return [*page.write(study.out), plot]
 
 
@@ -219,16 +223,22 @@ def _edited(source: Source, plain: Believed, others: Mapping[str, Believed]) -> 
     return figures
 
 
-def _pooled(of: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
-    """Return the mean over sources of each router's figure, (1 + draws,); sources are resampled apart."""
+def _pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
+    """Return the mean over sources of a figure, (1 + draws,) of each; sources are resampled apart.
+
+    weighted: by the inverse of the variance of each source's draws.
+    """
     random = np.random.default_rng(0)
-    names = next(iter(of.values()))
-    pooled: dict[str, Array] = {name: np.zeros(len(next(iter(names.values())))) for name in names}
-    for figures in of.values():
-        order = np.concatenate([[0], 1 + random.permutation(len(pooled["caps"]) - 1)])
-        for name in pooled:
-            pooled[name] += figures[name][order] / len(of)
-    return pooled
+    weights = np.array([1 / max(float(np.nanvar(figures[1:])), 1e-12) if weighted else 1.0 for figures in of])
+    total = np.zeros(len(of[0]))
+    for figures, weight in zip(of, weights, strict=True):
+        order = np.concatenate([[0], 1 + random.permutation(len(total) - 1)])
+        total += weight / weights.sum() * figures[order]
+    return total
+
+
+def _with_pooled(of: list[Array]) -> list[Array]:
+    return [*of, _pooled(of), _pooled(of, weighted=True)]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -262,14 +272,14 @@ def _differences(
     for k, (name, of) in enumerate(areas.items()):
         cells = [f"{_signed(difference(of['forest'], of[one]))}, p {adjusted[one][k]:.3f}" for one in beside]
         rows.append([name, shown(of["caps"]), shown(of["forest"]), *cells])
-    pooled = _pooled(areas)
-    cells = [_signed(difference(pooled["forest"], pooled[one])) for one in beside]
-    rows.append(["pooled", shown(pooled["caps"]), shown(pooled["forest"]), *cells])
+    for name, weighted in (("pooled", False), ("weighted", True)):
+        pooled = [_pooled([of["forest"] - of[one] for of in areas.values()], weighted=weighted) for one in beside]
+        rows.append([name, "", "", *(_signed(estimate(values)) for values in pooled)])
     return ["source", "`caps`", "`forest`", *(f"{text} (Holm)" for text in beside.values())], rows
 
 
 def _costs(costs: Mapping[str, Mapping[str, Mapping[float, Array]]]) -> tuple[list[str], list[list[str]]]:
-    """Return the table of costs at equal quality: those of both, and forest's over caps', pooled by the geometric mean."""
+    """Return the table of costs at equal quality: those of both, and the one over the other, pooled by geometric means."""
     rows = []
     logs: dict[float, list[Array]] = {share: [] for share in SHARES}
     for name, of in costs.items():
@@ -282,14 +292,15 @@ def _costs(costs: Mapping[str, Mapping[str, Mapping[float, Array]]]) -> tuple[li
                 shown(np.exp(ratio), digits=2),
             ]
         rows.append(row)
-    pooled = ["pooled"]
-    for share in SHARES:
-        mean = _pooled({str(k): {"caps": values} for k, values in enumerate(logs[share])})["caps"]
-        pooled += ["", shown(np.exp(mean), digits=2)]
+    for name, weighted in (("pooled", False), ("weighted", True)):
+        row = [name]
+        for share in SHARES:
+            row += ["", shown(np.exp(_pooled(logs[share], weighted=weighted)), digits=2)]
+        rows.append(row)
     header = ["source"]
     for share in SHARES:
         header += [f"at {share:.0%}", "forest / caps"]
-    return header, [*rows, pooled]
+    return header, rows
 
 
 def _edits(edited: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> tuple[list[str], list[list[str]]]:
