@@ -24,7 +24,7 @@ from ipr_engine.measures.routing import (
     sweep_curve,
 )
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
-from ipr_engine.training.estimators.by_name import CLOSED_FORM
+from ipr_engine.training.estimators.advantage import FORMS
 from ipr_engine.training.fitted_heads import FOLDS, FitRows, HeadRows, fit_heads, predict
 from ipr_engine.training.selection import EstimatorScore, PromptCosts, compare_estimators
 from studies.cases import Case
@@ -34,6 +34,7 @@ from studies.trials import NANO
 
 Array = npt.NDArray[np.float64]
 
+COMPARED = (*FORMS, "caps")  # what the page is of
 SOURCES = ("cascade9", "routerbench_sub", "zeroeval", "mmlu_pro", "openllm19")
 SIZES = {210: 10, 700: 5}  # prompts to fit on: how many draws
 MOST = 4000  # prompts of a source, fitted on and judged on together
@@ -108,9 +109,9 @@ def _trial(study: Study, case: Case, size: int, seed: int) -> Trial:
     study.progress(f"{case.name}: draw {seed + 1} of {size} prompts")
     with one_thread():
         billed = PromptCosts(paid[drawn], np.zeros_like(paid[drawn]), np.full(len(case.models), 1 / NANO))
-        scores = compare_estimators(fitted, billed)
+        scores = compare_estimators(fitted, billed, estimators=COMPARED)
         ready = FitRows(fitted, FOLDS, 0)
-        judged = {name: _judged(ready, name, rest, paid[~drawn]) for name in CLOSED_FORM}
+        judged = {name: _judged(ready, name, rest, paid[~drawn]) for name in COMPARED}
     return {"chosen": {name: choose(scores) for name, choose in CHOICES.items()}, "judged": judged}
 
 

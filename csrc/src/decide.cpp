@@ -283,6 +283,10 @@ DecidePlan::DecidePlan(const Heads& heads, const std::string& isa)
     : models_(heads.models), dim_(heads.dim), kernels_(&kernels_for(isa)) {
   check(heads);
   packed_ = std::make_unique<Packed>(heads);
+  const PackedHeads& packed = packed_->heads;
+  const PackedForest& forest = packed.forest;
+  row_work_ = packed.by_x.rows * packed.dim + forest.trees * (32 * forest.depth + round_up_16(models_));
+  scratch_ = kernels_->decide_scratch(packed);
 }
 
 DecidePlan::~DecidePlan() = default;
@@ -294,11 +298,6 @@ int64_t DecidePlan::depth() const { return packed_->heads.forest.depth; }
 bool DecidePlan::has_tokens() const { return packed_->heads.len_at >= 0; }
 const float* DecidePlan::tie_rank() const { return packed_->heads.tie_rank; }
 const char* DecidePlan::isa() const { return kernels_->isa; }
-int64_t DecidePlan::work(int64_t batch) const {
-  const PackedForest& forest = packed_->heads.forest;
-  return batch *
-         (packed_->heads.by_x.rows * packed_->heads.dim + forest.trees * (32 * forest.depth + round_up_16(models_)));
-}
 
 void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results& results) const {
   IPR_CHECK(policy.models() == models(), "policy: expected one for ", models(), " models, got one for ",
@@ -309,8 +308,7 @@ void DecidePlan::run(const DecidePolicy& policy, const Rows& rows, const Results
                          "billed_tokens");
   if (rows.tokens_out) check_no_negative_rows(rows.tokens_out, rows.batch, rows.tokens_stride, models(), "tokens_out");
 
-  kernels_->decide(packed_->heads, policy.packed(), rows, results,
-                   thread_scratch(kernels_->decide_scratch(packed_->heads)));
+  kernels_->decide(packed_->heads, policy.packed(), rows, results, thread_scratch(scratch_));
 }
 
 }  // namespace ipr

@@ -196,7 +196,7 @@ class DecidePlan {
 
   // Multiply-adds of `batch` rows in the products with x, and what takes as long in a forest (32 for a step down a
   // tree, one for a number of a leaf): what a caller weighs against the cost of a thread switch.
-  int64_t work(int64_t batch) const;
+  int64_t work(int64_t batch) const { return batch * row_work_; }
 
   // Decides rows.batch rows. The pointers must hold what ipr/decide_types.h says; that is not checked. Throws
   // InvalidInput, before anything is written, where tokens_out is absent and not predicted, where billed_tokens or
@@ -207,7 +207,7 @@ class DecidePlan {
  private:
   struct Packed;
 
-  int64_t models_, dim_;
+  int64_t models_, dim_, row_work_, scratch_;
   const Kernels* kernels_;
   std::unique_ptr<const Packed> packed_;
 };
