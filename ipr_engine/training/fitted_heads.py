@@ -99,6 +99,10 @@ class HeadRows:
         """The other columns, (rows, surface_dim); None where there are none."""
         return self.x[:, self.x.shape[1] - self.surface_dim :] if self.surface_dim else None
 
+    def without_surface(self) -> HeadRows:
+        """Return the same rows with the embedding alone."""
+        return replace(self, x=self.embedding, surface_dim=0)
+
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
         """Return whether each row is of source 0: (rows,)."""

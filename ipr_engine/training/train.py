@@ -25,7 +25,7 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
-from ipr_engine.training.estimators.by_name import CLOSED_FORM, comparable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
@@ -107,8 +107,13 @@ def train(
             costs = prompt_costs(listed, asked.prices, billed, own, rows.output_tokens)
             scores = compare_estimators(judged, costs, estimators=candidates, names=names, progress=progress)
             compared, estimator = as_json(scores), winner(scores)
+        if frozen.surface_dim and estimator != READS_SURFACE:
+            progress(
+                f"surface features are left out of the bundle: {estimator} does not read them, {READS_SURFACE} does"
+            )
+            frozen, judged = frozen.without_surface(), judged.without_surface()
         progress(f"fitting heads, estimator {estimator} ...")
-        state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)
+        state = None if fit.run is None else _run_state(fit.run, rows, judged.x, estimator, fit.options, seed)
         heads = fit_heads(judged, estimator=estimator, options=fit.options, seed=seed, run=state, progress=progress)
         constant = constant_heads(
             names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home), source
@@ -125,7 +130,7 @@ def train(
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         # Of the embedding alone: what a text looks like says little of what it is near to.
-        support = fit_support(x[:, : x.shape[1] - frozen.surface_dim], heads.folds, centroids, seed)
+        support = fit_support(encoded.x[:, : judged.embedding.shape[1]], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")

@@ -25,8 +25,8 @@ from ipr_engine.encoders.registry import is_model2vec, open_export, refuse_folde
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.transformer_files import read_transformer_folder
-from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators.by_name import ESTIMATORS
+from ipr_engine.errors import BundleNotFoundError, InvalidInputError
+from ipr_engine.training.estimators.by_name import ESTIMATORS, check_options
 
 DEFAULT_ENCODER = "default"
 SURFACE = "surface"  # the word for surface features, where a folder may stand
@@ -47,6 +47,23 @@ class TrainingEncoder:
     id: str
     sources: tuple[AnySource, ...]
     surface_dim: int = 0
+
+    @classmethod
+    def side_by_side(cls, opened: Sequence[tuple[Encoder, AnySource]]) -> TrainingEncoder:
+        """Return encoders with their entries as one; a single one stays itself."""
+        sources = tuple(source for _, source in opened)
+        if len(opened) == 1:
+            return cls(opened[0][0], sources[0].id, sources)
+        # Parts first: the entry of the whole refers to theirs by id.
+        both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for source in sources))
+        joined = ConcatenatedEncoder([encoder for encoder, _ in opened])
+        return cls(joined, both.id, (*sources, both), joined.surface_dim)
+
+    def without_surface(self) -> TrainingEncoder:
+        """Return the same without surface features."""
+        if not isinstance(self.encoder, ConcatenatedEncoder) or not self.surface_dim:
+            return self
+        return self.side_by_side(list(zip(self.encoder.encoders[:-1], self.sources, strict=False)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,23 +121,21 @@ class EncoderChoice:
         # No error: a script may fit on tables and on transformers with the same options.
         if self.options != LoadOptions() and tables:
             warn_of_table(self.options)
-        if len(opened) == 1:
-            encoder, source = opened[0]
-            return TrainingEncoder(encoder, source.id, (source,))
         identities = [encoder.identity for encoder, _ in opened]
         if len(set(identities)) < len(identities):
             names = ", ".join(Path(folder).name for folder in listed)
             raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
-        # Parts first: the entry of the whole refers to theirs by id.
-        both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for _, source in opened))
-        joined = ConcatenatedEncoder([encoder for encoder, _ in opened])
-        return TrainingEncoder(joined, both.id, (*(source for _, source in opened), both), joined.surface_dim)
+        return TrainingEncoder.side_by_side(opened)
 
     def _open_one(self, folder: Folder, ids: set[str], *, alone: bool) -> tuple[Encoder, AnySource]:
         """Open one encoder, and make its entry under an id that is not among `ids`. alone: no other one could heed an option."""
         if folder == SURFACE:
             return SurfaceEncoder.load(), SurfaceSource(id=SURFACE, lexicon=DEFAULT_LEXICON)
         path, max_tokens, dtype = Path(folder), self.max_tokens, self.dtype
+        if folder != DEFAULT_ENCODER and not path.exists():
+            raise BundleNotFoundError(
+                f"encoder: {folder}: no such folder; expected one, or the word {DEFAULT_ENCODER!r} or {SURFACE!r}"
+            )
         if is_export(path):
             export = read_export(path)
             encoder = open_export(path, self.options, max_tokens=max_tokens, dtype=dtype)
@@ -216,7 +231,7 @@ class FitOptions:
 
     Attributes:
         estimator: one of by_name.ESTIMATORS, or "auto": the best closed form by nested cross-validation on these prompts.
-        options: of the estimator (the fields of network_config.NetworkConfig).
+        options: of the estimator (`by_name.fit_scores`).
         seed: of folds and centroids.
         run: folder that keeps the finished parts of a network's fit; the same call goes on from there after an interruption.
         allow_constant: deliver heads that tell prompts apart no better than a constant does (measures/prediction.py), marked as
@@ -224,7 +239,7 @@ class FitOptions:
         standing: say how far the router is (standing.py), for the bundle's provenance too: 12 more fits of a closed form. Networks
             are left out: each would take as long as the first.
     Raises:
-        InvalidInputError: an unknown estimator, options of "auto", or a seed out of range.
+        InvalidInputError: an unknown estimator, options that it does not have, or a seed out of range.
     """
 
     estimator: str = "auto"
@@ -241,6 +256,8 @@ class FitOptions:
             )
         if self.options and self.estimator == "auto":
             raise InvalidInputError(f"options: 'auto' has none, got {', '.join(self.options)}; name the estimator")
+        if self.estimator != "auto":
+            check_options(self.estimator, self.options)
         random_seed("seed", self.seed)
 
 

@@ -13,15 +13,17 @@ from ipr_engine.cli import main
 from ipr_engine.data import embed_prompts, load_outcomes
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
-from ipr_engine.errors import InvalidInputError
+from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from ipr_engine.evaluation import evaluate
 from ipr_engine.evaluation.evaluation_inputs import Split
-from ipr_engine.training.train_options import EncoderChoice
+from ipr_engine.training.train_options import EncoderChoice, FitOptions
 from tests.support.bundles import make_encoder
 from tests.support.evaluation_data import evaluate_engine
+from tests.support.skips import TREES
 from tests.support.training_data import add_model, train, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
+pytest.importorskip("sklearn", reason=TREES)
 
 NAMES = ("house/big", "house/small", "other/mid", "house/new")
 PROMPTS = ["prove the sum", "write a story", "explain python code", "how many is the river?", "A) 1 B) 2"]
@@ -48,7 +50,7 @@ def listed(path, count):
 
 
 def fit(source, root, encoder, **more):
-    more = {"estimator": "plain", "allow_constant": True, **more}
+    more = {"estimator": "forest", "allow_constant": True, **more}
     candidates = listed(root.parent / "candidates.json", 3)
     return train(source, candidates, root, name="t", created="2026-11-24", encoder=encoder, **more).folder
 
@@ -72,19 +74,19 @@ def test_a_router_with_features_is_evaluated(source, table, tmp_path, monkeypatc
 def test_features_come_last_wherever_the_word_stands(source, table, tmp_path, encoder):
     asked = ["surface", table] if encoder == "first" else [table, "surface"]
     bundle = Bundle.load(fit(source, tmp_path / "root", asked))
-    dim = SurfaceEncoder.load().dim
     assert [(spec.id, spec.kind) for spec in bundle.encoders] == [
         ("static", "static"),
         ("surface", "surface"),
         ("side_by_side", "concatenated"),
     ]
-    assert bundle.quality_heads.tensors["skip"].shape == (3, 16 + dim)
+    assert bundle.quality_heads.tensors["skip"].shape == (3, 16)  # trees alone read features
+    assert bundle.encoders[-1].dim == 16 + SurfaceEncoder.load().dim
     assert bundle.support.centroids.shape[1] == 16
 
 
 def test_a_bundle_with_features_decides_and_takes_a_model_more(source, table, tmp_path):
     root = tmp_path / "root"
-    engine = Engine.load(fit(source, root, [table, "surface"], estimator="caps", cache=tmp_path / "cache"))
+    engine = Engine.load(fit(source, root, [table, "surface"], cache=tmp_path / "cache"))
     assert engine.loaded.routes_text
     assert engine.route(PROMPTS[0], tau=0.2).model in NAMES
     assert not (tmp_path / "cache").exists()  # neither a table nor features are kept
@@ -92,6 +94,39 @@ def test_a_bundle_with_features_decides_and_takes_a_model_more(source, table, tm
     added = Engine.load(new)
     assert added.bundle.names == NAMES
     assert added.route(PROMPTS[0], tau=1.0).model in NAMES
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_features_that_no_head_reads_are_left_out_and_that_is_told(source, table, tmp_path, parts):
+    others = [make_encoder(tmp_path / "other", dim=8, seed=2)] if parts == 2 else []
+    told = []
+    asked = [table, *others, "surface"]
+    made = Bundle.load(fit(source, tmp_path / "with", asked, estimator="caps", progress=told.append))
+    assert "surface features are left out of the bundle: caps does not read them, forest does" in told
+    without = Bundle.load(fit(source, tmp_path / "without", asked[:-1], estimator="caps"))
+    assert [spec.id for spec in made.encoders] == [spec.id for spec in without.encoders]
+    assert {spec.kind for spec in made.encoders} <= {"static", "concatenated"}
+    for name, tensor in without.quality_heads.tensors.items():
+        assert made.quality_heads.tensors[name].tobytes() == tensor.tobytes()
+    assert made.support.centroids.tobytes() == without.support.centroids.tobytes()
+
+
+def test_options_of_an_estimator_are_checked_before_anything_is_read():
+    for estimator, options in (
+        ("forest", {"tree": 60}),
+        ("forest", {"depth": 40}),
+        ("plain", {"trees": 3}),
+        ("caps", {"inside": 2.0}),
+    ):
+        with pytest.raises(InvalidInputError, match=next(iter(options))):
+            FitOptions(estimator=estimator, options=options)
+
+
+def test_a_misspelt_word_is_told_with_the_words_there_are():
+    with pytest.raises(
+        BundleNotFoundError, match="surfaces: no such folder; expected one, or the word 'default' or 'surface'"
+    ):
+        EncoderChoice(folders=["default", "surfaces"]).open()
 
 
 def test_features_are_embedded_through_a_cache_of_other_parts(table, tmp_path):
@@ -127,7 +162,7 @@ def test_the_command_line_takes_the_word(source, table, tmp_path, capsys):
         "--encoder",
         str(table),
         "--estimator",
-        "plain",
+        "forest",
         "--allow-constant",
         "--no-standing",
     ]

@@ -17,12 +17,14 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.advantage import FORMS, fit_form
 from ipr_engine.training.estimators.caps import CAPS_OPTIONS, HingeOptions, fit_caps
 from ipr_engine.training.estimators.forest import FOREST_OPTIONS, ForestOptions, fit_forest, trees_missing
+from ipr_engine.training.estimators.network_config import NetworkConfig
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
 
 CLOSED_FORM = (*FORMS, "caps", "forest")
+READS_SURFACE = "forest"  # the one estimator that surface features are read by
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType({"caps": CAPS_OPTIONS, "forest": FOREST_OPTIONS})
 
 
@@ -64,6 +66,18 @@ def fit_scores(
     return ESTIMATORS[estimator](rows, options=options, seed=seed, run=run, progress=progress)
 
 
+def check_options(estimator: str, options: Mapping[str, Any]) -> None:
+    """Raise InvalidInputError where options (as of `fit_scores`) are not those of this estimator, before anything is read or embedded."""
+    if estimator == "caps":
+        _caps_options(options)
+    elif estimator == "forest":
+        _forest_options(options)
+    elif estimator in FORMS:
+        _no_options(estimator, options)
+    else:
+        NetworkConfig.of(estimator, options)
+
+
 def comparable(progress: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
     """Return the estimators that "auto" compares: the closed forms, without "forest" where its package is missing, which is told."""
     missing = trees_missing()
@@ -87,16 +101,24 @@ def _ridge(form: str) -> Estimator:
 
 def _caps(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
     """Check the options of "caps" and fit it."""
+    return fit_caps(rows, _caps_options(options), seed=seed)
+
+
+def _caps_options(options: Mapping[str, Any]) -> HingeOptions:
     _known_options("caps", options)
-    return fit_caps(rows, HingeOptions(**options), seed=seed)
+    return HingeOptions(**options)
 
 
 def _forest(rows: FoldedRows, *, options: Mapping[str, Any], seed: int, **_: Any) -> Scores:
     """Check the options of "forest", its own and those of the caps beside it, and fit it."""
+    return fit_forest(rows, *_forest_options(options), seed=seed)
+
+
+def _forest_options(options: Mapping[str, Any]) -> tuple[ForestOptions, HingeOptions]:
     _known_options("forest", options)
     hinges = {name: value for name, value in options.items() if name in CAPS_OPTIONS}
     own = {name: value for name, value in options.items() if name not in CAPS_OPTIONS}
-    return fit_forest(rows, ForestOptions(**own), HingeOptions(**hinges), seed=seed)
+    return ForestOptions(**own), HingeOptions(**hinges)
 
 
 def _known_options(estimator: str, options: Mapping[str, Any]) -> None:
@@ -116,7 +138,7 @@ def _network(form: str) -> Estimator:
         run: RunState | None,
         progress: Callable[[str], None],
     ) -> Scores:
-        from ipr_engine.training.estimators.network import NetworkConfig, fit_network
+        from ipr_engine.training.estimators.network import fit_network
 
         exact = replace(rows, x=np.asarray(rows.x, np.float64), grams=None)
         return fit_network(exact, NetworkConfig.of(form, options), seed=seed, run=run, progress=progress)
