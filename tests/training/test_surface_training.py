@@ -11,19 +11,21 @@ from ipr_engine import Engine
 from ipr_engine.bundle import Bundle
 from ipr_engine.cli import main
 from ipr_engine.data import embed_prompts, load_outcomes
+from ipr_engine.decide.contract import available_isas
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from ipr_engine.evaluation import evaluate
 from ipr_engine.evaluation.evaluation_inputs import Split
 from ipr_engine.training.train_options import EncoderChoice, FitOptions
+from tests.support import skips
 from tests.support.bundles import make_encoder
+from tests.support.decide_requests import bytes_of
 from tests.support.evaluation_data import evaluate_engine
-from tests.support.skips import TREES
 from tests.support.training_data import add_model, train, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
-pytest.importorskip("sklearn", reason=TREES)
+pytest.importorskip("sklearn", reason=skips.TREES)
 
 NAMES = ("house/big", "house/small", "other/mid", "house/new")
 PROMPTS = ["prove the sum", "write a story", "explain python code", "how many is the river?", "A) 1 B) 2"]
@@ -175,3 +177,28 @@ def test_the_command_line_takes_the_word(source, table, tmp_path, capsys):
     assert "surface" in capsys.readouterr().out
     x = Engine.load(tmp_path / "r").encode(PROMPTS).x
     assert np.isfinite(x).all()
+
+
+def test_a_forest_reads_the_features_that_products_do_not(source, table, tmp_path):
+    pytest.importorskip("sklearn", reason=skips.TREES)
+    root, options = tmp_path / "root", {"trees": 8, "depth": 3, "leaf": 4, "caps": 4}
+    folder = fit(source, root, [table, "surface"], estimator="forest", options=options)
+    engine, dim = Engine.load(folder), 16 + SurfaceEncoder.load().dim
+    tensors = engine.bundle.quality_heads.tensors
+    assert {tensors[name].shape[-1] for name in ("trunk", "len_skip")} == {16}
+    assert (tensors["tree_column"] >= 16).any()
+    assert (engine.plan.dim, engine.encoder.dim) == (dim, dim)
+    many = engine.route_many(PROMPTS, tau=0.2)
+    for isa in available_isas():
+        other = Engine.load(folder, isa=isa)
+        assert other.loaded.routes_text
+        kept = other.decide(other.encode(PROMPTS), tau=0.2)
+        assert bytes_of(kept.result) == bytes_of(many.result) == bytes_of(other.route_many(PROMPTS, tau=0.2).result)
+        for row, prompt in enumerate(PROMPTS):
+            assert other.route(prompt, tau=0.2).qualities.tobytes() == many.qualities[row].tobytes()
+    # another case and other white space are the same features and the same tokens: the same decision, to the bit
+    again = engine.route_many([f"  {prompt.upper()}\n" for prompt in PROMPTS], tau=0.2)
+    assert again.qualities.tobytes() == many.qualities.tobytes()
+    new = add_model(root, listed(tmp_path / "new.json", 4), outcomes=source, created="2026-11-25").folder
+    assert Bundle.load(new).quality_heads.tensors["tree_leaf"].shape[2] == 4
+    assert Engine.load(new).route(PROMPTS[0], tau=1.0).model in NAMES
