@@ -25,7 +25,7 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
-from ipr_engine.training.estimators.by_name import CLOSED_FORM, comparable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, READ_SURFACE, comparable
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
@@ -108,6 +108,11 @@ def train(
             scores = compare_estimators(judged, costs, estimators=candidates, names=names, progress=progress)
             compared, estimator = as_json(scores), winner(scores)
         progress(f"fitting heads, estimator {estimator} ...")
+        if frozen.surface_dim and estimator not in READ_SURFACE:
+            progress(
+                f"surface features are in the bundle and change nothing: {estimator} does not read them, "
+                f"{', '.join(READ_SURFACE)} does; name it, or leave 'surface' out"
+            )
         state = None if fit.run is None else _run_state(fit.run, rows, x, estimator, fit.options, seed)
         heads = fit_heads(judged, estimator=estimator, options=fit.options, seed=seed, run=state, progress=progress)
         constant = constant_heads(

@@ -82,6 +82,15 @@ def test_a_bundle_with_features_decides_and_takes_a_model_more(source, table, tm
     assert added.route(PROMPTS[0], tau=1.0).model in NAMES
 
 
+def test_a_fit_that_reads_no_features_says_so(source, table, tmp_path):
+    told: list[str] = []
+    fit(source, tmp_path / "both", [table, "surface"], progress=told.append)
+    assert any("surface features" in line and "plain does not read them, forest does" in line for line in told)
+    told.clear()
+    fit(source, tmp_path / "table", [table], progress=told.append)
+    assert not any("surface" in line for line in told)
+
+
 def test_features_are_embedded_through_a_cache_of_other_parts(table, tmp_path):
     other = make_encoder(tmp_path / "other", dim=8, seed=2)
     encoder = EncoderChoice(folders=[table, other, "surface"]).open().encoder

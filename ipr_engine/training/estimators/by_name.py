@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
 
 CLOSED_FORM = (*FORMS, "caps", "forest")
+READ_SURFACE = ("forest",)  # the others fit on the embedding alone
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType({"caps": CAPS_OPTIONS, "forest": FOREST_OPTIONS})
 
 
