@@ -14,7 +14,7 @@ from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON, SurfaceLexicon, p
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.model_files import read_bytes
 from ipr_engine.encoders.surface_columns import lexicon_columns, plain_columns
-from ipr_engine.errors import BundleValueError, InvalidInputError
+from ipr_engine.errors import InvalidInputError
 
 
 class SurfaceEncoder:
@@ -53,10 +53,7 @@ class SurfaceEncoder:
         """
         data = read_bytes(lexicon_path)
         lexicon = parse_lexicon(data, str(lexicon_path))
-        try:
-            return cls(lexicon, identity=surface_identity(hashlib.sha256(data).hexdigest()))
-        except InvalidInputError as error:  # a word that the counts cannot see
-            raise BundleValueError(f"{lexicon_path}: {error}") from None
+        return cls(lexicon, identity=surface_identity(hashlib.sha256(data).hexdigest()))
 
     @property
     def feature_names(self) -> tuple[str, ...]:

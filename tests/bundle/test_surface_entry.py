@@ -21,6 +21,7 @@ from ipr_engine.errors import (
     BundleFormatError,
     BundleHashError,
     BundleShapeError,
+    BundleValueError,
     EncoderMismatchError,
     InvalidInputError,
 )
@@ -181,3 +182,10 @@ def test_another_lexicon_is_another_encoder(tmp_path):
     engine = Engine(bundle)
     assert engine.encode("Warum?").x.shape == (1, bundle.encoder(BOTH).dim)
     assert engine.encode("Warum?").encoder == bundle.encoder(BOTH).identity
+
+
+def test_a_lexicon_whose_words_cannot_be_matched_is_not_written(tmp_path):
+    lexicon = tmp_path / "words.json"
+    lexicon.write_text(json.dumps({"flags": [], "categories": {"w": ["don't"]}}))
+    with pytest.raises(BundleValueError, match=r"words\.json: categories\.w\[0\]"):
+        make_surface_bundle(tmp_path, lexicon=lexicon)

@@ -1,5 +1,6 @@
 """Surface features: the C++ has the bits of the definition, and no form that says the same changes one of them."""
 
+import json
 import random
 import re
 import runpy
@@ -351,11 +352,20 @@ def test_a_lexicon_that_is_none_is_refused_by_its_file(text, reason):
         parse_lexicon(text, "lexicon.json")
 
 
-def test_a_word_without_letters_is_refused_by_its_file(tmp_path):
-    path = tmp_path / "lexicon.json"
-    path.write_text('{"flags": [], "categories": {"a": ["日本"]}}')
-    with pytest.raises(BundleValueError, match=r"lexicon\.json: lexicon: expected"):
-        SurfaceEncoder.load(path)
+@pytest.mark.parametrize(
+    ("words", "place", "told"),
+    [
+        (["hier", "日本"], 1, "letters and digits, of a script with spaces"),
+        (["don't"], 0, "letters and digits, of a script with spaces"),
+        (["\u200b", "ok"], 0, "letters and digits, of a script with spaces"),
+        (["what", "why", "ｗｈａｔ", "x"], 2, "does not look like 'what'"),
+        ([*(f"w{n}" for n in range(1021)), "α", "б"], 1022, "does not look like 'α'"),  # one symbol stands for both
+    ],
+)
+def test_a_word_that_cannot_be_matched_is_named_by_its_place_in_the_file(words, place, told):
+    text = json.dumps({"flags": [], "categories": {"a": ["first"], "b": words}}).encode()
+    with pytest.raises(BundleValueError, match=rf"lexicon\.json: categories\.b\[{place}\]: expected .*{told}"):
+        parse_lexicon(text, "lexicon.json")
 
 
 # ---- as an encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.cli import main
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.evaluation.cross_fit import Recipe
+from ipr_engine.training.add import add_model as add_model_module
 from tests.support import skips
 from tests.support.decide_requests import bytes_of
 from tests.support.replay_logs import WHOLE, summarise
 from tests.support.seeds import seeded
-from tests.support.training_data import train
+from tests.support.training_data import add_model, train
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 pytest.importorskip("sklearn", reason=skips.TREES)
@@ -119,6 +121,25 @@ def test_a_candidate_less_leaves_the_others_as_they_were(engine, folder, tmp_pat
     np.testing.assert_array_equal(
         fewer.route_many(PROMPTS, tau=0.3).qualities, engine.route_many(PROMPTS, tau=0.3).qualities[:, [0, 2]]
     )
+
+
+def test_a_refresh_keeps_the_leaves_that_it_started_from(files, folder, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason=skips.TORCH)
+    started, refresh = [], add_model_module.refresh
+
+    def watched(tensors, *arguments, **options):
+        started.append(tensors["tree_leaf"])
+        return replace(refresh(tensors, *arguments, **options), epochs=1)
+
+    monkeypatch.setattr(add_model_module, "refresh", watched)
+    without_candidate(Bundle.load(folder), "house/small", root=tmp_path / "root")
+    source, candidates = files
+    added = add_model(
+        tmp_path / "root", candidates, outcomes=source, name="house/small", consistency=1.0, created="2026-11-25",
+        key=folder.parent / "owner.key",
+    )  # fmt: skip
+    made = Bundle.load(added.folder).quality_heads
+    np.testing.assert_array_equal(made.tensors["tree_leaf"], started[0])
 
 
 def test_info_and_explain_read_it_from_the_shell(folder, capsys):

@@ -168,6 +168,7 @@ def _from_outcomes(
         own = own_rows(base, newcomer, embed, seed)
         path_rows, path = grown_path_rows(base, newcomer, own, seed)
         refreshed, helps = None, None
+        leaves: Row = {}
         if consistency is None:  # a refresh moves the heads that the others are predicted by
             progress(f"does {candidate.name} help? routing with it and without ...")
             helps = routing_help(base, newcomer, price, own, seed=seed)
@@ -177,6 +178,7 @@ def _from_outcomes(
             seen = ~held_out(rows.question_keys, seed)
             asked = [question for question, kept in zip(rows.question_keys, seen, strict=True) if kept]
             start = fit_row(heads.tensors, heads.activation, x[seen], quality[seen], None, asked, seed=seed).tensors
+            leaves = {name: row for name, row in start.items() if name in FOREST}
             deciding = {name: heads.tensors[name] for name in heads.tensors if name in (*QUALITY, *FOREST)}
             refreshed = refresh(
                 with_row(deciding, start),
@@ -192,7 +194,8 @@ def _from_outcomes(
     changed: dict[str, npt.NDArray[np.float32]] | None = None
     if refreshed is not None and refreshed.epochs:
         # The new candidate's row is the last; the shared trunk has no rows.
-        tensors |= row_of(refreshed.tensors, -1)
+        # A refresh leaves the leaves that it started from: those of a fit on all prompts would be of another row.
+        tensors |= row_of(refreshed.tensors, -1) | leaves
         changed = of_candidates(refreshed.tensors, range(len(base.names)))
         if path is not None:
             path_rows, path = (

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.training.estimators.advantage import fit_form
+from ipr_engine.training.estimators.advantage import FORMS, fit_form
 from ipr_engine.training.estimators.ridge import Grams, RidgeFit, block, scored
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
 
@@ -94,11 +94,13 @@ class HingeOptions:
     def __post_init__(self) -> None:
         caps, inside, spread, forms = self.caps, self.inside, self.spread, self.forms
         numbers = type(caps) is int and type(inside) is float and type(spread) in (int, float)
-        if not numbers or caps < 1 or not 0 < inside < 1 or not 0 < spread < np.inf or not forms:
+        if not numbers or caps < 1 or not 0 < inside < 1 or not 0 < spread < np.inf:
             raise InvalidInputError(
-                "caps, inside, spread, forms: expected an int >= 1, a float in (0, 1), a number > 0 and one of ridge.FORMS at "
-                f"least, got {caps!r}, {inside!r}, {spread!r} and {forms!r}"
+                "caps, inside, spread: expected an int >= 1, a float in (0, 1) and a number > 0, got "
+                f"{caps!r}, {inside!r} and {spread!r}"
             )
+        if not isinstance(forms, (list, tuple)) or not forms or not set(map(str, forms)) <= set(FORMS):
+            raise InvalidInputError(f"forms: expected a list of some of {', '.join(FORMS)}, got {forms!r}")
 
 
 def fit_caps(rows: FoldedRows, options: HingeOptions, *, seed: int) -> Scores:

@@ -216,6 +216,10 @@ def test_a_candidate_that_few_prompts_are_judged_on_has_finite_leaves(request):
         ({"depth": 2.0}, "^depth: "),
         ({"leaf": 0}, "^leaf: "),
         ({"caps": 0}, "^caps, "),
+        ({"forms": 3}, "^forms: expected a list of some of plain, "),
+        ({"forms": "plain"}, "^forms: expected a list of some of plain, .*got 'plain'"),
+        ({"forms": []}, "^forms: "),
+        ({"forms": ["plain", "other"]}, "^forms: .*'other'"),
         ({"branches": 3}, "^options: expected some of trees, depth, leaf, caps"),
     ],
 )
