@@ -38,7 +38,7 @@ def as_bytes(scores):
 
 def logits(tensors, activation, x):
     """The reference's float64 logits of float64 tensors."""
-    parts = dict.fromkeys(("skip", "trunk", "identity", "up", "down", "out"))
+    parts = dict.fromkeys(("skip", "trunk", "identity", "up", "down", "out", "tree_leaf"))
     return reference.predict_logit(SimpleNamespace(**parts | tensors, activation=activation), x)
 
 
