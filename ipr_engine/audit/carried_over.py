@@ -59,6 +59,15 @@ def replacing_options(loaded: PlannedBundle, given: Mapping[str, Any]) -> Option
     return terms
 
 
+def by_second_heads(loaded: PlannedBundle, record: Record) -> bool:
+    """Return whether a record's decision is one for a two-tier bundle's second heads: by its encoder, or by its heads where both tiers
+    read one encoder."""
+    heads = loaded.bundle.escalation_heads
+    if loaded.second is None or heads is None or record.encoder != loaded.second.identity:
+        return False
+    return loaded.is_second(record.encoder) or record.heads == heads.sha256
+
+
 def policy_of(
     loaded: PlannedBundle, record: Record, policies: dict[str, Policy | str], replaced: Options | None = None
 ) -> Policy:
@@ -68,8 +77,7 @@ def policy_of(
     under the same rule unless another is given.
     """
     then = record.policy if record.bundle == loaded.hash and not replaced else None
-    # Of a two-tier bundle the encoder tells which heads decided.
-    by_second = loaded.is_second(record.encoder)
+    by_second = by_second_heads(loaded, record)
     terms = {**record.terms, "rule": _rule(record)}
     if (
         "performance" in terms

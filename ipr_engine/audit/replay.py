@@ -23,7 +23,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ipr_engine.audit.carried_over import KeptFigure, input_tokens, policy_of, replacing_options, support
+from ipr_engine.audit.carried_over import (
+    KeptFigure,
+    by_second_heads,
+    input_tokens,
+    policy_of,
+    replacing_options,
+    support,
+)
 from ipr_engine.audit.from_figures import decide_figures, in_order
 from ipr_engine.audit.outcome import Difference, Outcome, compare
 from ipr_engine.audit.owner_key import OwnerKey
@@ -136,7 +143,7 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
         )
     if record.x is None:
         return _from_figures(loaded, record, policy)
-    by_second = loaded.is_second(record.encoder)
+    by_second = by_second_heads(loaded, record)
     if record.encoder != loaded.encoder_identity and not by_second:
         raise InvalidInputError(
             f"x: embedded by encoder {record.encoder[:12]}, but the heads of bundle {loaded.hash[:12]} read "
@@ -161,7 +168,9 @@ def _decide(loaded: LoadedBundle, record: Record, policy: Policy) -> tuple[Outco
     overrides = RequestOverrides.of(given, 1, names, policy.prices)
     if own is not None:
         overrides = replace(overrides, tokens_in=own[None])  # (1, models)
-    made = loaded.decide(encoded, policy, overrides)
+    # Of an encoder that both tiers read the embedding is taken for the first heads', which then ask the second ones again.
+    again = (lambda rows: encoded[rows]) if by_second and not loaded.is_second(record.encoder) else None
+    made = loaded.decide(encoded, policy, overrides, again)
     return outcome_of(made, 0), kept
 
 

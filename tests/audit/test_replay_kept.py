@@ -12,12 +12,12 @@ from ipr_engine.audit.record import Record
 from ipr_engine.audit.record_fields import canonical, crc32
 from ipr_engine.audit.replay import ReplaySummary, replay
 from ipr_engine.audit.row_record import outcome_of
-from ipr_engine.bundle import BundleParts, Price, SupportSpec, with_prices, write_bundle
+from ipr_engine.bundle import Bundle, BundleParts, Price, SupportSpec, with_prices, write_bundle
 from ipr_engine.cli.main import main
 from ipr_engine.tokens.profiles import shipped_profile
 from tests.support import skips
-from tests.support.bundles import bundle_parts
-from tests.support.two_tier_bundles import join, make_tiers, measured
+from tests.support.bundles import bundle_parts, make_tensors
+from tests.support.two_tier_bundles import join, make_prompts, make_tiers, measured
 
 pytest.importorskip("cryptography", reason=skips.RECORDS)
 
@@ -294,6 +294,27 @@ def test_a_second_tier_has_no_support_to_keep(tmp_path):
     )
     one = replayed(line, other)
     assert (one.refused, one.kept, one.outcome.support) == (None, (), None)
+
+
+@pytest.mark.parametrize("trees", [0, 3])
+def test_records_of_two_tiers_on_one_encoder_are_decided_again_by_the_heads_that_decided(tmp_path, trees):
+    parts = bundle_parts(tmp_path / "first", models=4)
+    tensors = make_tensors(models=4, dim=16, trees=trees, seed=5)
+    other = replace(parts["heads"][0], id="own", tensors=tensors)
+    tiers = [write_bundle(tmp_path / "one", BundleParts(**parts))]
+    tiers.append(write_bundle(tmp_path / "two", BundleParts(**parts | {"heads": [other], "support": None})))
+    first, second = (Bundle.load(tier) for tier in tiers)
+    prompts = make_prompts(40, "one encoder")
+    gaps = np.sort([Engine(first).route(prompt, tau=0.3).gap for prompt in prompts])
+    engine = Engine(measured(join(tmp_path, (first, second), gap=float(gaps[20]))))
+    sealing = {"keep_x": True, "key": KEY, **OPEN}
+    lines = [recorded(engine, prompt, recorder=sealing, tau=0.3) for prompt in prompts]
+    heads = [Record.from_line(line).heads for line in lines]
+    assert set(heads) == {engine.bundle.quality_heads.sha256, engine.bundle.escalation_heads.sha256}
+    for line in lines:
+        for key in (KEY, None):  # by the heads, and by the record's figures
+            one = replayed(line, engine, key)
+            assert (one.refused, one.differences, one.kept, one.by_heads) == (None, (), (), key is not None)
 
 
 def test_a_summary_lists_kept_fields_in_the_order_of_the_records(engines):
