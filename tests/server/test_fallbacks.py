@@ -92,7 +92,7 @@ def test_what_has_no_first_byte_in_time_goes_to_the_next(
     reply = ask(gateway, model="hasty", stream=stream)
     assert (reply.status, reply.told["attempts"]) == (200, f"{HASTY}=timeout, {EVERY[0]}=ok")
     assert EVERY[0].encode() in reply.content
-    held = until(lambda: next(one for one in upstream.seen() if one["model"] == HASTY and one["_ended"]))
+    held = until(lambda: next((one for one in upstream.seen() if one["model"] == HASTY and one["_ended"]), None))
     assert held["_ended"] == "left"
 
 
