@@ -14,7 +14,7 @@ from ipr_engine.measures.routing import (
     Axis,
     Curve,
     WeightedOutcomes,
-    cost_at,
+    cost_kept,
     single_curve,
     sweep_curve,
 )
@@ -55,8 +55,7 @@ class EqualCost:
 
     def costs(self, curve: Curve) -> Array:
         """Return the cost at each of `routing.SHARES` of the best single candidate's quality, over its cost: (shares, 1 + draws)."""
-        best, dear = self.singles.quality[:, self.axis.best], self.singles.cost[:, self.axis.best]
-        return np.stack([cost_at(curve, share * best, dear) / dear for share in SHARES])
+        return np.stack([cost_kept(curve, self.axis, self.singles, share) for share in SHARES])
 
     def setting_at(self, curve: Curve, share: float) -> int | None:
         """Return the cheapest point that keeps the share on the prompts themselves; None where none does."""

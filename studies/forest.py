@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,19 @@ from ipr_engine.measures.resampling import (
     one_thread,
     resamples_of,
 )
-from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, cost_at, single_curve, sweep_curve
+from ipr_engine.measures.routing import (
+    Axis,
+    Curve,
+    WeightedOutcomes,
+    bounded_arqgc,
+    cost_kept,
+    single_curve,
+    sweep_curve,
+)
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predict
 from studies.cases import FOLDS, Case
+from studies.equal_cost import holm, two_sided
 from studies.headline import VIEW
 from studies.plots import intervals
 from studies.prompt_edits import EDITS
@@ -92,7 +101,7 @@ def run(study: Study) -> list[Path]:
         curves = {name: _curve(source, router) for name, router in plain.items()}
         areas[case.name] = {name: bounded_arqgc(curve, source.axis, singles) for name, curve in curves.items()}
         costs[case.name] = {
-            name: {share: _kept(curve, source.axis, singles, share) for share in SHARES}
+            name: {share: cost_kept(curve, source.axis, singles, share) for share in SHARES}
             for name, curve in curves.items()
         }
         briers[case.name] = {
@@ -171,7 +180,7 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
                 for seen, to in ((x, plain[name]), *((texts[edit], others[name][edit]) for edit in EDITS)):
                     to.quality[out], nano = predict(heads.tensors, seen[out], heads.activation)
                     to.cost[out] = nano / NANO
-            heads = fit_heads(rows_of_embedding(rows).take(~out), estimator="forest")
+            heads = fit_heads(rows.without_surface().take(~out), estimator="forest")
             plain[BLIND].quality[out], nano = predict(heads.tensors, x[out, :embedded], heads.activation)
             plain[BLIND].cost[out] = nano / NANO
             fit = kmeans(
@@ -180,11 +189,6 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
             plain["k-means"].quality[out], plain["k-means"].cost[out] = fit.quality, fit.cost
             study.progress(f"{source.name}: fold {fold + 1} of {FOLDS}")
     return plain, others
-
-
-def rows_of_embedding(rows: HeadRows) -> HeadRows:
-    """Return the same rows without surface features."""
-    return replace(rows, x=rows.embedding, surface_dim=0)
 
 
 def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
@@ -197,12 +201,6 @@ def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
 def _curve(source: Source, router: Believed) -> Curve:
     sweep = worth_sweep(router.quality, router.cost, worth_grid(source.outcomes.cost))
     return sweep_curve(sweep, source.outcomes, source.resamples)
-
-
-def _kept(curve: Curve, axis: Axis, singles: Curve, share: float) -> Array:
-    """Return what a share of the best single candidate's quality costs, over what that candidate costs: (1 + draws,)."""
-    dear = singles.cost[:, axis.best]
-    return np.asarray(cost_at(curve, share * singles.quality[:, axis.best], dear) / dear)
 
 
 def _edited(source: Source, plain: Believed, others: Mapping[str, Believed]) -> dict[str, list[float]]:
@@ -239,23 +237,6 @@ def _pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
 
 def _with_pooled(of: list[Array]) -> list[Array]:
     return [*of, _pooled(of), _pooled(of, weighted=True)]
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given."""
-    order = sorted(range(len(p)), key=p.__getitem__)
-    adjusted, least = [0.0] * len(p), 0.0
-    for rank, at in enumerate(order):
-        least = max(least, min(1.0, (len(p) - rank) * p[at]))
-        adjusted[at] = least
-    return adjusted
-
-
-def two_sided(figures: Array) -> float:
-    """Return the bootstrap's two-sided p-value of a difference (1 + draws,) being zero."""
-    draws = figures[1:]
-    tail = min((np.count_nonzero(draws <= 0) + 1), (np.count_nonzero(draws >= 0) + 1)) / (len(draws) + 1)
-    return float(min(1.0, 2 * tail))
 
 
 def _signed(d: Estimate) -> str:

@@ -37,8 +37,10 @@ def run(size: Size = FULL) -> Iterator[Line]:
     except ImportError:
         yield {**case, "case": "forest", "vs": {"sklearn": "not run: scikit-learn is not installed"}}
         return
-    heads = replace(flat, dim=WIDTH + SURFACE, **_arrays(grown))
-    np.testing.assert_allclose(sum_leaves(heads, x), grown.predict(x), atol=1e-5)
+    trees = _arrays(grown)
+    heads = replace(flat, dim=WIDTH + SURFACE, **trees)
+    summed = sum_leaves(trees["tree_column"], trees["tree_threshold"], trees["tree_leaf"], x)
+    np.testing.assert_allclose(summed, grown.predict(x), atol=1e-5)
     predict = _turns(lambda row: grown.predict(row[None]), x)
     for isa in available_isas():
         calls = {

@@ -64,8 +64,8 @@ def predict_logit(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
             h = h + np.einsum("mhr,bmr->bmh", heads.up.astype(dtype), d)
         total = total + np.einsum("mh,bmh->bm", heads.out.astype(dtype), ACTIVATIONS[heads.activation](h))
     total += heads.bias.astype(dtype)
-    if heads.tree_leaf is not None:
-        total += sum_leaves(heads, whole, dtype)
+    if heads.tree_column is not None and heads.tree_threshold is not None and heads.tree_leaf is not None:
+        total += sum_leaves(heads.tree_column, heads.tree_threshold, heads.tree_leaf, whole, dtype)
     return total
 
 
@@ -85,11 +85,8 @@ def leaf_of_tree(column: Array, threshold: Array, x: Array) -> Array:
     return np.asarray(node - column.shape[1])
 
 
-def sum_leaves(heads: Heads, x: Array, dtype: Any = np.float64) -> Array:
-    """Return what a forest adds to the logits, (batch, models): its leaves, added in the order of its trees."""
-    column, threshold, leaf = heads.tree_column, heads.tree_threshold, heads.tree_leaf
-    if column is None or threshold is None or leaf is None:
-        raise InvalidInputError("tree_leaf: expected a forest, got None")
+def sum_leaves(column: Array, threshold: Array, leaf: Array, x: Array, dtype: Any = np.float64) -> Array:
+    """Return what trees add to the logits: (batch, models), leaves added in the order of the trees. leaf: (trees, leaves, models)."""
     total: Array = np.zeros((len(x), leaf.shape[2]), dtype)
     for tree, at in enumerate(leaf_of_tree(column, threshold, x).T):
         total += leaf[tree, at].astype(dtype)

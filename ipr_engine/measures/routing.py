@@ -295,11 +295,11 @@ def cost_at(curve: Curve, wanted: Array, ceiling: Array) -> Array:
     return np.asarray(np.minimum(np.minimum(on_line, at_point), ceiling))
 
 
-def cost_kept(curve: Curve, axis: Axis, singles: Curve) -> Array:
-    """Return what `SHARE` of the best single candidate's quality costs on a curve, over what that candidate costs, (1 + draws,)."""
+def cost_kept(curve: Curve, axis: Axis, singles: Curve, share: float = SHARE) -> Array:
+    """Return what a share of the best single candidate's quality costs on a curve, over what that candidate costs, (1 + draws,)."""
     dear = singles.cost[:, axis.best]
     with np.errstate(all="ignore"):
-        return np.asarray(cost_at(curve, SHARE * singles.quality[:, axis.best], dear) / dear)
+        return np.asarray(cost_at(curve, share * singles.quality[:, axis.best], dear) / dear)
 
 
 def aiq(curve: Curve, singles: Curve) -> Array:

@@ -33,7 +33,7 @@ def test_no_word_is_replaced_by_one_that_is_replaced():
 
 
 def test_holm_adjusts_in_order_and_never_lowers_a_p():
-    from studies.forest import holm, two_sided
+    from studies.equal_cost import holm, two_sided
 
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipr_engine.decide.reference import leaf_of_tree
+from ipr_engine.decide.reference import sum_leaves
 
 Array = npt.NDArray[np.float64]
 Tensors = Mapping[str, npt.NDArray[Any]]
@@ -22,9 +22,6 @@ def linear_columns(tensors: Tensors, x: Array) -> Array:
 
 def added_by_trees(tensors: Tensors, x: Array, group: Sequence[int]) -> Array:
     """Return what a forest adds to the logits of these candidates, (rows, candidates); zeros without one."""
-    total = np.zeros((len(x), len(group)))
-    if "tree_leaf" in tensors:
-        leaf = tensors["tree_leaf"][..., list(group)]
-        for tree, at in enumerate(leaf_of_tree(tensors["tree_column"], tensors["tree_threshold"], x).T):
-            total += leaf[tree, at]
-    return total
+    if "tree_leaf" not in tensors:
+        return np.zeros((len(x), len(group)))
+    return sum_leaves(tensors["tree_column"], tensors["tree_threshold"], tensors["tree_leaf"][..., list(group)], x)

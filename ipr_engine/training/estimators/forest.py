@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._extras import need, pip_extra
-from ipr_engine.decide.reference import leaf_of_tree
+from ipr_engine.decide.reference import leaf_of_tree, sum_leaves
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.caps import CAPS_OPTIONS, HingeOptions, fit_caps
 from ipr_engine.training.estimators.scores import FoldedRows, Scores
@@ -88,9 +88,7 @@ class Trees:
 
     def score(self, z: npt.NDArray[np.float32]) -> Array:
         """Return the trees' part of the score of rows z, (rows, models)."""
-        total = np.zeros((len(z), self.leaf.shape[2]))
-        for tree, at in enumerate(leaf_of_tree(self.column, self.threshold, z).T):
-            total += self.leaf[tree, at]
+        total = sum_leaves(self.column, self.threshold, self.leaf, z)
         return np.asarray(SHARE * (STRETCH / len(self.leaf) * total + self.base))
 
 
