@@ -17,7 +17,8 @@
 //   h[m]        = act( (u + identity[m]) + up[m] d[m] )                (hidden,)
 //   node        = 0; depth times: 2 node + 1 + ( x[tree_column[t,node]] > tree_threshold[t,node] )         tree t
 //   forest[m]   = sum over t of tree_leaf[t, node - (2^depth - 1), m]
-//   logit[m]    = ( ( skip[m].v + out[m].h[m] ) + bias[m] ) + forest[m] quality[m] = sigmoid(logit[m])
+//   logit[m]    = ( ( skip[m].v + out[m].h[m] ) + bias[m] ) + forest[m]
+//   quality[m]  = sigmoid(logit[m])
 //   tokens[m]   = given, or min( exp( len_skip[m].v + len_bias[m] ), len_cap[m] )
 //   t           = how many of tier_above[.,m] lie below billed[m]      the price tier
 //   cost[m]     = ( fixed_usd[m] + ( in_rate[t,m]*billed[m] + out_rate[t,m]*tokens[m] ) ) + extra_usd[r,m]
