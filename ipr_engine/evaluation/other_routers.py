@@ -40,19 +40,26 @@ def litellm_heuristic_v2(train: FittingData) -> Route:
     Raises:
         BackendUnavailableError: litellm is not installed, or is a version without `heuristic_v2`.
     """
-    purpose = "LiteLLM's heuristic_v2"
+    required_tier = load_tier_predictor("LiteLLM's heuristic_v2")
+    columns = tier_columns(train.outcomes)
+
+    def route(prompts: Sequence[str]) -> Indices:
+        return np.asarray(columns[np.asarray([required_tier(prompt) for prompt in prompts]) - 1])
+
+    return route
+
+
+def load_tier_predictor(purpose: str) -> Callable[[str], int]:
+    """Return what names the tier that a prompt needs, 1 (simple) to 4 (reasoning): LiteLLM's own classifier, on its wheel's artifact.
+
+    Raises:
+        BackendUnavailableError: litellm is not installed, or is a version without `heuristic_v2`; purpose: what asks for it.
+    """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it asks the network for prices
     classifier = need("litellm.router_strategy.adaptive_router.classifier", purpose, package="litellm")
     tiers = need("litellm.router_strategy.complexity_router.tier_predictor", purpose, package="litellm")
     predictor = tiers.TierSuccessPredictor(tiers.resolve_tier_artifact("ultrafeedback"))
-    columns = tier_columns(train.outcomes)
-
-    def route(prompts: Sequence[str]) -> Indices:
-        # 1 (simple) to 4 (reasoning)
-        found = [predictor.predict(prompt, classifier.classify_prompt(prompt)).required_tier for prompt in prompts]
-        return np.asarray(columns[np.asarray(found) - 1])
-
-    return route
+    return lambda prompt: int(predictor.predict(prompt, classifier.classify_prompt(prompt)).required_tier)
 
 
 def tier_columns(train: WeightedOutcomes, tiers: int = 4) -> Indices:
