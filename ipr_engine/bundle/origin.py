@@ -50,6 +50,16 @@ def prior_of(bundle: BundleSpec, name: str) -> str | None:
     return f"prior from {', '.join(map(str, like))}{stated}"
 
 
+def estimator_of(bundle: BundleSpec) -> str | None:
+    """Return what the heads were fitted with, as `ipr train` wrote it down, of a two-tier bundle the first ones'; None where nobody did."""
+    made = bundle.provenance
+    if isinstance(first := made.get("first"), Mapping):
+        made = first.get("provenance", {})
+    settings = made.get("settings")
+    named = settings.get("estimator") if isinstance(settings, Mapping) else None
+    return named if isinstance(named, str) else None
+
+
 def constant_of(bundle: BundleSpec) -> dict[str, str]:
     """Return candidate -> why its head is constant.
 

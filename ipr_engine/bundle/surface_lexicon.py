@@ -49,6 +49,8 @@ def parse_lexicon(data: bytes, where: str) -> SurfaceLexicon:
     categories: dict[str, tuple[str, ...]] = {}
     seen: dict[str, Field] = {}
     for name, words in keys["categories"].mapping().items():
+        if not name.strip():
+            words.fail("a category with a name", BundleValueError)
         categories[name] = tuple(_word(word, seen) for word in words.list(at_least=1))
     if len(categories) > MOST_CATEGORIES or len(seen) > MOST_WORDS:
         keys["categories"].fail(f"at most {MOST_CATEGORIES} categories and {MOST_WORDS} words", BundleValueError)

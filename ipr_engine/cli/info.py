@@ -9,7 +9,7 @@ from typing import Any
 
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
+from ipr_engine.bundle.origin import constant_notice, constant_of, estimator_of, price_dates, price_days, prior_of
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.options import add_bundle_options, load_engine
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         "engine": repr(engine),
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
+        "estimator": estimator_of(bundle),
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "path_rows": path_rows_facts(bundle),
         "prices_date": bundle.prices.date,  # the newest
@@ -141,7 +142,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
     told = fitted_on if fitted_on["prompts"] else {"source": fitted_on["source"]}  # hashes of no prompts say nothing
-    print(f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}")
+    estimator = facts["estimator"]
+    print(
+        f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}"
+        + (f"; estimator {estimator}" if estimator else "")
+    )
     print(path_rows_line(bundle))
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)

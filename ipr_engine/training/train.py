@@ -25,7 +25,7 @@ from ipr_engine.data import embed_prompts
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
-from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable, need_packages
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
@@ -75,6 +75,8 @@ def train(
     for argument, folder in (("cache", data.cache), ("run", fit.run)):
         if folder is not None:
             writable_folder(folder, argument)
+    if fit.estimator != "auto":
+        need_packages(fit.estimator)
     root, seed = Path(target.root), fit.seed
     given = keys_beside(
         root, target.key

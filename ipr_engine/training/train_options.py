@@ -26,7 +26,7 @@ from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
-from ipr_engine.training.estimators.by_name import ESTIMATORS, check_options
+from ipr_engine.training.estimators.by_name import CLOSED_FORM, ESTIMATORS, check_options
 
 DEFAULT_ENCODER = "default"
 SURFACE = "surface"  # the word for surface features, where a folder may stand
@@ -239,7 +239,8 @@ class FitOptions:
         standing: say how far the router is (standing.py), for the bundle's provenance too: 12 more fits of a closed form. Networks
             are left out: each would take as long as the first.
     Raises:
-        InvalidInputError: an unknown estimator, options that it does not have, or a seed out of range.
+        InvalidInputError: an unknown estimator, options that it does not have, a run folder where no network is fitted, or a seed
+            out of range.
     """
 
     estimator: str = "auto"
@@ -258,6 +259,11 @@ class FitOptions:
             raise InvalidInputError(f"options: 'auto' has none, got {', '.join(self.options)}; name the estimator")
         if self.estimator != "auto":
             check_options(self.estimator, self.options)
+        if self.run is not None and self.estimator in ("auto", *CLOSED_FORM):
+            raise InvalidInputError(
+                f"run: keeps the parts of a network's fit, and {self.estimator!r} fits none; leave it out (--run-folder), or name a "
+                f"network ({', '.join(name for name in ESTIMATORS if name not in CLOSED_FORM)})"
+            )
         random_seed("seed", self.seed)
 
 

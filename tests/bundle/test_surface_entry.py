@@ -189,3 +189,10 @@ def test_a_lexicon_whose_words_cannot_be_matched_is_not_written(tmp_path):
     lexicon.write_text(json.dumps({"flags": [], "categories": {"w": ["don't"]}}))
     with pytest.raises(BundleValueError, match=r"words\.json: categories\.w\[0\]"):
         make_surface_bundle(tmp_path, lexicon=lexicon)
+
+
+def test_a_category_without_a_name_is_not_written(tmp_path):
+    lexicon = tmp_path / "words.json"
+    lexicon.write_text(json.dumps({"flags": [], "categories": {" ": ["dog"]}}))
+    with pytest.raises(BundleValueError, match="a category with a name"):
+        make_surface_bundle(tmp_path, lexicon=lexicon)

@@ -25,7 +25,11 @@ CASES = {
         GOES_ON,
     ),
     "train": ("ipr_engine.training.train.train", TRAINS, ""),
-    "train in a run folder": ("ipr_engine.training.train.train", [*TRAINS, "--run-folder", "run"], GOES_ON),
+    "train in a run folder": (
+        "ipr_engine.training.train.train",
+        [*TRAINS, "--estimator", "paper", "--run-folder", "run"],
+        GOES_ON,
+    ),
 }
 
 

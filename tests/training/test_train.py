@@ -306,7 +306,7 @@ def test_a_key_that_stands_twice_is_refused(candidates):
         ({"out": "FILE"}, "out: expected a folder to write to, got .*/file: .*/file is no folder"),
         ({"out": "FILE/below/it"}, "out: expected a folder .*/file is no folder"),
         ({"cache": "FILE"}, "cache: expected a folder"),
-        ({"run": "FILE"}, "run: expected a folder"),
+        ({"estimator": "paper", "run": "FILE"}, "run: expected a folder"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_any_fit(source, candidates, tmp_path, more, message):

@@ -144,5 +144,6 @@ def test_a_refresh_keeps_the_leaves_that_it_started_from(files, folder, tmp_path
 
 def test_info_and_explain_read_it_from_the_shell(folder, capsys):
     assert main(["info", "--bundle", str(folder)]) == 0
+    assert "; estimator forest\n" in capsys.readouterr().out
     assert main(["explain", "prove the sum", "--bundle", str(folder), "--tau", "0.2"]) == 0
     assert "house/big" in capsys.readouterr().out

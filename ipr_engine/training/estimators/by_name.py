@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ipr_engine._extras import need
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.estimators.advantage import FORMS, fit_form
 from ipr_engine.training.estimators.caps import CAPS_OPTIONS, HingeOptions, fit_caps
@@ -76,6 +77,14 @@ def check_options(estimator: str, options: Mapping[str, Any]) -> None:
         _no_options(estimator, options)
     else:
         NetworkConfig.of(estimator, options)
+
+
+def need_packages(estimator: str) -> None:
+    """Raise BackendUnavailableError where what fits this estimator is missing, before anything is read or embedded."""
+    if estimator == "forest":
+        need("sklearn.ensemble", "the estimator forest")
+    elif estimator not in CLOSED_FORM:
+        need("torch", "fitting a network")
 
 
 def comparable(progress: Callable[[str], None] = lambda message: None) -> tuple[str, ...]:
