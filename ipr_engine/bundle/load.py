@@ -169,7 +169,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     # Tasks and surface features alone count no tokens: heads read them beside an embedding.
     dims = {encoder.id: encoder.dim for encoder in encoders if encoder.kind not in ("task", "surface")}
-    measured = {encoder.id: encoder.embedding_dim for encoder in encoders if encoder.id in dims}
+    measured = {
+        e.id: e.dim - len(e.tasks) - e.surface_dim for e in encoders if e.id in dims
+    }  # `EncoderSpec.embedding_dim`
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())

@@ -95,7 +95,7 @@ def embed_rows(
     progress: Callable[[str], None] = lambda message: None,
 ) -> EmbeddedPrompts:
     """Embed the prompts of outcome data as `embed_for` does, each for its task where the bundle was fitted with tasks."""
-    tasks = task_rows(engine.bundle, rows, progress)
+    tasks = task_rows(engine.bundle, rows, progress) if engine.bundle.tasks else None
     return embed_for(engine, rows.prompts, tasks, cache=cache, progress=progress)
 
 
@@ -115,7 +115,7 @@ def embed_for(
     Raises:
         InvalidInputError: a prompt without one token, as `Engine.encode`.
     """
-    encoder, again, bundle = engine.encoder, engine.second_encoder, engine.bundle
+    encoder, again = engine.encoder, engine.second_encoder
     made = embed_prompts(encoder, prompts, cache=cache, progress=progress)
     empty = np.flatnonzero(made.billed_tokens == 0)
     if len(empty):
@@ -125,13 +125,15 @@ def embed_for(
     # Both tiers bill by the first encoder's tokenizer, so that escalation does not change a price.
     bills = bill_floors(prompts, made.billed_tokens)
     terms = count_texts(list(prompts))
-    tasks = [None] * len(prompts) if tasks is None else tasks
-    x = mark_tasks(bundle.encoder(bundle.quality_heads.encoder).task_columns, made.x, tasks)
+    bundle, x = engine.bundle, made.x
+    if tasks is not None:
+        x = mark_tasks(bundle.encoder(bundle.quality_heads.encoder).task_columns, x, tasks)
     first = replace(made, x=x, billed_tokens=bills, encoder=encoder.identity, terms=terms)
     second = None
     if again is not None:
         second = embed_prompts(again, prompts, cache=cache, progress=progress)
-        heads = bundle.escalation_heads
-        x = second.x if heads is None else mark_tasks(bundle.encoder(heads.encoder).task_columns, second.x, tasks)
+        heads, x = bundle.escalation_heads, second.x
+        if tasks is not None and heads is not None:
+            x = mark_tasks(bundle.encoder(heads.encoder).task_columns, x, tasks)
         second = replace(second, x=x, billed_tokens=bills, encoder=again.identity, terms=terms)
     return EmbeddedPrompts(engine, first, second)

@@ -196,10 +196,10 @@ class Service:
         given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
         text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = _length(text) <= self.limits.inline_chars
-        asked = asked_tasks(
-            given.get("task"), 1, ()
-        )  # a wrong one is refused here; who knows it is told by what decides
-        task = None if asked is None or asked[0] is None else asked[0].name
+        task = None
+        if "task" in given:  # a wrong one is refused here; what decides tells whether it knows it
+            (asked,) = asked_tasks(given["task"], 1, ()) or (None,)
+            task = None if asked is None else asked.name
         plain = given.keys() <= _KEPT_APART and not text.uncountable
         key = None
         if self.cache is not None and plain and short:

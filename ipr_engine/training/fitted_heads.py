@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.task_columns import columns_of
+from ipr_engine.encoders.task_columns import HasTasks
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
@@ -75,7 +75,8 @@ class BehindEmbedding(TypedDict):
 
 def behind_embedding(encoder: Encoder) -> BehindEmbedding:
     """Return how many columns stand behind the embedding in an encoder's x; 0 where it does not say."""
-    return {"task_dim": len(columns_of(encoder)), "surface_dim": int(getattr(encoder, "surface_dim", 0))}
+    tasks = encoder.task_columns if isinstance(encoder, HasTasks) else ()
+    return {"task_dim": len(tasks), "surface_dim": int(getattr(encoder, "surface_dim", 0))}
 
 
 @dataclass(frozen=True, eq=False)

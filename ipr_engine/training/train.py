@@ -96,7 +96,9 @@ def train(
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=data.cache, progress=progress)
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
-        x = mark_tasks(columns_of(frozen.encoder), encoded.x, rows.tasks)  # (rows, dim) float32
+        x = encoded.x  # (rows, dim) float32
+        if tasks:
+            x = mark_tasks(columns_of(frozen.encoder), x, rows.tasks)
         billed = bills.astype(np.float64)  # (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
