@@ -258,6 +258,7 @@ class StaticEncoder:
         max_tokens: int = 512,
         normalize: bool = True,
         isa: str = "auto",
+        task_columns: int = 0,
         surface: SurfaceFeatures | None = None,
     ) -> None: ...
     def encode(

@@ -96,7 +96,7 @@ class Engine(BundleHolder):
                 what of it is encoded, billed and needed). Candidates that lack a feature which a request needs, or whose
                 context window does not hold prompt and output, are not chosen for it.
             policy: from `engine.policy(...)`; or give its options (tau=..., worth=...) here instead.
-            options: what is given of the prompt (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in: see
+            options: what is given of the prompt (billed_tokens, tokens_out, extra_usd, cached_tokens, tokens_in, task: see
                 `RequestOptions`), and the policy's options where there is no policy. on_error is of an earlier release, as is a
                 list of prompts: `route_many` takes both.
         Raises:
@@ -156,12 +156,14 @@ class Engine(BundleHolder):
         prompts: Prompt | Sequence[Prompt],
         *,
         billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None = None,
+        task: str | Sequence[str | None] | None = None,
         on_error: str = "raise",
         second: bool = False,
     ) -> Encoded:
         """Embed prompts once, to decide on them as often as you like.
 
         Args:
+            task: what the prompts are for, as `route` takes it; x holds it from then on.
             on_error: "raise" when a prompt is bad, or "status": its row then has x NaN and its error in `errors`, and `decide`
                 gives it the status "invalid_input".
             second: by the second encoder of a two-tier bundle; the bills are the first one's all the same.
@@ -169,7 +171,8 @@ class Engine(BundleHolder):
             Encoded: x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool.
         """
         check_on_error(on_error)
-        return self.run(lambda loaded: loaded.encode(prompts, billed_tokens, on_error, second=second))
+        given = {"billed_tokens": billed_tokens, "task": task}
+        return self.run(lambda loaded: loaded.encode(prompts, given, on_error, second=second))
 
     def decide(
         self,
@@ -188,7 +191,7 @@ class Engine(BundleHolder):
                 bundle the heads that read its encoder decide; a bare array is the first encoder's. There is no text to encode
                 again, so nothing escalates without `second`.
             second: the same prompts by the second encoder: then rows escalate as `route` has it.
-            options: those of `route_many`.
+            options: those of `route_many`. A task stands in place of the one that x was encoded with.
         Raises:
             EncoderMismatchError: x was embedded by another encoder than the heads read now, or second by another than the
                 second heads.
@@ -198,7 +201,7 @@ class Engine(BundleHolder):
         on_error, overrides, again = options.get("on_error", "raise"), NO_OVERRIDES, None
         # a call more costs 2 % where nothing is given and x is of this bundle's encoder
         if options or type(x) is not Encoded or x.encoder != loaded.encoder_identity or x.needs is not None:
-            x = as_encoded(loaded, x, policy, billed_tokens=options.get("billed_tokens"), on_error=on_error)
+            x = as_encoded(loaded, x, policy, given=options, on_error=on_error)
             overrides = RequestOverrides.of(options, len(x), loaded.bundle.names, policy.prices)
         if second is not None:
             again = kept_rows(loaded, x, second)

@@ -93,7 +93,7 @@ std::unique_ptr<PyStaticEncoder> make_static_encoder(const py::array& embeddings
                                                      std::optional<py::array_t<int64_t, py::array::c_style>> mapping,
                                                      std::optional<py::array_t<float, py::array::c_style>> weights,
                                                      int64_t unk_id, size_t max_tokens, bool normalize,
-                                                     const std::string& isa,
+                                                     const std::string& isa, size_t task_columns,
                                                      std::shared_ptr<const ipr::SurfaceFeatures> surface) {
   ipr::StaticEncoderConfig config;
   config.table = table_of(embeddings);
@@ -116,6 +116,7 @@ std::unique_ptr<PyStaticEncoder> make_static_encoder(const py::array& embeddings
   config.max_tokens = max_tokens;
   config.normalize = normalize;
   config.isa = isa;
+  config.task_columns = task_columns;
   config.surface = std::move(surface);
   return std::unique_ptr<PyStaticEncoder>(new PyStaticEncoder{embeddings, StaticEncoder(std::move(config))});
 }
@@ -164,7 +165,7 @@ py::tuple encode(const PyStaticEncoder& self, const py::object& prompts) {
 py::tuple encode_ids(const PyStaticEncoder& self, const py::array_t<uint32_t, py::array::c_style>& ids,
                      const py::array_t<bool, py::array::c_style>& starts) {
   IPR_CHECK(self.encoder.dim() == self.encoder.table_dim(),
-            "ids: this encoder has surface features, which are of a text; pass prompts to encode");
+            "ids: this encoder has columns behind the table's, which are of a text; pass prompts to encode");
   IPR_CHECK(ids.ndim() == 1, "ids: expected shape (tokens,), got ", ids.ndim(), " dimensions");
   IPR_CHECK(starts.ndim() == 1 && starts.size() == ids.size(), "starts: expected shape (tokens,) as ids has");
   const size_t tokens = self.encoder.token_count();
@@ -211,7 +212,7 @@ void bind_encoder(py::module_& m) {
       .def(py::init(&make_static_encoder), py::arg("embeddings"), py::kw_only(), py::arg("tokenizer") = py::none(),
            py::arg("mapping") = py::none(), py::arg("weights") = py::none(), py::arg("unk_id") = -1,
            py::arg("max_tokens") = 512, py::arg("normalize") = true, py::arg("isa") = "auto",
-           py::arg("surface") = py::none())
+           py::arg("task_columns") = 0, py::arg("surface") = py::none())
       .def("encode", &encode, py::arg("prompts"))
       .def("encode_ids", &encode_ids, py::arg("ids"), py::arg("starts"))
       .def_property_readonly("dim", [](const PyStaticEncoder& self) { return self.encoder.dim(); })

@@ -36,6 +36,8 @@ StaticEncoder::StaticEncoder(StaticEncoderConfig config)
   IPR_CHECK(table.dim > 0, "embeddings: expected at least one column");
   IPR_CHECK(table.rows <= kIdMask, "embeddings: expected below 2^31 rows, got ", table.rows);
   IPR_CHECK(config_.max_tokens > 0, "max_tokens: expected at least 1, got 0");
+  IPR_CHECK(config_.task_columns <= kMostTaskColumns, "task_columns: expected at most ", kMostTaskColumns, ", got ",
+            config_.task_columns);
   for (size_t id = 0; id < config_.mapping.size(); ++id) {
     IPR_CHECK(config_.mapping[id] < table.rows, "mapping: expected rows below ", table.rows, ", got ",
               config_.mapping[id], " at token ", id);
@@ -65,7 +67,8 @@ EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const
   config_.tokenizer->tokenize(utf8, bytes, ids);
   const EncodeInfo info = encode_ids(ids.data(), ids.size(), x);
   ids.shrink();
-  if (config_.surface) config_.surface->write(utf8, bytes, x + config_.table.dim);
+  float* behind = std::fill_n(x + config_.table.dim, config_.task_columns, 0.0f);
+  if (config_.surface) config_.surface->write(utf8, bytes, behind);
   return info;
 }
 

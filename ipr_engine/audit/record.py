@@ -34,9 +34,11 @@ from ipr_engine.audit.record_fields import (
     parse_needs,
     parse_resolved,
     parse_sealed,
+    parse_task,
     require,
     whole,
 )
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
 from ipr_engine.policy.policy_spec import Options, options_from_json, options_to_json
 from ipr_engine.prompts import Needs, as_json, kind_of
@@ -55,7 +57,17 @@ _KEYS = frozenset(
 _PRIVATE = ("own_tokens", "cached_tokens")
 # Of schema 3, only where they say something.
 _MORE = frozenset(
-    (*_PRIVATE, "encoder_tier", "tokenizers", "centroids", "bill_given", "tokens_in_given", "degraded", "exploration")
+    (
+        *_PRIVATE,
+        "encoder_tier",
+        "tokenizers",
+        "centroids",
+        "bill_given",
+        "tokens_in_given",
+        "degraded",
+        "exploration",
+        "task",
+    )
 )
 _OPTIONAL = frozenset(("id", "prompt"))  # outside the checksum: they may be cut from a log
 
@@ -90,6 +102,7 @@ class Record:
             "candidate", for which nothing was predicted: figures are NaN, and it cannot be decided again. None for none.
         exploration: who was asked where chance may choose another than the policy, and with what chance; None where it may not.
         needs: what the request asks of a candidate, None for nothing.
+        task: what the caller said that the prompt is for, and whether the heads that decided told it apart; None where nothing was said.
         x: (dim,) float32, the embedding, where it was asked for; of a line of schema 3 only once it is opened.
         brief: the prompt has so few words that the figures would tell them: they are sealed, or withheld where there is no key.
         withheld: these figures are not here: there was no key to seal them, or the record is not opened.
@@ -121,6 +134,7 @@ class Record:
     tokens_in_given: tuple[int, ...] = ()
     degraded: str | None = None
     exploration: Exploration | None = None
+    task: AskedTask | None = None
     encoder_tier: str | None = None
     x: Float32s | None = None
     brief: bool = False
@@ -231,6 +245,7 @@ class Record:
             **({"tokens_in_given": list(self.tokens_in_given)} if self.tokens_in_given else {}),
             **({} if self.degraded is None else {"degraded": self.degraded}),
             **({} if self.exploration is None else {"exploration": self.exploration.to_json()}),
+            **({} if self.task is None else {"task": self.task._asdict()}),
             "needs": None if self.needs is None else needs_json(self.needs),
             "policy": None if self.policy is None else self.policy.to_json(),
             "max_output_tokens": None if self.max_output_tokens is None else list(self.max_output_tokens),
@@ -290,6 +305,8 @@ def _parse(document: Mapping[str, Any], id: RecordId, prompt: Any) -> Record:
     private: dict[str, Any] = {"x": floats(document["x"], "x")} if version < 3 else _of_schema_3(document, names)
     if "exploration" in document:
         private["exploration"] = parse_exploration(document["exploration"], names, outcome.index)
+    if "task" in document:
+        private["task"] = parse_task(document["task"])
     given = private.get("tokens_in_given")
     require(not given or brief or "own_tokens" in private, "tokens_in_given", given)
     return Record(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.bundle import Performance, Price, PriceTier
+from ipr_engine.bundle.task_names import AskedTask, task_problem
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import ABOUT
 from ipr_engine.policy.rules import EVERY_RULE, Coefficients
@@ -136,6 +137,14 @@ def parse_made_by(document: Mapping[str, Any], models: int) -> dict[str, Any]:
         require(document["bill_given"] is True, "bill_given", document["bill_given"])
         made["bill_given"] = True
     return made
+
+
+def parse_task(document: Any) -> AskedTask:
+    """Return the task of a line."""
+    require(isinstance(document, dict) and document.keys() == set(AskedTask._fields), "task", document)
+    require(task_problem(document["name"]) is None, "task.name", document["name"])
+    require(type(document["known"]) is bool, "task.known", document["known"])
+    return AskedTask(document["name"], document["known"])
 
 
 def is_form(form: re.Pattern[str], value: object) -> bool:

@@ -153,7 +153,7 @@ class Recorder:
         policy = loaded.resolve(policy, policy_options(options))
         on_error = options.get("on_error", "raise")
         check_on_error(on_error)
-        encoded = as_encoded(loaded, x, policy, billed_tokens=options.get("billed_tokens"), on_error=on_error)
+        encoded = as_encoded(loaded, x, policy, given=options, on_error=on_error)
         names = record_ids(id, len(encoded))
         overrides = RequestOverrides.of(options, len(encoded), loaded.bundle.names, policy.prices)
         decisions = loaded.decide_keeping(encoded, policy, overrides)

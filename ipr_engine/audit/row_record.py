@@ -91,6 +91,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
             centroids=None if outcome.support is None else centroids,
             bill_given=bill_given,
             tokens_in_given=() if given_tokens is None else tuple(np.flatnonzero(given_tokens[row]).tolist()),
+            task=None if encoded.tasks is None else encoded.tasks[row],
             brief=words < min_words,
             **kept,
         )
@@ -129,6 +130,7 @@ def unpredicted_record(loaded: PlannedBundle, decision: Decision, needs: Needs |
             support=None,
         ),
         needs=needs,
+        task=decision.inputs.task,
         bill_given=bill_given,
         degraded=UNPREDICTED,
     )

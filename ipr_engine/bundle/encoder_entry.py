@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,26 @@ from ipr_engine.bundle.encoder_source import (
     AnySource,
     ConcatenatedSource,
     SurfaceSource,
+    TaskSource,
     TransformerSource,
     concatenated_identity,
     encoder_identity,
     surface_identity,
+    task_identity,
 )
 from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_distinct
 from ipr_engine.bundle.spec import EncoderSpec
 from ipr_engine.bundle.surface_lexicon import parse_lexicon
+from ipr_engine.bundle.task_names import MOST_TASKS, task_problem
 from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
 
-KINDS = {"static": 1, "transformer": 3, "concatenated": 3, "surface": 8}  # each with its first schema_version
+KINDS = {
+    "static": 1,
+    "transformer": 3,
+    "concatenated": 3,
+    "surface": 8,
+    "task": 9,
+}  # each with its first schema_version
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
 # Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
 DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
@@ -31,6 +41,8 @@ _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
 _SURFACE = ("id", "kind", "dim", "files")
+_TASK = ("id", "kind", "names")
+_BEHIND = ("task", "surface")  # kinds that count no tokens, in the order of their columns behind every embedding
 _LEXICON = "surface_lexicon.json"
 _MANIFEST_ROLE = "manifest"  # the export's encoder.json, which names the others
 _RECIPES = "export it again with model2vec, embeddings as float32, float16 or int8 and weights as float32"
@@ -49,6 +61,8 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
             specs.append(_transformer(entry, folder))
         elif named == "surface":
             specs.append(_surface(entry, folder))
+        elif named == "task":
+            specs.append(_task(entry))
         else:
             specs.append(_concatenated(entry, specs))
     require_distinct([spec.id for spec in specs], entries.list())
@@ -128,6 +142,30 @@ def _surface(entry: Field, folder: Path) -> EncoderSpec:
     )
 
 
+def _task(entry: Field) -> EncoderSpec:
+    """Return task columns."""
+    keys = entry.object(_TASK)
+    fields = keys["names"].list(at_least=1)
+    if len(fields) > MOST_TASKS:
+        keys["names"].fail(f"at most {MOST_TASKS} tasks", BundleValueError)
+    for name in fields:
+        if (problem := task_problem(name.text())) is not None:
+            name.fail(problem, BundleValueError)
+    names = tuple(name.text() for name in fields)
+    require_distinct(names, fields)
+    return EncoderSpec(
+        id=keys["id"].id(),
+        kind="task",
+        dim=len(names),
+        max_tokens=0,
+        pooling=None,
+        normalize=None,
+        identity=task_identity(names),
+        files=read_only({}),
+        tasks=names,
+    )
+
+
 def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
     """Return an encoder made of ones listed before it."""
     keys = entry.object(_CONCATENATED)
@@ -138,9 +176,16 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
             part.fail(f"an encoder listed before it ({', '.join(known) or 'none is'})", EncoderMismatchError)
     parts = [known[part.text()] for part in fields]
     require_distinct([part.id for part in parts], fields)
-    for spec, part in zip(parts[:-1], fields, strict=False):
-        if spec.kind == "surface":  # it counts no tokens, and support measures the columns before it
-            part.fail("surface features as the last part alone", EncoderMismatchError)
+    # They count no tokens, and support measures the columns before them.
+    places = [_BEHIND.index(spec.kind) + 1 if spec.kind in _BEHIND else 0 for spec in parts]
+    if places[0] != 0:
+        fields[0].fail("an embedding as the first part", EncoderMismatchError)
+    for (place, after), part in zip(pairwise(places), fields[:-1], strict=True):
+        if place != 0 and after <= place:
+            part.fail(
+                "embeddings first, then one part of tasks, then one of surface features, those that there are",
+                EncoderMismatchError,
+            )
     return EncoderSpec(
         id=keys["id"].id(),
         kind="concatenated",
@@ -152,6 +197,7 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
         files=read_only({}),
         parts=tuple(part.id for part in parts),
         surface_dim=parts[-1].dim if parts[-1].kind == "surface" else 0,
+        tasks=next((part.tasks for part in parts if part.kind == "task"), ()),
     )
 
 
@@ -165,6 +211,8 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
     """Return the entry of bundle.json; `add` takes a file into the bundle, under a relative path, and returns its FILE."""
     if isinstance(encoder, ConcatenatedSource):
         return {"id": encoder.id, "kind": "concatenated", "parts": list(encoder.parts)}
+    if isinstance(encoder, TaskSource):
+        return {"id": encoder.id, "kind": "task", "names": list(encoder.names)}
     if isinstance(encoder, SurfaceSource):
         lexicon = read_regular(encoder.lexicon, str(encoder.lexicon))
         return {

@@ -80,8 +80,19 @@ class SurfaceSource:
     lexicon: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class TaskSource:
+    """A `TaskSource` is the tasks that heads tell apart, to put into a bundle: a column of x each, in this order.
+
+    Heads read them beside an embedding: a `ConcatenatedSource` names them behind every embedding, before surface features.
+    """
+
+    id: str
+    names: tuple[str, ...]
+
+
 # What `write_bundle` takes.
-AnySource = EncoderSource | TransformerSource | SurfaceSource | ConcatenatedSource
+AnySource = EncoderSource | TransformerSource | SurfaceSource | TaskSource | ConcatenatedSource
 
 
 def encoder_identity(
@@ -117,6 +128,11 @@ def surface_identity(lexicon: str) -> str:
     """Return the identity of surface features: the sha256 over their definition's number and their lexicon's file, a sha256 too."""
     document = {"kind": "surface", "definition": SURFACE_DEFINITION, "files": {"lexicon": lexicon}}
     return sha256_hex(canonical_json(document, compact=True))
+
+
+def task_identity(names: Sequence[str]) -> str:
+    """Return the identity of task columns: the sha256 over the tasks' names, in order."""
+    return sha256_hex(canonical_json({"kind": "task", "names": list(names)}, compact=True))
 
 
 def concatenated_identity(identities: Sequence[str]) -> str:

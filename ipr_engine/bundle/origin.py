@@ -14,6 +14,7 @@ from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 CONSTANT = "constant"
 FIRST_ALONE = "path_rows"
 PRICE_DATES = "price_dates"
+TASK_COLUMN = "task_column"  # of the prompts' table that the fit read tasks from
 
 
 def price_dates(bundle: BundleSpec) -> dict[str, str]:
@@ -98,6 +99,14 @@ def _constant_rows(names: Sequence[str], heads: HeadsSpec, provenance: Mapping[s
         elif _is_flat(heads, row):
             found[name] = "its row is zero: one quality for every prompt"
     return found
+
+
+def task_column(bundle: BundleSpec) -> str | None:
+    """Return the column of the prompts' table that says what each prompt is for, as the fit read it; None where the heads tell no tasks
+    apart, or the provenance does not say."""
+    places = (bundle.provenance, *(_provenance_of(bundle, tier) for tier in ("first", "second")))
+    stated = next((found for place in places if isinstance(found := place.get(TASK_COLUMN), str)), None)
+    return stated if bundle.tasks else None
 
 
 def constant_notice(constant: Mapping[str, str], candidates: int) -> str:

@@ -84,16 +84,18 @@ class EncoderSpec:
     """An `EncoderSpec` is a frozen prompt encoder of a bundle.
 
     Attributes:
-        kind: "static" (a model2vec table), "transformer", "surface" (what texts look like) or "concatenated".
+        kind: "static" (a model2vec table), "transformer", "task" (what callers say a prompt is for), "surface" (what texts look like)
+            or "concatenated".
         identity: the hash of everything that shapes its output.
-        max_tokens: 0 of surface features, which read no tokens.
-        pooling, normalize: None of surface features, and of a concatenated one, whose parts have their own.
+        max_tokens: 0 of tasks and surface features, which read no tokens.
+        pooling, normalize: None of those, and of a concatenated one, whose parts have their own.
         files: role -> verified path. static: table, tokenizer, config. transformer: manifest (encoder.json of an export) and
             what it names; surface: lexicon; none when the model is referenced, to be found at load by its identity.
         dtype: "int8", "bfloat16" or "bfloat16-mixed" where the heads read embeddings of that arithmetic; else None.
         name, revision: of a transformer: a hub id and its revision, or what the export was called.
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
-        surface_dim: how many of its last columns are surface features, 0 without; support is measured on those before them.
+        surface_dim: how many of its last columns are surface features, 0 without.
+        tasks: names of the tasks that have a column each, before the surface features; of a concatenated one those of its part.
     """
 
     id: str
@@ -109,6 +111,17 @@ class EncoderSpec:
     revision: str | None = None
     parts: tuple[str, ...] = ()
     surface_dim: int = 0
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def embedding_dim(self) -> int:
+        """How many leading columns are embeddings: distances and support are measured on them."""
+        return self.dim - len(self.tasks) - self.surface_dim
+
+    @cached_property
+    def task_columns(self) -> Mapping[str, int]:
+        """Task -> its column in x."""
+        return read_only({name: self.embedding_dim + at for at, name in enumerate(self.tasks)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +306,12 @@ class BundleSpec:
             return None
         asked = self.escalation.heads
         return next(heads for heads in self.heads if heads.id == asked).in_order(self.names)
+
+    @cached_property
+    def tasks(self) -> frozenset[str]:
+        """The tasks that the heads which decide, first or second, tell apart; empty where their encoders have none."""
+        deciding = (self.quality_heads, self.escalation_heads)
+        return frozenset(name for heads in deciding if heads is not None for name in self.encoder(heads.encoder).tasks)
 
     def encoder(self, id: str) -> EncoderSpec:
         """Return the encoder of that id."""

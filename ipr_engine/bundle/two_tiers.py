@@ -18,6 +18,7 @@ from ipr_engine.bundle.encoder_source import (
     ConcatenatedSource,
     EncoderSource,
     SurfaceSource,
+    TaskSource,
     TransformerSource,
 )
 from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
@@ -210,6 +211,8 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
     """
     if spec.kind == "concatenated":
         return ConcatenatedSource(id=id, parts=parts)
+    if spec.kind == "task":
+        return TaskSource(id=id, names=spec.tasks)
     if spec.kind == "surface":
         return SurfaceSource(id=id, lexicon=spec.files["lexicon"])
     assert spec.pooling is not None  # of every other kind

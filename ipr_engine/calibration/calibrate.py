@@ -31,7 +31,7 @@ from ipr_engine.calibration.promises import (
 from ipr_engine.data import Outcomes, key_of_hashes, overlap, prompt_hashes, read_prompt_hashes
 from ipr_engine.data.outcomes import MIN_KEY
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_rows
 from ipr_engine.measures.resampling import drawn_questions
 from ipr_engine.policy.paths import Paths
 
@@ -148,8 +148,8 @@ def calibrate(
     risk, test, simultaneous = options.risk, bounds.TESTS[options.test], options.simultaneous
     progress("laying out the path ...")
 
-    def embed(prompts: Sequence[str]) -> EmbeddedPrompts:
-        return embed_for(engine, prompts, cache=cache, progress=progress)
+    def embed(rows: Outcomes) -> EmbeddedPrompts:
+        return embed_rows(engine, rows, cache=cache, progress=progress)
 
     def observed(rows: Outcomes) -> Observed:
         return observe(bundle, embed, rows, names, of.sources, label=_label(rows))

@@ -105,7 +105,7 @@ class Observed:
 
 def observe(
     bundle: Bundle,
-    embed: Callable[[Sequence[str]], EmbeddedPrompts],
+    embed: Callable[[Outcomes], EmbeddedPrompts],
     outcomes: Outcomes,
     names: Sequence[str],
     sources: Mapping[str, Mapping[str, str] | str],
@@ -115,7 +115,7 @@ def observe(
     """Encode the rows on which every one of `names` has a quality, and predict on them.
 
     Args:
-        embed: embeds prompts by every encoder of the bundle.
+        embed: embeds the prompts of outcome data by every encoder of the bundle.
         sources: name in the bundle -> name in the outcomes, for those that differ; one for all, or {source: name}.
         label: what these prompts are, such as "mine, split calibration".
     Raises:
@@ -131,7 +131,7 @@ def observe(
     if "len_skip" not in bundle.quality_heads.tensors:
         raise InvalidInputError("bundle: expected heads that predict output tokens, since a map weighs expected costs")
     rows = outcomes.complete(wanted)
-    embedded = embed(rows.prompts)
+    embedded = embed(rows)
     decisions = embedded.decide(tau=0.0, allowed=list(names))
     columns = [bundle.names.index(name) for name in names]
     return Observed(

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine._files import writable_file
-from ipr_engine.cli.options import add_bundle_options, add_policy_options, load_engine, policy_keywords
+from ipr_engine.cli.options import (
+    add_bundle_options,
+    add_policy_options,
+    add_task_option,
+    load_engine,
+    policy_keywords,
+)
 from ipr_engine.cli.rows import read_stdin
 from ipr_engine.engine import Engine
 
@@ -26,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="draw quality over cost, with intervals (extra [eval])"
     )
+    add_task_option(parser)
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -36,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         writable_file(arguments.plot, "--plot", suffix=".png")
     engine = load_engine(arguments, Engine)
     prompt = read_stdin() if arguments.prompt is None else arguments.prompt
-    explanation = engine.explain(prompt, engine.policy(**policy_keywords(arguments)))
+    explanation = engine.explain(prompt, engine.policy(**policy_keywords(arguments)), task=arguments.task)
     print(json.dumps(explanation.to_dict(), allow_nan=False) if arguments.json else explanation)
     if arguments.plot is not None:
         from ipr_engine.evaluation.explanation_plot import draw_explanation

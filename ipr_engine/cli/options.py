@@ -44,6 +44,14 @@ def add_key_option(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--key", metavar="FILE", help=f"the owner's key: {what} (`ipr key` makes one)")
 
 
+def add_task_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="what the prompt is for, as its caller knows it: a bundle trained with --task-column decides by it",
+    )
+
+
 def add_policy_options(parser: argparse.ArgumentParser) -> None:
     _add_flags(parser.add_argument_group("policy"), PolicySpec, tuple(flags(PolicySpec)))
 

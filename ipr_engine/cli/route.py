@@ -14,6 +14,7 @@ from ipr_engine.cli.options import (
     add_bundle_options,
     add_key_option,
     add_policy_options,
+    add_task_option,
     load_engine,
     policy_keywords,
     shorten,
@@ -34,8 +35,9 @@ def add_parser(subparsers: Any) -> None:
         help="choose a candidate for each prompt",
         description="Choose a candidate for each prompt: from the arguments, from stdin (the whole of it is one prompt), or from "
         'JSONL, one object a line with "prompt" (a string), "messages" or "input" (a request, with its system text, tools and limit '
-        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in" where it states them; every '
-        "other field is carried through. A bad row gives a line with its error, the rows after it are answered, and the exit code is 3.",
+        'of output tokens), and "billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in", "task" where it states them; '
+        "every other field is carried through. A bad row gives a line with its error, the rows after it are answered, and the exit code "
+        "is 3.",
     )
     parser.add_argument("prompt", nargs="*", help="prompts; none reads one prompt from stdin")
     parser.add_argument("--jsonl", metavar="FILE", help="read prompts from FILE ('-': stdin); implies --json")
@@ -55,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
         "sealed (default 8, 0 keeps all)",
     )
     add_key_option(parser, "it seals what the records keep of prompts")
+    add_task_option(parser)
     add_policy_options(parser)
     add_bundle_options(parser)
     parser.set_defaults(run=run)
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         for number, row in _rows(arguments):
             asked += 1
-            answer = _decide(row, number, engine, recorder, policy)
+            answer = _decide(_for_task(row, arguments.task), number, engine, recorder, policy)
             if not isinstance(answer, BadRow):
                 assert isinstance(row, PromptRow)
                 failed += answer.model is None
@@ -137,6 +140,13 @@ def _decide(
     if decision.status == "invalid_input":
         return BadRow(number, row.carried.get("id"), str(decision.reason))
     return decision
+
+
+def _for_task(row: PromptRow | BadRow, task: str | None) -> PromptRow | BadRow:
+    """Return a row that is for this task where it states none of its own."""
+    if task is None or isinstance(row, BadRow) or "task" in row.given:
+        return row
+    return row._replace(given={**row.given, "task": task})
 
 
 def _rows(arguments: argparse.Namespace) -> Iterable[tuple[int, PromptRow | BadRow]]:

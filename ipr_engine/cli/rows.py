@@ -14,8 +14,9 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts import BODY, TURNS
 
 # arguments of Engine.route that a row may state
-GIVEN = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in")
-LEFT_OUT = (*TURNS, "system", "instructions", "tools", "functions", *GIVEN)  # of what is carried through
+COUNTS = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in")
+GIVEN = (*COUNTS, "task")
+LEFT_OUT = (*TURNS, "system", "instructions", "tools", "functions", *COUNTS)  # of what is carried through
 
 _KINDS = {str: "string", list: "array", int: "number", float: "number", bool: "boolean", type(None): "null"}
 

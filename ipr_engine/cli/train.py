@@ -11,6 +11,7 @@ from typing import Any
 from ipr_engine.bundle.encoder_entry import DTYPES
 from ipr_engine.bundle.origin import constant_notice
 from ipr_engine.cli.options import GOES_ON, add_cache_option, add_encoder_options, add_key_option, load_options
+from ipr_engine.data.outcomes import TASK_COLUMNS
 from ipr_engine.errors import InvalidInputError
 
 
@@ -62,6 +63,12 @@ def add_parser(subparsers: Any) -> None:
     add_encoder_options(parser, folders=False)
     parser.add_argument("--name", default="trained", help="name of the bundle (default trained)")
     parser.add_argument("--split", default="train", help="split to fit on, 'all' for every prompt (default train)")
+    parser.add_argument(
+        "--task-column",
+        choices=TASK_COLUMNS,
+        help="column of the prompts' table that says what each is for: heads tell its tasks apart, and callers may name one "
+        "(docs/own-bundle.md)",
+    )
     parser.add_argument(
         "--no-intercepts",
         action="store_true",
@@ -124,6 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
                 dtype=arguments.dtype,
                 contained=not arguments.reference,
             ),
+            task_column=arguments.task_column,
             cache=arguments.cache,
         ),
         BundleTarget(root=arguments.out, name=arguments.name, created=arguments.created, key=arguments.key),
@@ -159,6 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if arguments.json:
         facts = {"bundle": trained.folder.name, "estimator": trained.estimator, "prompts": trained.prompts}
+        facts |= {"tasks": dict(trained.tasks)} if trained.tasks else {}
         standing = None if trained.standing is None else trained.standing.to_json()
         print(json.dumps({**facts, "dropped": trained.dropped, "candidates": rows, "standing": standing}))
         return 0

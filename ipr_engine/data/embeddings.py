@@ -20,6 +20,7 @@ from ipr_engine.data.progress import Progress
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
+from ipr_engine.encoders.task_columns import TaskColumns
 from ipr_engine.errors import InvalidInputError
 
 SHARD_ROWS = 8192
@@ -164,7 +165,7 @@ def embed_prompts(
         progress: called with how far it is, every ten seconds.
     """
     # A table and surface features are made in C++, faster than a shard is read and checked.
-    if encoder.native is not None or isinstance(encoder, SurfaceEncoder):
+    if encoder.native is not None or isinstance(encoder, (SurfaceEncoder, TaskColumns)):
         return encoder.encode(list(prompts))
     if isinstance(encoder, ConcatenatedEncoder):
         return encoder.join([embed_prompts(p, prompts, cache=cache, progress=progress) for p in encoder.encoders])

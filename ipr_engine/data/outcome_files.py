@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine._files import writable_folder
+from ipr_engine.bundle.task_names import task_problem
 from ipr_engine.data.outcomes import MEASURES, Outcomes, question_keys, source_name
 from ipr_engine.data.table_files import FORMATS, read_table
 from ipr_engine.data.table_stream import Kind, table_stream
@@ -27,6 +28,7 @@ _PROMPT_COLUMNS = {
     "dataset": "datasets",
     "question_key": "question_keys",
 }  # column -> attribute of `Outcomes`
+TASK = "task"  # a column that is written only where some prompt has a task
 
 PathLike = str | os.PathLike[str]
 
@@ -93,6 +95,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
     row, column, models = _pairs(prompts, outcomes, row_of)
     shape = (len(ids), len(models))
     splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
+    tasks = _task_cells(prompts)
     keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
     measures = {measure: _placed(outcomes, measure, shape, row, column) for measure in MEASURES}
     # Every check has run: all bad rows are told in one error.
@@ -110,6 +113,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
         input_tokens=measures["input_tokens"],
         output_tokens=measures["output_tokens"],
         cost_usd=measures["cost_usd"],
+        tasks=tuple(tasks[i] for i in order) if any(tasks) else (),
     )
 
 
@@ -122,11 +126,12 @@ def write_outcomes(outcomes: Outcomes, folder: PathLike, *, format: str = "parqu
         raise InvalidInputError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     target = free_for_outcomes(folder)
     target.mkdir(parents=True, exist_ok=True)
-    texts: dict[str, Kind] = dict.fromkeys(_PROMPT_COLUMNS, "text")
+    columns = {**_PROMPT_COLUMNS, **({TASK: "tasks"} if outcomes.tasks else {})}
+    texts: dict[str, Kind] = dict.fromkeys(columns, "text")
     with table_stream(target / f"{PROMPTS}.{format}", texts) as table:
         for begin in range(0, len(outcomes), WRITTEN):
             some = slice(begin, begin + WRITTEN)
-            table.write({name: getattr(outcomes, of_all)[some] for name, of_all in _PROMPT_COLUMNS.items()})
+            table.write({name: getattr(outcomes, of_all)[some] for name, of_all in columns.items()})
     kinds: dict[str, Kind] = {"prompt_id": "text", "model": "text"}
     kinds |= {measure: _kind(getattr(outcomes, measure)) for measure in MEASURES}
     with table_stream(target / f"{OUTCOMES}.{format}", kinds) as table:
@@ -219,6 +224,16 @@ def _optional(table: Table, column: str) -> list[str]:
         return [""] * table.rows
     codes, texts = table.coded(column)
     return [texts[code] or "" for code in codes.tolist()]
+
+
+def _task_cells(prompts: Table) -> list[str]:
+    """Return the tasks, "" where a cell or the column is missing; what no task may be called is a bad cell."""
+    cells = _optional(prompts, TASK)
+    problems = {cell: task_problem(cell) for cell in set(cells) if cell}
+    for row, cell in enumerate(cells):
+        if (problem := problems.get(cell)) is not None:
+            prompts.complain(row, TASK, f"expected {problem}, got {len(cell)} characters")
+    return cells
 
 
 def _pairs(

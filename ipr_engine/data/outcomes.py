@@ -21,6 +21,7 @@ from ipr_engine.errors import InvalidInputError
 Array = npt.NDArray[np.float64]
 
 MEASURES = ("quality", "input_tokens", "output_tokens", "cost_usd")
+TASK_COLUMNS = ("task", "dataset")  # of the prompts' table, that may say what a prompt is for
 KEY_CHARACTERS = 120
 _LOWER = bytes(range(256)).lower()
 _NO_ALNUM = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -152,6 +153,7 @@ class Outcomes:
         quality: (rows, models) float64 in [0, 1]; NaN where the candidate has no outcome.
         input_tokens, output_tokens, cost_usd: (rows, models) float64 >= 0, USD; NaN where unknown.
         dropped: prompts that `complete` left out.
+        tasks: what callers say each prompt is for, "" where nothing is said; empty where the source says it of none.
     """
 
     source: str
@@ -166,6 +168,7 @@ class Outcomes:
     output_tokens: Array
     cost_usd: Array
     dropped: int = 0
+    tasks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -174,6 +177,21 @@ class Outcomes:
     def covered(self) -> npt.NDArray[np.bool_]:
         """Return (rows, models) booleans: whether the candidate has a quality there."""
         return ~np.isnan(self.quality)
+
+    def tasks_by(self, column: str) -> tuple[str | None, ...]:
+        """Return the task of each row by a column of the prompts' table, one of `TASK_COLUMNS`; None where the cell is missing.
+
+        Raises:
+            InvalidInputError: another column, or one that the source does not have.
+        """
+        if column not in TASK_COLUMNS:
+            raise InvalidInputError(f"task_column: expected one of {', '.join(TASK_COLUMNS)}, got {column!r}")
+        cells = self.tasks if column == "task" else self.datasets
+        if len(self) and not any(cells):
+            raise InvalidInputError(
+                f"task_column: expected {column!r} in the prompts of {self.source}, no row has one; add the column, or leave this out"
+            )
+        return tuple(cell or None for cell in cells)
 
     @property
     def prompt_ids_sha256(self) -> str:
@@ -197,6 +215,7 @@ class Outcomes:
             prompts=_at(self.prompts, index),
             splits=_at(self.splits, index),
             datasets=_at(self.datasets, index),
+            tasks=_at(self.tasks, index) if self.tasks else (),
             question_keys=_at(self.question_keys, index),
             quality=self.quality[index],
             input_tokens=self.input_tokens[index],

@@ -50,6 +50,8 @@ class Decision(ResultRow):
         calibration: "calibrated", "insufficient_evidence", "estimated", "stale" or "uncalibrated" (docs/calibration.md);
             calibration_reason says what is certified, or why nothing is.
         truncated: the prompt was longer than the encoder reads; head and tail were encoded.
+        task: what the caller said that the prompt is for; None where nothing was said. task_known: whether the heads tell it apart: False
+            where the prompt was decided as without a task; None without one.
         escalated: the second heads of a two-tier bundle decided (docs/two-tiers.md): quality, cost, threshold, gap and all else
             are theirs, but for billed_tokens and support, which are the first encoder's.
         bundle, policy: those that decided.
@@ -162,6 +164,16 @@ class Decision(ResultRow):
         return CAUSE[self.result.cause_at(self.row)]
 
     @property
+    def task(self) -> str | None:
+        asked = self.inputs.task
+        return None if asked is None else asked.name
+
+    @property
+    def task_known(self) -> bool | None:
+        asked = self.inputs.task
+        return None if asked is None else asked.known
+
+    @property
     def calibration(self) -> str:
         return self.calibration_status.status
 
@@ -269,7 +281,7 @@ class Decision(ResultRow):
         return f"{status.removeprefix('nonfinite_')} of an allowed candidate is not finite"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types: what `ipr route --json` prints."""
+        """Return plain JSON types: what `ipr route --json` prints. `task` and `task_known` are among them where a task was given."""
         result, row, index = self.result, self.row, self.index
         ok, gap, support, calibration = index >= 0, result.gap_at(row), self.support, self.calibration_status
         usd = self.usd_of(index) if ok else None
@@ -301,6 +313,7 @@ class Decision(ResultRow):
             "calibration": calibration.status,
             "calibration_reason": calibration.reason,
             "bundle": self.bundle_hash,
+            **({} if self.inputs.task is None else {"task": self.task, "task_known": self.task_known}),
         }
 
     def to_json(self) -> bytes:
@@ -316,6 +329,7 @@ class Decision(ResultRow):
         if (
             self.may_keep_out
             or self.inputs.moved
+            or self.inputs.task is not None
             or self.escalated
             or self.degraded is not None
             or policy.weighing is not None

@@ -222,6 +222,9 @@ class Explanation:
             )
         if self.given:
             lines.append(f"in: input tokens as tokens_in= gives them of {', '.join(self.given)}")
+        if d.task is not None:
+            said = "the heads tell it apart" if d.task_known else "not known to this bundle, decided as without a task"
+            lines.append(f"task {d.task!r}: {said}")
         if holds is not None:
             until = "1" if holds.until is None else _border(holds.until)
             lines.append(f"the choice stays for tau from {_border(holds.since)} to {until}")

@@ -24,6 +24,8 @@ def reply_headers(decision: Decision, index: int, saved: float | None, assumed: 
         told["saved-usd"] = f"{saved:.6g}"
     if decision.support is not None:
         told["support"] = f"{decision.support:.3f}"
+    if decision.task is not None:
+        told["task"] = "known" if decision.task_known else "unknown"
     if assumed:
         told["assumed-tokens"] = str(assumed)
     return {HEADER + name: text for name, text in told.items()}

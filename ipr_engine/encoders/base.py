@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipr_engine._C import StaticEncoder as NativeStatic
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.parsed import Needs
 
@@ -30,6 +31,7 @@ class Encoded:
         errors: row -> why its prompt could not be encoded; x of the row is NaN, its bill 0.
         terms: (batch, terms) float64, counts of each request's texts (docs/tokens.md), NaN where its bill was given; None where
             not known.
+        tasks: what the caller says each prompt is for, which x has in its columns of tasks; None where nothing is said of any.
     """
 
     x: NDArray[np.float32]
@@ -39,6 +41,7 @@ class Encoded:
     needs: tuple[Needs | None, ...] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
     terms: NDArray[np.float64] | None = None
+    tasks: tuple[AskedTask | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -46,12 +49,13 @@ class Encoded:
     def __getitem__(self, rows: slice | list[int] | NDArray[np.integer]) -> Encoded:
         x, billed, truncated = np.ascontiguousarray(self.x[rows]), self.billed_tokens[rows], self.truncated[rows]
         terms = None if self.terms is None else np.ascontiguousarray(self.terms[rows])
-        if self.needs is None and not self.errors:
+        if self.needs is None and not self.errors and self.tasks is None:
             return Encoded(x, billed, truncated, self.encoder, terms=terms)
         taken = np.arange(len(self))[rows].tolist()  # negative and sliced rows as plain numbers
         needs = None if self.needs is None else tuple(self.needs[row] for row in taken)
         errors = {at: self.errors[row] for at, row in enumerate(taken) if row in self.errors}
-        return Encoded(x, billed, truncated, self.encoder, needs, errors, terms)
+        tasks = None if self.tasks is None else tuple(self.tasks[row] for row in taken)
+        return Encoded(x, billed, truncated, self.encoder, needs, errors, terms, tasks)
 
 
 class Encoder(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ipr_engine.bundle import concatenated_identity
 from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list, record_graphs
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
+from ipr_engine.encoders.task_columns import TaskColumns
 from ipr_engine.errors import InvalidInputError
 
 
@@ -21,22 +23,31 @@ class ConcatenatedEncoder:
         encoders: the parts, in the order of their columns.
         dim: the sum of theirs. max_tokens: the largest of theirs; `truncated` says that at least one part left some out.
         identity: sha256 over the parts' identities, in order. tier: of its transformers.
-        native: the C++ object of a table in C++ and surface features behind it, which one call makes; None of other parts, each of
-            which is called from Python.
+        native: the C++ object of a table in C++ and tasks or surface features behind it, which one call makes; None of other parts,
+            each of which is called from Python.
         surface_dim: how many of the last columns are surface features, 0 without.
+        task_columns: task -> its column, before the surface features; empty without tasks.
     """
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
         if len(encoders) < 2:
             raise InvalidInputError(f"encoders: expected at least two, got {len(encoders)}")
-        if any(isinstance(encoder, SurfaceEncoder) for encoder in encoders[:-1]):
-            raise InvalidInputError("encoders: surface features count no tokens; put them last, behind every embedding")
+        order = [_place(encoder) for encoder in encoders]
+        behind = [place for place in order if place]
+        if order != sorted(order) or len(set(behind)) < len(behind) or order[0]:
+            raise InvalidInputError(
+                "encoders: tasks and surface features count no tokens; put every embedding first, then the tasks, then surface features"
+            )
         self.encoders = tuple(encoders)
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
         self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
-        self.native = _one_call(self.encoders)
+        tasks = [encoder for encoder in encoders if isinstance(encoder, TaskColumns)]
+        names = tasks[0].names if tasks else ()
+        first = self.dim - self.surface_dim - len(names)
+        self.task_columns = MappingProxyType({name: first + at for at, name in enumerate(names)})
+        self.native = _one_call(self.encoders, len(names))
         self.tier = "+".join(encoder.tier for encoder in encoders if encoder.tier is not None) or None
 
     @property
@@ -71,8 +82,15 @@ class ConcatenatedEncoder:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
 
 
-def _one_call(encoders: Sequence[Encoder]) -> NativeStatic | None:
-    """Return what makes the whole row in C++, where the parts are a table and surface features."""
-    if len(encoders) == 2 and isinstance(encoders[0], StaticEncoder) and isinstance(encoders[1], SurfaceEncoder):
-        return encoders[0].native_with(encoders[1].surface)
-    return None
+def _place(encoder: Encoder) -> int:
+    """Return where a part stands: an embedding first, 0, then tasks, then surface features."""
+    return 1 if isinstance(encoder, TaskColumns) else 2 if isinstance(encoder, SurfaceEncoder) else 0
+
+
+def _one_call(encoders: Sequence[Encoder], tasks: int) -> NativeStatic | None:
+    """Return what makes the whole row in C++, where the parts are a table, and tasks or surface features."""
+    table, *others = encoders
+    if not isinstance(table, StaticEncoder) or not all(map(_place, others)):
+        return None
+    surface = next((encoder.surface for encoder in others if isinstance(encoder, SurfaceEncoder)), None)
+    return table.native_with(surface, tasks)

@@ -111,8 +111,20 @@ def _surface(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Enc
     return SurfaceEncoder.load(spec.files["lexicon"])
 
 
+def _task(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Encoder:
+    from ipr_engine.encoders.task_columns import TaskColumns
+
+    return TaskColumns(spec.tasks)
+
+
 # EncoderSpec.kind -> loader
-_KINDS = {"static": _static, "transformer": _transformer, "surface": _surface, "concatenated": _concatenated}
+_KINDS = {
+    "static": _static,
+    "transformer": _transformer,
+    "task": _task,
+    "surface": _surface,
+    "concatenated": _concatenated,
+}
 
 
 def _folder(folder: Path, spec: EncoderSpec, options: LoadOptions) -> Encoder | None:

@@ -64,7 +64,7 @@ class StaticEncoder:
         self.dim = self._native.dim
         self.isa = self._native.isa
 
-    def _make_native(self, isa: str, surface: SurfaceFeatures | None = None) -> NativeStatic:
+    def _make_native(self, isa: str, surface: SurfaceFeatures | None = None, task_columns: int = 0) -> NativeStatic:
         mapping, weights = self._tensors.get("mapping"), self._tensors.get("weights")
         return NativeStatic(
             self._tensors["embeddings"],
@@ -75,12 +75,14 @@ class StaticEncoder:
             max_tokens=self.max_tokens,
             normalize=self.normalize,
             isa=isa,
+            task_columns=task_columns,
             surface=surface,
         )
 
-    def native_with(self, surface: SurfaceFeatures) -> NativeStatic | None:
-        """Return a C++ object that encodes text as `native` does and puts surface features behind x; None where native is None."""
-        return None if self.native is None else self._make_native(self.isa, surface)
+    def native_with(self, surface: SurfaceFeatures | None, task_columns: int) -> NativeStatic | None:
+        """Return a C++ object that encodes text as `native` does, with columns of 0 for tasks and then surface features behind the
+        embedding; None where native is None."""
+        return None if self.native is None else self._make_native(self.isa, surface, task_columns)
 
     @classmethod
     def load(

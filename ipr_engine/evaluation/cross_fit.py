@@ -20,13 +20,13 @@ from ipr_engine.data import Outcomes
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import DecidingEngine, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, embed_rows
 from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
 from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_dim_of
+from ipr_engine.training.fitted_heads import HeadRows, behind_embedding, fit_heads
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -243,14 +243,14 @@ def cross_fitted(
             f"{len(np.unique(judged))}: {len(set(complete.question_keys))} different questions of {outcomes.source} have all outcomes; "
             "collect the missing ones, or leave a candidate out with --allow"
         )
-    encoded = embed_for(engine, rows.prompts, cache=cache, progress=progress).first
+    encoded = embed_rows(engine, rows, cache=cache, progress=progress).first
     billed = np.asarray(encoded.billed_tokens, np.float64)
     whole = HeadRows(
         np.asarray(encoded.x),
         rows.quality,
         rows.output_tokens,
         rows.question_keys,
-        surface_dim=surface_dim_of(engine.encoder),
+        **behind_embedding(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
     engines = []

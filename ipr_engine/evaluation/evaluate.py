@@ -19,7 +19,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.cross_fit import FOLDS, about_recipe, cross_fitted, judges_recipe, question_folds
-from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for
+from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for, embed_rows
 from ipr_engine.evaluation.equal_quality import SHARES
 from ipr_engine.evaluation.equal_quality_text import quotable
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
@@ -111,7 +111,7 @@ def evaluate_engine(
         )
 
     def embed(rows: OutcomeData) -> EmbeddedPrompts:
-        return embed_for(engine, rows.prompts, cache=cache, progress=progress)
+        return embed_rows(engine, rows, cache=cache, progress=progress)
 
     if crossing is not None:
         train = test = _read(embed, basis, outcomes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,12 @@ import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.task_columns import with_tasks
 from ipr_engine.errors import EncoderMismatchError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.arguments import bare_embeddings, whole_counts
+from ipr_engine.request.asked_tasks import asked_tasks
 from ipr_engine.request.intake import check_features
 from ipr_engine.request.route_request import check_on_error
 
@@ -23,18 +27,26 @@ def as_encoded(
     x: Encoded | npt.NDArray[np.float32],
     policy: Policy,
     *,
-    billed_tokens: Any = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
     on_error: object = "raise",
 ) -> Encoded:
     """Return the x of `Engine.decide` as Encoded, with its bills, each row checked against what the policy's candidates can read.
+
+    given: the `RequestOptions` of the call, of which billed_tokens and task are read; a task given stands in place of x's own.
 
     Raises:
         EncoderMismatchError: the heads read another encoder.
         InvalidInputError: a bare array or a bill is not what it should be; or a row needs what every allowed candidate lacks, unless
             on_error is "status": then it is in `errors`.
     """
+    billed_tokens, task = given.get("billed_tokens"), given.get("task")
     if type(x) is not Encoded or billed_tokens is not None or x.encoder != loaded.encoder_identity:
         x = _billed(loaded, x, billed_tokens)
+    asked = None if task is None else asked_tasks(task, len(x), loaded.bundle.tasks)
+    if asked is not None:
+        second = loaded.second
+        tier = second if second is not None and loaded.is_second(x.encoder) else loaded
+        x = with_tasks(tier.task_columns, x, asked)
     return x if x.needs is None else _readable(loaded, x, policy, on_error)
 
 
@@ -85,4 +97,6 @@ def kept_rows(loaded: PlannedBundle, x: Encoded, again: Encoded) -> EmbedRows:
                 f"{name}: expected embeddings of encoder {wanted[:12]}, got those of {given[:12]}{loaded.same_model(given)}; encode the "
                 "prompts again"
             )
+    if x.tasks is not None:
+        again = with_tasks(loaded.second.task_columns, again, x.tasks)
     return lambda rows: again[rows]

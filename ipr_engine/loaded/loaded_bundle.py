@@ -28,16 +28,19 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.task_columns import with_tasks
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
-from ipr_engine.request.intake import all_counted, check_features, encode_all, take_in, text_terms
+from ipr_engine.request.asked_tasks import asked_tasks
+from ipr_engine.request.intake import Intake, all_counted, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (
@@ -166,9 +169,9 @@ class LoadedBundle(PlannedBundle):
             except InvalidInputError:
                 if request.on_error != "status":  # else a prompt is bad, and the others stand
                     raise
-        intake = take_in(request.prompts, request.given.get("billed_tokens"), self.bundle, policy, request.on_error)
+        intake = take_in(request.prompts, request.given, self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, len(intake.requests), self.bundle.names, policy.prices)
-        if self.gpu is not None and not keep_x:
+        if self.gpu is not None and not keep_x and intake.tasks is None:
             from ipr_engine.loaded.on_gpu import route_on_gpu
 
             rows = route_on_gpu(self, self.gpu, intake, policy, overrides)
@@ -176,9 +179,9 @@ class LoadedBundle(PlannedBundle):
                 made = Decisions(rows.result, policy, self.bundle, rows.figures, inputs=rows.inputs)
                 batch = len(intake.requests)
                 return with_failures(made, rows.rows, intake.errors, batch) if intake.errors else made
-        encoded = encode_all(self.encoder, self.encoder_identity, intake)
+        encoded = self._encode_all(intake)
         texts = [parsed.encoded for parsed in intake.requests]
-        again = self.embed_texts(texts)
+        again = self.embed_texts(texts, intake.tasks)
         if not keep_x:
             return self.decide(encoded, policy, overrides, again)
         return self.decide_keeping(encoded, policy, overrides, again, texts)
@@ -199,9 +202,9 @@ class LoadedBundle(PlannedBundle):
         if not self.routes_text:
             return None
         policy = request.policy
-        intake = take_in(request.prompts, request.given.get("billed_tokens"), self.bundle, policy, request.on_error)
+        intake = take_in(request.prompts, request.given, self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, 1, self.bundle.names, policy.prices)
-        encoded = encode_all(self.encoder, self.encoder_identity, intake)
+        encoded = self._encode_all(intake)
         if keep_x:
             texts = [parsed.encoded for parsed in intake.requests]
             made = self.decide_keeping(encoded, policy, overrides.copied(), None, texts)
@@ -212,7 +215,7 @@ class LoadedBundle(PlannedBundle):
     def encode(
         self,
         prompts: Any,
-        billed_tokens: Any = None,
+        given: Mapping[str, Any] = MappingProxyType({}),
         on_error: str = "raise",
         *,
         second: bool = False,
@@ -220,22 +223,30 @@ class LoadedBundle(PlannedBundle):
     ) -> Encoded:
         """Embed one prompt or a list of them, with the bill of each; see `Engine.encode`.
 
+        given: billed_tokens and task, where the caller gives them.
         second: by the second encoder; the bills are the first one's.
         policy: whose candidates must be able to read each prompt; None: nobody is asked.
         """
         if second and self.second is None:
             raise InvalidInputError(f"second: bundle {self.hash[:12]} has no second tier; leave it out")
-        intake = take_in(prompts, billed_tokens, self.bundle, policy, on_error)
-        first = encode_all(self.encoder, self.encoder_identity, intake)
+        intake = take_in(prompts, given, self.bundle, policy, on_error)
+        first = self._encode_all(intake)
         if not second or self.second is None:
             return first
         good = [row for row in range(len(first)) if row not in first.errors]
         made = self.second.encode([intake.requests[row].encoded for row in good])
+        if intake.tasks is not None:
+            made = with_tasks(self.second.task_columns, made, [intake.tasks[row] for row in good])
         if len(good) == len(first):
             return replace(made, billed_tokens=first.billed_tokens, needs=first.needs, terms=first.terms)
         x, truncated = np.full((len(first), made.x.shape[1]), np.nan, np.float32), np.zeros(len(first), np.bool_)
         x[good], truncated[good] = made.x, made.truncated
         return replace(first, x=x, truncated=truncated, encoder=made.encoder)
+
+    def _encode_all(self, intake: Intake) -> Encoded:
+        """Embed prompts that were taken in, each for its task."""
+        made = encode_all(self.encoder, self.encoder_identity, intake)
+        return made if intake.tasks is None else with_tasks(self.task_columns, made, intake.tasks)
 
     def run(
         self,
@@ -248,10 +259,12 @@ class LoadedBundle(PlannedBundle):
         except DeviceLostError as error:
             return call(fail_over(self, error))
 
-    def encode_each(self, requests: Sequence[ParsedRequest], bill_given: Sequence[bool]) -> Encoded:
+    def encode_each(
+        self, requests: Sequence[ParsedRequest], bill_given: Sequence[bool], tasks: Sequence[str | None]
+    ) -> Encoded:
         """Embed several callers' prompts in one forward, each taken apart and checked before; their bills are counted by the caller.
 
-        bill_given: whose bill its caller gives.
+        bill_given: whose bill its caller gives. tasks: what each caller says that its prompt is for.
         """
         made = self.encoder.encode([request.encoded for request in requests])
         if made.x.shape != (len(requests), self.plan.dim):
@@ -260,7 +273,9 @@ class LoadedBundle(PlannedBundle):
             )
         needs = tuple(request.needs for request in requests)
         terms = text_terms(requests, bill_given)
-        return replace(made, encoder=self.encoder_identity, needs=needs if any(needs) else None, terms=terms)
+        made = replace(made, encoder=self.encoder_identity, needs=needs if any(needs) else None, terms=terms)
+        asked = asked_tasks(tasks, len(requests), self.bundle.tasks) if any(tasks) else None
+        return made if asked is None else with_tasks(self.task_columns, made, asked)
 
     def decide(
         self,
@@ -302,6 +317,8 @@ class LoadedBundle(PlannedBundle):
                 asked = (tokens, policy.weighed(usd), *router_limits(limits))
             given = overrides.tokens_in_given
             inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=given)
+        if encoded.tasks is not None:
+            inputs = replace(inputs, tasks=encoded.tasks)
         # by position: names take the compiled call half as long again
         result, support, own = router.decide(encoded.x, compiled, billed, *asked, own, terms)
         figures = (billed, encoded.truncated, support, own)
@@ -332,10 +349,18 @@ class LoadedBundle(PlannedBundle):
         decisions.made_on = MadeOn(encoded, overrides, texts, x)
         return decisions
 
-    def embed_texts(self, texts: list[str]) -> EmbedRows | None:
-        """Return what `decide` takes as `again` for these prompts; None in a bundle of one tier."""
+    def embed_texts(self, texts: list[str], tasks: Sequence[AskedTask | None] | None = None) -> EmbedRows | None:
+        """Return what `decide` takes as `again` for these prompts, which are for these tasks; None in a bundle of one tier."""
         second = self.second
-        return None if second is None else lambda rows: second.encode([texts[row] for row in rows.tolist()])
+        if second is None:
+            return None
+
+        def embed(rows: Rows) -> Encoded:
+            at = rows.tolist()
+            made = second.encode([texts[row] for row in at])
+            return made if tasks is None else with_tasks(second.task_columns, made, [tasks[row] for row in at])
+
+        return embed
 
     def _escalate(
         self, first: Decisions, again: EmbedRows, tokens_out: npt.NDArray[np.float32] | None = None

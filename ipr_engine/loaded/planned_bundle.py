@@ -41,14 +41,16 @@ EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the secon
 
 
 class SecondTier:
-    """A `SecondTier` is the second heads of a bundle, planned: their encoder, its identity, the packed heads, a router without support."""
+    """A `SecondTier` is the second heads of a bundle, planned: their encoder, its identity and columns of tasks, the packed heads, a
+    router without support."""
 
-    __slots__ = ("encoder", "identity", "plan", "router")
+    __slots__ = ("encoder", "identity", "plan", "router", "task_columns")
 
     def __init__(self, bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
         """Plan the second heads. encoder: one already loaded with the identity that the heads name, or None."""
         self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.identity = self.encoder.identity
+        self.task_columns = bundle.encoder(heads.encoder).task_columns
         self.plan = plan_heads(bundle, heads, options)
         self.router = make_router(bundle, heads, self.plan, None)
 
@@ -64,7 +66,7 @@ class PlannedBundle:
 
     Attributes:
         bundle, hash: the bundle and its hash.
-        encoder, encoder_identity: the prompt encoder of its heads, and its name.
+        encoder, encoder_identity: the prompt encoder of its heads, and its name. task_columns: task -> its column in that one's x.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
         policies: those compiled for it, with the figures of candidates that they weigh.
@@ -91,6 +93,7 @@ class PlannedBundle:
         "router",
         "routes_text",
         "second",
+        "task_columns",
     )
 
     def __init__(
@@ -118,6 +121,7 @@ class PlannedBundle:
         self.hash = bundle.hash
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
         self.encoder_identity = self.encoder.identity
+        self.task_columns = bundle.encoder(heads.encoder).task_columns
         self.plan = plan_heads(bundle, heads, options)
         self.router = make_router(bundle, heads, self.plan, self.encoder)
         self.routes_text = self.encoder.native is not None

@@ -26,7 +26,11 @@ MOST_ENTRIES, MOST_LEVELS, MOST_TEXT = 4096, 4, 65_536
 """Entries of one control in all, how deep they are nested, and characters of an object of controls that is a text."""
 EVERY_CONTROL = (*POLICY_CONTROLS, *REQUEST_OPTIONS, EXPLAIN)
 
-_FORMS: Mapping[str, str | None] = {**{name: ABOUT[name].form for name in POLICY_CONTROLS}, EXPLAIN: "flag"}
+_FORMS: Mapping[str, str | None] = {
+    **{name: ABOUT[name].form for name in POLICY_CONTROLS},
+    "task": "text",
+    EXPLAIN: "flag",
+}
 _BY_HEADER = {HEADER + name.replace("_", "-"): name for name, form in _FORMS.items() if form != "weights"}
 _SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 _LEADING_NAME = re.compile(r"\w*")
@@ -207,11 +211,21 @@ def _of_text(form: str | None, place: str, text: str) -> object:
         raise WrongControlError(place, f"expected a number, got {shown(text)}")
     if form in ("candidates", "names"):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if form == "text":
+        return _from_utf8(text)
     if form == "flag":
         if text.lower() not in _SWITCHES:
             raise WrongControlError(place, f"expected true or false, got {shown(text)}")
         return _SWITCHES[text.lower()]
     return text
+
+
+def _from_utf8(text: str) -> str:
+    """Return a header's text that is UTF-8 as what it says: servers read the bytes of headers as Latin-1."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _checked(form: str | None, place: str, value: object) -> Any:

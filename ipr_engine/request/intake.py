@@ -6,7 +6,7 @@ A bad prompt raises an error that names its row, or leaves the error beside the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, count_texts
 from ipr_engine.bundle import BundleSpec
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.encoders.base import Encoded, Encoder
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
 from ipr_engine.prompts.parsed import bill_floor
 from ipr_engine.request.arguments import whole_counts
+from ipr_engine.request.asked_tasks import asked_tasks
 from ipr_engine.request.row_inputs import lacking
 
 
@@ -30,9 +32,10 @@ class Intake:
         names: what errors call each. requests: taken apart; an empty one in place of a bad one.
         given: the bill that the caller gives of each, None where it is to be counted.
         errors: row -> what is wrong with its prompt; empty where the first bad prompt raises.
+        tasks: what each is for; None where nothing is said of any.
     """
 
-    __slots__ = ("errors", "given", "keep_errors", "names", "requests")
+    __slots__ = ("errors", "given", "keep_errors", "names", "requests", "tasks")
 
     def __init__(self, names: list[str], given: list[int | None], keep_errors: bool) -> None:
         self.names = names
@@ -40,6 +43,7 @@ class Intake:
         self.requests = [ParsedRequest("")] * len(names)
         self.keep_errors = keep_errors
         self.errors: dict[int, str] = {}
+        self.tasks: tuple[AskedTask | None, ...] | None = None
 
     @property
     def good(self) -> list[int]:
@@ -53,8 +57,10 @@ class Intake:
         self.errors[row] = str(error)
 
 
-def take_in(prompts: Any, billed_tokens: Any, bundle: BundleSpec, policy: Policy | None, on_error: str) -> Intake:
+def take_in(prompts: Any, given: Mapping[str, Any], bundle: BundleSpec, policy: Policy | None, on_error: str) -> Intake:
     """Take one prompt or a list of them apart, and hold each against what the policy's candidates can read.
+
+    given: the `RequestOptions` of the call, of which billed_tokens and task are read.
 
     Raises:
         InvalidInputError: this is no prompt and no list of them; or, unless on_error is "status", one of them is bad.
@@ -66,7 +72,10 @@ def take_in(prompts: Any, billed_tokens: Any, bundle: BundleSpec, policy: Policy
         )
     rows = [prompts] if single else prompts
     names = ["prompt"] if single else [f"prompts[{row}]" for row in range(len(rows))]
-    made = Intake(names, given_bills(billed_tokens, len(rows)), on_error == "status")
+    made = Intake(names, given_bills(given.get("billed_tokens"), len(rows)), on_error == "status")
+    task = given.get("task")
+    if task is not None:
+        made.tasks = asked_tasks(task, len(rows), bundle.tasks)
     for row, (name, prompt) in enumerate(zip(names, rows, strict=True)):
         try:
             parsed = parse_request(prompt, where=name)

@@ -31,6 +31,9 @@ class RequestOptions(TypedDict, total=False):
     tokens_in: input tokens of the whole request by each candidate's own count, which its provider's usage tells, or its
         tokenizer: they decide costs, price tiers, cached input and context windows as they are. Name -> tokens; who is not named
         keeps its estimate. Or a scalar, (models,) or (batch, models), for every candidate. Finite, >= 0.
+    task: what the prompt is for, as the caller knows it: the app, template or endpoint that it comes from. A bundle that was trained
+        with tasks (`ipr train --task-column`) decides by it; one that it does not know, or a bundle without tasks, decides as
+        without one, which `Decision.task_known` tells. A name of 1 to 200 characters for all, or a list, one a prompt.
     """
 
     billed_tokens: int | Sequence[int | None] | npt.NDArray[Any] | None
@@ -38,6 +41,7 @@ class RequestOptions(TypedDict, total=False):
     extra_usd: npt.ArrayLike | None
     cached_tokens: CachedTokens | None
     tokens_in: TokensIn | None
+    task: str | Sequence[str | None] | None
 
 
 class RouteOptions(RequestOptions, PolicyOptions, total=False):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.bundle import BundleSpec, Candidate
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.prompts.parsed import Needs
 
 NONE: Mapping[str, str] = {}
@@ -138,6 +139,7 @@ class RowInputs(NamedTuple):
         moved: which arguments of the caller moved its predicted costs.
         tokens_in_given: (models,) bool, whose input tokens the caller gave; None for nobody's.
         error: what is wrong with its prompt; None where nothing is.
+        task: what the caller says it is for; None where nothing is said.
     """
 
     limits: RowLimits | None = None
@@ -145,6 +147,7 @@ class RowInputs(NamedTuple):
     moved: tuple[str, ...] = ()
     tokens_in_given: npt.NDArray[np.bool_] | None = None
     error: str | None = None
+    task: AskedTask | None = None
 
 
 PLAIN_ROW = RowInputs()
@@ -157,6 +160,7 @@ class BatchInputs:
     Attributes:
         limits, moved: of each row. extra_usd: (models,) or (batch, models) float32. tokens_in_given: (batch, models) bool.
         errors: row -> what is wrong with its prompt.
+        tasks: of each row.
     """
 
     limits: RequestLimits | None = None
@@ -164,6 +168,7 @@ class BatchInputs:
     moved: Moved | None = None
     tokens_in_given: npt.NDArray[np.bool_] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
+    tasks: tuple[AskedTask | None, ...] | None = None
 
     def row(self, row: int) -> RowInputs:
         """Return the inputs of one row."""
@@ -174,6 +179,7 @@ class BatchInputs:
             () if self.moved is None else self.moved[row],
             None if self.tokens_in_given is None else self.tokens_in_given[row],
             self.errors.get(row),
+            None if self.tasks is None else self.tasks[row],
         )
 
     def spread(self, good: npt.NDArray[np.int64], batch: int, errors: Mapping[int, str]) -> BatchInputs:
@@ -189,13 +195,17 @@ class BatchInputs:
             limits = RequestLimits(tuple(rows))
         if extra is not None and extra.ndim == 2:  # (models,) is of each row
             extra = spread_rows(extra, good, batch, np.float32("nan"))
-        given = self.tokens_in_given
+        given, tasks = self.tokens_in_given, self.tasks
+        if tasks is not None:
+            of_row = dict(zip(good.tolist(), tasks, strict=True))
+            tasks = tuple(of_row.get(row) for row in range(batch))
         return BatchInputs(
             limits=limits,
             extra_usd=extra,
             moved=moved,
             tokens_in_given=None if given is None else spread_rows(given, good, batch, np.False_),
             errors=errors,
+            tasks=tasks,
         )
 
 

@@ -28,6 +28,7 @@ from ipr_engine.serving.metrics import (
     Counters,
     Latency,
     RecordCounts,
+    TaskCounts,
 )
 
 _KIND = {kind: position for position, kind in enumerate(KINDS)}
@@ -63,6 +64,7 @@ class CounterBoard:
         self.padded_tokens = 0
         self._events = Tally(len(EVENTS))
         self._records = Tally(2)  # written; those of them that cannot be replayed
+        self._tasks = Tally(2)  # decisions of a known task; of another
         self.tallies: dict[Named, Tally] = {}
         self._current: tuple[str, Tally] = ("", Tally(1))
         self._lock = Lock()
@@ -80,11 +82,15 @@ class CounterBoard:
         if current[0] != bundle.hash:
             current = self._current = (bundle.hash, self._tally(bundle))
         current[1].add_decision(decision.result, decision.row, len(CAUSES), len(KINDS), kind)
+        if decision.inputs.task is not None:
+            self._tasks.add(not decision.inputs.task.known)
 
     def degraded(self, decision: Row) -> None:
         """Count a decision of the fallback."""
         # the place of (candidate, cause, status) in a tally: a failed row is candidate 0, status 0 is "uncalibrated"
         self._tally(decision.bundle).add(((decision.index + 1) * len(CAUSES) + _DEADLINE) * len(KINDS))
+        if decision.inputs.task is not None:
+            self._tasks.add(not decision.inputs.task.known)
 
     def arrived(self, answer: Row | Exception, begun_ns: int, way: str) -> None:
         """Count what a request got that waited for it, as it reaches its caller. way: the stage that its latency belongs to."""
@@ -150,6 +156,7 @@ class CounterBoard:
             in_forward=in_forward,
             cache=cache,
             records=RecordCounts(written, not_replayable, records_waiting),
+            tasks=TaskCounts(*self._tasks.counts()),
             swaps=swaps,
             bundles=MappingProxyType({bundle_hash: 1}),
         )
@@ -171,7 +178,7 @@ class CounterBoard:
         self._lock = Lock()
         for histogram in self.stages.values():
             histogram.clear()
-        for tally in (self._events, self._records, *self.tallies.values()):
+        for tally in (self._events, self._records, self._tasks, *self.tallies.values()):
             tally.clear()
         self.batch_sizes.clear()
         self.tokens = self.padded_tokens = 0

@@ -23,7 +23,7 @@ KeptRecord: TypeAlias = tuple[object, object]  # who made it, and the record, wi
 class DecisionCache:
     """A `DecisionCache` drops the least recently used first. It holds no prompt: keys are 128-bit hashes, salted per process.
 
-    A decision is found by what it was made of: the prompt's texts and needs, the policy (all of its options) and the bundle's hash.
+    A decision is found by what it was made of: the prompt's texts, needs and task, the policy (all of its options) and the bundle's hash.
     Entries of another bundle than the one asked for last are dropped, so that a swap frees what they keep alive.
 
     A decision that was recorded keeps its record, of which a hit writes another line. A recorded request finds no decision but those
@@ -46,8 +46,8 @@ class DecisionCache:
         self._hits = self._misses = self._evictions = 0
         self._lock = Lock()
 
-    def key(self, text: ParsedRequest, policy: Policy) -> bytes:
-        """Return what a decision of this prompt under this policy is found by."""
+    def key(self, text: ParsedRequest, policy: Policy, task: str | None = None) -> bytes:
+        """Return what a decision of this prompt, for this task, under this policy is found by."""
         known = self._by_id.get(
             id(policy)
         )  # without the lock: an entry is written whole, and its policy keeps the id taken
@@ -57,6 +57,8 @@ class DecisionCache:
             data = part.encode()
             digest.update(len(data).to_bytes(8, "little"))  # so that parts cannot run into each other
             digest.update(data)
+        if task is not None:
+            digest.update(b"task" + task.encode())  # no part begins so: its length does not
         if text.needs is not None:
             digest.update(
                 f"{sorted(text.features.items())} {text.max_output_tokens} {text.answers} {text.images}".encode()

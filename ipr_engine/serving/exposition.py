@@ -27,6 +27,7 @@ METRICS: Mapping[str, Metric] = {
     "unsupported_total": Metric(
         "counter", "Decisions of prompts whose support was below the policy's min_support.", lambda c: c.unsupported
     ),
+    "tasks_total": Metric("counter", "Decisions by whether the caller named a task, and the heads tell it apart."),
     "swaps_total": Metric(
         "counter", "Bundles put in place of another; each process of a server swaps, and counts.", lambda c: c.swaps
     ),
@@ -95,6 +96,8 @@ def _samples(counters: Counters, name: str) -> Iterator[str]:
             yield f"{name}{_labels(labels)} {count}"
     elif name == "unanswered_total":
         yield from (f"{name}{_labels({'reason': event})} {count}" for event, count in counters.events.items())
+    elif name == "tasks_total":
+        yield from (f"{name}{_labels({'task': said})} {count}" for said, count in counters.by_task.items())
     elif name == "serving_bundle":
         yield from (
             f"{name}{_labels({'bundle': bundle})} {count}" for bundle, count in sorted(counters.bundles.items())

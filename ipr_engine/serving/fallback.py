@@ -24,6 +24,7 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.policy_spec import frozen_options
 from ipr_engine.prompts import ParsedRequest
 from ipr_engine.prompts.parsed import bill_floor
+from ipr_engine.request.asked_tasks import asked_tasks
 from ipr_engine.request.intake import text_terms
 from ipr_engine.request.row_inputs import RowInputs, RowLimits, request_limits
 from ipr_engine.serving.metrics import DEADLINE
@@ -128,7 +129,9 @@ class StaticFallback:
         here = self._engine.loaded
         policy = here.resolve(request.fallback)
         # the fallback's own bundle decides: its names, prices and hash are on the decision
-        encoded = here.encode(request.text, request.billed_tokens, policy=policy)
+        encoded = here.encode(
+            request.text, {"billed_tokens": request.billed_tokens, "task": request.task}, policy=policy
+        )
         overrides = request.overrides.on(here.bundle.names)
         decisions = here.decide_keeping(encoded, policy, overrides, None, [request.text.encoded])  # never escalates
         made = checked_rows(decisions, "raise")[0]
@@ -176,7 +179,12 @@ class CandidateFallback:
         own = None if counted is None else counted[0]
         made = DegradedDecision(result, 0, policy, bundle, billed, False, None, own)
         stated = request.overrides.on(bundle.names).tokens_in_given
-        made.inputs = RowInputs(limits, tokens_in_given=None if stated is None else stated[0])
+        asked = asked_tasks(request.task, 1, bundle.tasks)
+        made.inputs = RowInputs(
+            limits,
+            tokens_in_given=None if stated is None else stated[0],
+            task=None if asked is None else asked[0],
+        )
         made.degraded = "candidate"
         return made if request.record is None else Recordable(made, loaded, degraded="candidate")
 

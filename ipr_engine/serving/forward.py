@@ -318,7 +318,9 @@ def run_forward(
     start = clock_ns()
     try:
         encoded = loaded.encode_each(
-            [request.text for request, _ in ready], [request.billed_tokens is not None for request, _ in ready]
+            [request.text for request, _ in ready],
+            [request.billed_tokens is not None for request, _ in ready],
+            [request.task for request, _ in ready],
         )
     except InvalidInputError as error:
         if len(ready) == 1:
@@ -365,7 +367,7 @@ def _decide(
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
         texts = [ready[row][0].text.encoded for row in rows]
-        embed = loaded.embed_texts(texts)
+        embed = loaded.embed_texts(texts, None if encoded.tasks is None else [encoded.tasks[row] for row in rows])
         again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows

@@ -31,8 +31,8 @@ EDGES_US: tuple[float, ...] = latency_edges_us
 """Upper edges of the buckets but the last: 1 us, then four an octave up to 2**26 us (67 s)."""
 PER_OCTAVE = 4  # of EDGES_US; one bucket an octave is shown
 
-JSON_VERSION = 1  # of `Counters.to_json`
-_SUMMABLE = ("cache", "records")
+JSON_VERSION = 2  # of `Counters.to_json`
+_SUMMABLE = ("cache", "records", "tasks")
 Key = TypeVar("Key")
 
 
@@ -122,6 +122,14 @@ class RecordCounts(_Summable):
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TaskCounts(_Summable):
+    """A `TaskCounts` holds the decisions of prompts whose caller named a task: one that the heads tell apart, or another."""
+
+    known: int = 0
+    unknown: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counters:
     """A `Counters` is a snapshot. Counts are since the start, depths are now; docs/operations.md says what each tells.
@@ -134,7 +142,7 @@ class Counters:
         stages: latencies by STAGES, and "total" of all requests that got a decision.
         batch_sizes: prompts of a forward -> forwards. tokens, padded_tokens: of all forwards, without and with padding.
         queue_depth, queue_limit, in_forward: requests that wait, may wait, and are in the forward that runs.
-        cache: of the decision cache. records: of the recorders. swaps: of the engine.
+        cache: of the decision cache. records: of the recorders. tasks: that callers named. swaps: of the engine.
         bundles: hash of a bundle that serves -> processes that it serves in.
     """
 
@@ -149,6 +157,7 @@ class Counters:
     in_forward: int
     cache: CacheCounts
     records: RecordCounts
+    tasks: TaskCounts
     swaps: int
     bundles: Mapping[str, int]
 
@@ -229,6 +238,13 @@ class Counters:
         """Count the requests whose budget_us was over first: answered by the fallback, or by a DeadlineError."""
         return self.by_cause.get(DEADLINE, 0) + self.events["deadline_unanswered"]
 
+    @property
+    def by_task(self) -> dict[str, int]:
+        """Count the decisions by what their callers say of a task: one that is known, one that is not, or none."""
+        tasks = self.tasks
+        none = self.decided - tasks.known - tasks.unknown
+        return {"known": tasks.known, "unknown": tasks.unknown, "none": max(0, none)}
+
     def _by(self, position: int) -> dict[str | None, int]:
         summed: dict[str | None, int] = {}
         for labels, count in self.decisions.items():
@@ -260,6 +276,7 @@ class Counters:
             "in_forward": self.in_forward,
             "cache": {one.name: getattr(self.cache, one.name) for one in fields(self.cache)},
             "records": {one.name: getattr(self.records, one.name) for one in fields(self.records)},
+            "tasks": self.by_task,
             "swaps": self.swaps,
             "bundle": self.bundle_hash,
             "bundles": dict(self.bundles),
@@ -306,6 +323,7 @@ class Counters:
                 bundles=_mapping(document["bundles"]),
                 cache=CacheCounts(*map(_whole, document["cache"])),
                 records=RecordCounts(*map(_whole, document["records"])),
+                tasks=TaskCounts(*map(_whole, document["tasks"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise InvalidInputError(
@@ -324,6 +342,7 @@ _NOTHING = Counters(
     in_forward=0,
     cache=CacheCounts(),
     records=RecordCounts(),
+    tasks=TaskCounts(),
     swaps=0,
     decisions=MappingProxyType({}),
     events=MappingProxyType(dict.fromkeys(EVENTS, 0)),

@@ -122,7 +122,7 @@ class QueuedRequest:
     Attributes:
         text: the prompt, taken apart. policy: as resolved when the request came.
         begun_ns, deadline_ns: of clock_ns; deadline_ns None without a budget.
-        billed_tokens, on_error: as given to `Engine.route`, of one prompt. overrides: its tokens_out and the like.
+        billed_tokens, on_error: as given to `Engine.route`, of one prompt. overrides: its tokens_out and the like. task: its name.
         key: of the decision cache, None to stay out of it.
         fallback: what the configured fallback prepared for it, None without a budget or without one.
         tokens, encoder: what the transformer would see of it, counted for the encoder of that identity.
@@ -140,6 +140,7 @@ class QueuedRequest:
     deadline_ns: int | None = None
     billed_tokens: int | None = None
     overrides: RequestOverrides = NO_OVERRIDES
+    task: str | None = None
     on_error: str = "raise"
     key: bytes | None = None
     fallback: Any = None

@@ -21,6 +21,7 @@ from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.arguments import whole_counts
+from ipr_engine.request.asked_tasks import asked_tasks
 from ipr_engine.request.intake import check_readable
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import REQUEST_OPTIONS, RouteOptions, RouteRequest, check_on_error, policy_options
@@ -36,6 +37,7 @@ from ipr_engine.serving.scheduler import Scheduler, checked
 if TYPE_CHECKING:
     from asyncio import Future
 
+_KEPT_APART = frozenset(("task",))  # what may be given of a prompt whose decision is kept: its key has it
 MOST_US = 1e12  # of a budget: eleven days
 EXIT_TIMEOUT_S = (
     5.0  # the exit waits so long for a forward that runs: a thread that ends in native code may abort the process
@@ -194,10 +196,14 @@ class Service:
         given = {name: value for name in REQUEST_OPTIONS if (value := options.get(name)) is not None}
         text = ParsedRequest.of_text(prompt) if type(prompt) is str else parse_request(prompt)
         short = _length(text) <= self.limits.inline_chars
-        plain = not given and not text.uncountable
+        task = None
+        if "task" in given:  # a wrong one is refused here; what decides tells whether it knows it
+            (asked,) = asked_tasks(given["task"], 1, ()) or (None,)
+            task = None if asked is None else asked.name
+        plain = given.keys() <= _KEPT_APART and not text.uncountable
         key = None
         if self.cache is not None and plain and short:
-            key = self.cache.key(text, policy)
+            key = self.cache.key(text, policy, task)
             found = self.cache.get(key, loaded.hash, None if wish is None else wish.log)
             if found is not None:
                 decision, kept = found
@@ -235,6 +241,7 @@ class Service:
             deadline_ns=None if budget_us is None else begun + int(budget_us * 1e3),
             billed_tokens=billed_tokens,
             overrides=overrides,
+            task=task,
             on_error=on_error,
             key=key,
             record=wish,

@@ -11,13 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
+from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.task_columns import HasTasks
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
 from ipr_engine.training.estimators.by_name import fit_scores
@@ -64,9 +66,17 @@ class FittedHeads:
     settings: dict[str, Any]
 
 
-def surface_dim_of(encoder: object) -> int:
-    """Return how many trailing columns of an encoder's x are features of the text's surface, 0 where it does not say."""
-    return int(getattr(encoder, "surface_dim", 0))
+class BehindEmbedding(TypedDict):
+    """A `BehindEmbedding` says how many columns of x are no embedding: tasks, and behind them surface features."""
+
+    task_dim: int
+    surface_dim: int
+
+
+def behind_embedding(encoder: Encoder) -> BehindEmbedding:
+    """Return how many columns stand behind the embedding in an encoder's x; 0 where it does not say."""
+    tasks = encoder.task_columns if isinstance(encoder, HasTasks) else ()
+    return {"task_dim": len(tasks), "surface_dim": int(getattr(encoder, "surface_dim", 0))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +90,7 @@ class HeadRows:
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
+        task_dim: columns before those, of tasks: linear parts and trees read them, hidden layers and distances do not.
     """
 
     x: npt.NDArray[np.floating]
@@ -88,20 +99,30 @@ class HeadRows:
     keys: Sequence[str]
     source: npt.NDArray[np.int64] | None = None
     surface_dim: int = 0
+    task_dim: int = 0
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
         """The columns of x that are the embedding, (rows, width)."""
-        return self.x[:, : self.x.shape[1] - self.surface_dim] if self.surface_dim else self.x
+        return self._leading(self.surface_dim + self.task_dim)
 
     @property
-    def surface(self) -> npt.NDArray[np.floating] | None:
-        """The other columns, (rows, surface_dim); None where there are none."""
-        return self.x[:, self.x.shape[1] - self.surface_dim :] if self.surface_dim else None
+    def linear(self) -> npt.NDArray[np.floating]:
+        """The columns that linear parts read: the embedding and tasks, (rows, width + task_dim)."""
+        return self._leading(self.surface_dim)
+
+    @property
+    def behind(self) -> npt.NDArray[np.floating] | None:
+        """The columns that are no embedding, (rows, task_dim + surface_dim); None where there are none."""
+        others = self.task_dim + self.surface_dim
+        return self.x[:, self.x.shape[1] - others :] if others else None
+
+    def _leading(self, but: int) -> npt.NDArray[np.floating]:
+        return self.x[:, : self.x.shape[1] - but] if but else self.x
 
     def without_surface(self) -> HeadRows:
-        """Return the same rows with the embedding alone."""
-        return replace(self, x=self.embedding, surface_dim=0)
+        """Return the same rows without surface features."""
+        return replace(self, x=self.linear, surface_dim=0)
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
@@ -131,8 +152,8 @@ class FitRows:
 
     @cached_property
     def seen(self) -> npt.NDArray[np.floating]:
-        """The embeddings with intercepts, (rows, width + sources - 1)."""
-        return with_intercepts(self.rows.embedding, self.rows.source)
+        """The embeddings with tasks and intercepts, (rows, width + task_dim + sources - 1)."""
+        return with_intercepts(self.rows.linear, self.rows.source)
 
     @cached_property
     def fold_of_row(self) -> npt.NDArray[np.int64]:
@@ -171,16 +192,17 @@ def fit_heads(
     ready = rows if isinstance(rows, FitRows) else FitRows(rows, folds, seed)
     rows, folds, seed = ready.rows, ready.folds, ready.seed
     quality, at_home, seen, fold_of_row = rows.quality, rows.at_home, ready.seen, ready.fold_of_row
-    dim = rows.embedding.shape[1]
+    kept = rows.linear.shape[1]  # all but the intercepts
     scores = fit_scores(
         estimator,
         FoldedRows(
             seen,
             quality,
             fold_of_row,
-            linear_only=seen.shape[1] - dim,
+            linear_only=seen.shape[1] - rows.embedding.shape[1],
             grams=ready.grams,
-            surface=rows.surface,
+            behind=rows.behind,
+            task_dim=rows.task_dim,
             source=rows.source,
         ),
         options=options,
@@ -193,8 +215,8 @@ def fit_heads(
     calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
     length = ready.length
     tensors = {
-        **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
-        "len_skip": length.skip[:, :dim],
+        **fold_platt(drop_intercepts(scores.tensors, kept), slope, offset),
+        "len_skip": length.skip[:, :kept],
         "len_bias": length.bias,
         "len_cap": length.cap,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,15 @@ from ipr_engine.audit.owner_key import key_of_root, keys_beside
 from ipr_engine.bundle import BundleParts, Candidate, SupportSpec, heads_sha256, write_bundle
 from ipr_engine.bundle.candidates_file import CandidatesFile, read_candidates
 from ipr_engine.bundle.context_windows import own_tokens
-from ipr_engine.bundle.origin import CONSTANT
+from ipr_engine.bundle.origin import CONSTANT, TASK_COLUMN
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
+from ipr_engine.encoders.task_columns import columns_of, mark_tasks
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable, need_packages
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, behind_embedding, fit_heads
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -46,6 +47,7 @@ from ipr_engine.training.selection import (
 )
 from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
 from ipr_engine.training.training_inputs import TrainingRows, read_training_rows
+from ipr_engine.training.training_tasks import learnt_tasks
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -85,18 +87,24 @@ def train(
     names = [candidate.name for candidate in asked.candidates]
     frozen = data.encoder.open()
     with one_thread():
-        rows = read_training_rows(data.folders, asked, split=data.split, progress=progress)
+        rows = read_training_rows(
+            data.folders, asked, split=data.split, task_column=data.task_column, progress=progress
+        )
+        tasks = {} if data.task_column is None else learnt_tasks(rows.tasks, progress)
+        if tasks:
+            frozen = frozen.with_tasks(list(tasks))
         source = rows.source if data.intercepts and len(rows.names) > 1 else None
         if frozen.encoder.native is None:
             progress(f"embedding {len(rows)} prompts ({frozen.encoder.summary}) ...")
         encoded = embed_prompts(frozen.encoder, rows.prompts, cache=data.cache, progress=progress)
         bills = bill_floors(rows.prompts, encoded.billed_tokens)
-        x, billed = encoded.x, bills.astype(np.float64)  # (rows, dim) float32, (rows,)
+        x = encoded.x  # (rows, dim) float32
+        if tasks:
+            x = mark_tasks(columns_of(frozen.encoder), x, rows.tasks)
+        billed = bills.astype(np.float64)  # (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
-        judged = HeadRows(
-            x, rows.quality, rows.output_tokens, rows.keys, source, surface_dim=surface_dim_of(frozen.encoder)
-        )
+        judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source, **behind_embedding(frozen.encoder))
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
         # Estimators are compared by how they route, and one candidate leaves nothing to route.
@@ -131,7 +139,7 @@ def train(
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
-        # Of the embedding alone: what a text looks like says little of what it is near to.
+        # Of the embedding alone: what a text looks like, or is for, says little of what it is near to.
         support = fit_support(encoded.x[:, : judged.embedding.shape[1]], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
@@ -161,13 +169,14 @@ def train(
                 "sources": {candidate: asked.named[candidate] for candidate in names},
                 "settings": heads.settings,
                 "compared": compared,
+                **({TASK_COLUMN: data.task_column, "tasks": dict(tasks)} if tasks else {}),
                 **({CONSTANT: constant} if constant else {}),
                 **({"standing": where.to_json()} if where is not None else {}),
             },
         ),
         activate=target.activate,
     )
-    return trained_figures(folder, rows, estimator, names, heads, constant, where)
+    return trained_figures(folder, rows, estimator, names, heads, constant, where, tasks)
 
 
 def _standing(
@@ -241,6 +250,7 @@ class Trained:
         calibration_error: (models,), NaN of a constant head: a constant at the mean is calibrated whatever it is worth.
         constant: candidate -> why its head counts as constant (measures/prediction.py), for those that do.
         standing: how far the router is, None where that was not asked for or cannot be taken.
+        tasks: the tasks that are told apart -> prompts of each.
     """
 
     folder: Path
@@ -255,6 +265,7 @@ class Trained:
     calibration_error: Array
     constant: Mapping[str, str]
     standing: Standing | None = None
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 def trained_figures(
@@ -265,6 +276,7 @@ def trained_figures(
     heads: FittedHeads,
     constant: Mapping[str, str],
     standing: Standing | None,
+    tasks: Mapping[str, int],
 ) -> Trained:
     """Take the figures of `Trained` from the heads' predictions out of fold."""
     predicted = heads.out_of_fold_quality
@@ -287,4 +299,5 @@ def trained_figures(
         ),
         constant=constant,
         standing=standing,
+        tasks=tasks,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
-from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, SurfaceSource, TransformerSource
+from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, SurfaceSource, TaskSource, TransformerSource
 from ipr_engine.bundle.checks import require_day, require_text
 from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
@@ -24,11 +24,13 @@ from ipr_engine.encoders.manifest import is_export, read_export
 from ipr_engine.encoders.registry import is_model2vec, open_export, refuse_folder_options
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
+from ipr_engine.encoders.task_columns import TaskColumns
 from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, ESTIMATORS, check_options
 
 DEFAULT_ENCODER = "default"
+TASKS = "tasks"  # id of the entry of tasks
 SURFACE = "surface"  # the word for surface features, where a folder may stand
 TABLE_MAX_TOKENS = 512
 FOLDER_MAX_TOKENS = 256  # of a transformers folder; an export has its own
@@ -58,6 +60,14 @@ class TrainingEncoder:
         both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for source in sources))
         joined = ConcatenatedEncoder([encoder for encoder, _ in opened])
         return cls(joined, both.id, (*sources, both), joined.surface_dim)
+
+    def with_tasks(self, names: Sequence[str]) -> TrainingEncoder:
+        """Return the same with a column for each of these tasks, behind the embedding."""
+        parts = list(self.encoder.encoders) if isinstance(self.encoder, ConcatenatedEncoder) else [self.encoder]
+        opened = list(zip(parts, self.sources, strict=False))  # the entry of the whole is last
+        at = len(opened) - bool(self.surface_dim)
+        tasks = TaskColumns(names)
+        return self.side_by_side([*opened[:at], (tasks, TaskSource(id=TASKS, names=tasks.names)), *opened[at:]])
 
     def without_surface(self) -> TrainingEncoder:
         """Return the same without surface features."""
@@ -209,6 +219,8 @@ class TrainingData:
             same prompts would score differently there (another checker, another sampling); no where the sources are parts
             of one traffic.
         encoder: one or several; by default the embedded default bundle's table.
+        task_column: column of the prompts' table that says what each is for, one of `data.outcomes.TASK_COLUMNS`: heads tell its
+            tasks apart, and callers may name one. None: no tasks.
         cache: folder that keeps a transformer's embeddings, so that the next fit on these prompts does not embed them again.
     """
 
@@ -217,6 +229,7 @@ class TrainingData:
     split: str | None = "train"
     intercepts: bool = True
     encoder: EncoderChoice = field(default_factory=EncoderChoice)
+    task_column: str | None = None
     cache: Folder | None = None
 
     @property

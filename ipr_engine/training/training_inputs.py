@@ -29,6 +29,7 @@ class TrainingRows:
         quality, output_tokens, input_tokens: (rows, models), NaN where unknown.
         dropped: rows without any judged quality, and leaks (`leaked`).
         leaked: prompts of other sources whose question stands outside the split fitted on, in any source: dropped.
+        tasks: what callers say each prompt is for, by the column asked for; None where nothing is said, or no column was named.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class TrainingRows:
     input_tokens: Array
     dropped: int
     leaked: int
+    tasks: tuple[str | None, ...]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -51,6 +53,7 @@ def read_training_rows(
     asked: CandidatesFile,
     *,
     split: str | None,
+    task_column: str | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> TrainingRows:
     """Read the split of every folder, and drop rows without a quality and rows that leak.
@@ -59,6 +62,7 @@ def read_training_rows(
         folders: outcome data (docs/outcome-data.md); the first is home.
         asked: the columns wanted and their names in the outcomes.
         split: the split to fit on; None takes every prompt, and then nothing can leak.
+        task_column: one of `data.outcomes.TASK_COLUMNS`; None: no prompt has a task.
     Raises:
         InvalidInputError: a candidate is judged on fewer than 20 prompts, or a folder twice.
     """
@@ -106,6 +110,9 @@ def read_training_rows(
         """Return a column over the parts, in the order of `tables`."""
         return tuple(compress(chain.from_iterable(getattr(part, column) for part in parts), keep.tolist()))
 
+    told = [part.tasks_by(task_column) if task_column is not None else (None,) * len(part) for part in parts]
+    if task_column is None and any(part.tasks for part in parts):
+        progress("the prompts have a column 'task', which is not read; --task-column task lets heads tell tasks apart")
     progress(
         f"{int(keep.sum())} prompts of {', '.join(names)}, {judged[keep].mean():.0%} of their candidates judged; left out: "
         f"{int((~keep).sum())} without any outcome, {leaked} whose question is held out"
@@ -121,6 +128,7 @@ def read_training_rows(
         tables["input_tokens"][keep],
         dropped=int((~keep).sum()) + leaked,
         leaked=leaked,
+        tasks=tuple(compress(chain.from_iterable(told), keep.tolist())),
     )
 
 

@@ -89,7 +89,7 @@ def test_one_call_embeds_as_the_parts_do(tmp_path):
     assert found.truncated.tolist() == expected.truncated.tolist()
     assert both.count_tokens("what is it") == table.count_tokens("what is it")
     assert "surface" in both.summary
-    with pytest.raises(InvalidInputError, match="surface features, which are of a text"):
+    with pytest.raises(InvalidInputError, match="columns behind the table's, which are of a text"):
         both.native.encode_ids(np.zeros(1, np.uint32), np.ones(1, np.bool_))
 
 
@@ -103,11 +103,11 @@ def test_a_table_of_the_library_has_its_features_from_python(tmp_path):
 
 def test_features_stand_behind_every_embedding(tmp_path):
     table, surface = StaticEncoder.from_folder(make_encoder(tmp_path / "table")), SurfaceEncoder.load()
-    with pytest.raises(InvalidInputError, match="put them last"):
+    with pytest.raises(InvalidInputError, match="every embedding first"):
         ConcatenatedEncoder([surface, table])
     parts = surface_parts(tmp_path / "sources")
     parts["encoders"][-1] = ConcatenatedSource(id=BOTH, parts=("surface", "static"))
-    with pytest.raises(EncoderMismatchError, match="surface features as the last part alone"):
+    with pytest.raises(EncoderMismatchError, match="an embedding as the first part"):
         write_bundle(tmp_path / "bundles", BundleParts(**parts))
 
 

@@ -150,7 +150,7 @@ def test_a_control_that_is_not_accepted_is_forbidden(headers, field):
 
 
 def test_what_may_be_given_of_a_prompt_is_what_a_call_takes():
-    field = dict.fromkeys(REQUEST_OPTIONS, 7)
+    field = {**dict.fromkeys(REQUEST_OPTIONS, 7), "task": "sql"}
     assert read(field=field).given == field
 
 
@@ -175,3 +175,11 @@ def test_what_may_be_set_names_none_that_is_for_one_path_alone() -> None:
         read_controls([("x-ipr-tau", "0.1")], [], ("explain",))
     with pytest.raises(WrongControlError, match=r"x-ipr-cost-weights: stands in the body alone: ipr\.cost_weights"):
         read_controls([("x-ipr-cost-weights", "usd=1")], [])
+
+
+@pytest.mark.parametrize("task", ["support-bot", "Übersetzung 日本"])
+def test_a_task_is_a_header_of_utf8_or_a_field(task):
+    as_servers_read = task.encode().decode("latin-1")
+    assert read({"x-ipr-task": as_servers_read}).given == {"task": task}
+    assert read({"x-ipr-task": "Übersetzung"}).given == {"task": "Übersetzung"}  # of Latin-1, or read already
+    assert read(field={"task": task}).given == {"task": task}

@@ -7,7 +7,8 @@
 // between words where that is possible: half of max_tokens (the head rounded up) stay at each end. x is the mean of the
 // rows of the tokens that are left, each multiplied by the token's weight, and, where asked for, x / (||x|| + 1e-32).
 // The sum of weights is not divided by: the mean is over the number of tokens. Without a known token the mean is 0.
-// Where the config has surface features, x is the mean and then these, of the whole text whatever was cut.
+// Where the config has task columns, they stand in x behind the mean, 0 each: a text does not tell its task.
+// Where the config has surface features, they come last in x, of the whole text whatever was cut.
 // The table is read in place, so it may be a file that is mapped into memory. Billing and embedding see different
 // tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since an LLM reads all of it.
 //
@@ -33,6 +34,9 @@ struct Kernels;
 // What the elements of a table are. The gather of an instruction set has a form for each (src/simd/gather_kernel.h);
 // values are widened to float32 as they are read, exactly.
 enum class TableType : uint8_t { kFloat32, kFloat16, kInt8 };
+
+// The most task columns of an encoder.
+constexpr size_t kMostTaskColumns = 256;
 
 // A table of embeddings, (rows, dim) in C order, little-endian. It is borrowed: it must live as long as its encoder.
 struct StaticTable {
@@ -69,7 +73,10 @@ struct StaticEncoderConfig {
   // "auto", or a name of available_isas() (ipr/isa.h).
   std::string isa = "auto";
 
-  // Features of a prompt's text that stand in x behind the mean (ipr/surface_features.h), not scaled by `normalize`.
+  // How many columns of 0 stand in x behind the mean, for whoever knows a prompt's task to mark.
+  size_t task_columns = 0;
+
+  // Features of a prompt's text that stand last in x (ipr/surface_features.h), not scaled by `normalize`.
   // Null: none.
   std::shared_ptr<const SurfaceFeatures> surface;
 };
@@ -105,7 +112,9 @@ class StaticEncoder {
 
   // Columns of x; those of them that are the table's; the config's own max_tokens; the config's tokenizer, null where
   // there is none, and whether there is one, so that encode may be called.
-  size_t dim() const { return config_.table.dim + (config_.surface ? config_.surface->dim() : 0); }
+  size_t dim() const {
+    return config_.table.dim + config_.task_columns + (config_.surface ? config_.surface->dim() : 0);
+  }
   size_t table_dim() const { return config_.table.dim; }
   size_t max_tokens() const { return config_.max_tokens; }
   const WordPiece* tokenizer() const { return config_.tokenizer.get(); }

@@ -29,7 +29,7 @@ class SourceBuilder:
         self.name = name
         self.bad = BadRows() if bad is None else bad
         self._whole_rows = whole_rows
-        columns = ("prompt_id", "prompt", "split", "dataset", "question_key")
+        columns = ("prompt_id", "prompt", "split", "dataset", "question_key", "task")
         self._prompts: dict[str, list[Any]] = {column: [] for column in columns}
         self._outcomes: dict[str, list[Any]] = {column: [] for column in ("prompt_id", "model", *MEASURES)}
         self._prompts_from: list[str] = []
@@ -37,10 +37,18 @@ class SourceBuilder:
         self._outcomes_row: list[str] = []
 
     def add_prompt(
-        self, prompt_id: str, prompt: str | None, *, where: str, split: Any = None, dataset: Any = None, key: Any = None
+        self,
+        prompt_id: str,
+        prompt: str | None,
+        *,
+        where: str,
+        split: Any = None,
+        dataset: Any = None,
+        key: Any = None,
+        task: Any = None,
     ) -> None:
         """Add a prompt; `key` is its question key, None has it made from the prompt."""
-        for column, cell in zip(self._prompts, (prompt_id, prompt, split, dataset, key), strict=True):
+        for column, cell in zip(self._prompts, (prompt_id, prompt, split, dataset, key, task), strict=True):
             self._prompts[column].append(cell)
         self._prompts_from.append(where)
 

@@ -167,7 +167,7 @@ def _add(builder: SourceBuilder, where: str, record: Record, score: Score, asked
         return False
     # turns of one conversation stay together in splits and folds
     key = None if score.conversation is None else sha256(f"conversation {score.conversation}".encode()).hexdigest()
-    builder.add_prompt(id, text, where=where, key=key)
+    builder.add_prompt(id, text, where=where, key=key, task=None if record.task is None else record.task.name)
     quality = None if score.quality != score.quality else score.quality
     builder.add_outcome(id, model, quality, where=score.where, **score.measures)
     return True

@@ -17,9 +17,11 @@ from ipr_engine.bundle.edit import NewCandidate, Refit, require_one_tier, with_c
 from ipr_engine.bundle.head_rows import FOREST, of_candidates, row_of, with_row
 from ipr_engine.bundle.reliability import RELIABILITY, read_reliability, reliability_bins, reliability_bytes
 from ipr_engine.bundle.write import require_root
-from ipr_engine.data import embed_prompts, key_of_hashes, load_outcomes
+from ipr_engine.data import Outcomes, embed_prompts, key_of_hashes, load_outcomes
+from ipr_engine.data.task_rows import task_rows
 from ipr_engine.encoders.heeded import refuse_unheeded
 from ipr_engine.encoders.registry import make_encoder
+from ipr_engine.encoders.task_columns import mark_tasks
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.prediction import constancy
 from ipr_engine.measures.resampling import one_thread
@@ -125,9 +127,14 @@ def _from_outcomes(
     with one_thread():
         progress(f"embedding {len(rows)} prompts of {outcomes.source} ...")
         encoder = make_encoder(base, heads.encoder, evidence.encoder_options)
-        encoded = embed_prompts(encoder, rows.prompts, cache=cache, progress=progress)
-        x, bills = np.asarray(encoded.x, np.float64), bill_floors(rows.prompts, encoded.billed_tokens)
-        billed = bills.astype(np.float64)
+        columns = base.encoder(heads.encoder).task_columns
+
+        def embed(of: Outcomes) -> tuple[Array, Array]:
+            made = embed_prompts(encoder, of.prompts, cache=cache, progress=progress)
+            x = mark_tasks(columns, made.x, task_rows(base, of, progress))
+            return np.asarray(x, np.float64), bill_floors(of.prompts, made.billed_tokens).astype(np.float64)
+
+        x, billed = embed(rows)
         texts, at_home = count_texts(list(rows.prompts)), np.ones(len(x), np.bool_)
         asked_of = rows.question_keys
         (candidate,) = with_tokenizers(
@@ -136,13 +143,9 @@ def _from_outcomes(
         enough = (~np.isnan(tokens)).sum() >= FEWEST_JUDGED  # else `similar` says how much it writes
         progress("fitting its row, the others stay as they are ...")
 
-        def embed(prompts: Sequence[str]) -> tuple[Array, Array]:
-            more = embed_prompts(encoder, prompts, cache=cache, progress=progress)
-            return np.asarray(more.x, np.float64), bill_floors(prompts, more.billed_tokens).astype(np.float64)
-
         table = None
         if consistency is None:  # a refresh is judged on prompts held out, which no imputed outcome may know of
-            table = fit_on_table(base, part, called, lambda prompts: embed(prompts)[0], with_tokens=enough, seed=seed)
+            table = fit_on_table(base, part, called, lambda of: embed(of)[0], with_tokens=enough, seed=seed)
         known = tokens if enough else None
         fit = fit_row(heads.tensors, heads.activation, x, quality, known, rows.question_keys, seed=seed)
         if table is not None and own_tells_more(fit.out_of_fold_quality, table.row.out_of_fold_quality, quality):

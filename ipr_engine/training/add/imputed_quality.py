@@ -151,7 +151,7 @@ def fit_on_table(
     base: Bundle,
     part: Outcomes,
     called: str,
-    embed: Callable[[Sequence[str]], Array],
+    embed: Callable[[Outcomes], Array],
     *,
     with_tokens: bool,
     seed: int,
@@ -159,7 +159,7 @@ def fit_on_table(
     """Fit the row of the candidate that `part` calls `called`, with its quality imputed where old candidates are judged and it is not.
 
     Args:
-        part: every prompt of the split. embed: prompts -> x (rows, dim). with_tokens: whether output tokens are fitted.
+        part: every prompt of the split. embed: rows -> x (rows, dim). with_tokens: whether output tokens are fitted.
     Returns:
         None where the table has fewer such prompts than those on which the candidate is judged: then these say more.
     """
@@ -174,7 +174,7 @@ def fit_on_table(
         return None
     at = np.flatnonzero(usable)
     rows = part.take(at[rows_to_impute(part.quality[at, column], seed=seed)])
-    x, heads = embed(rows.prompts), base.quality_heads
+    x, heads = embed(rows), base.quality_heads
     others = old_quality(rows, base)[:, columns]
     # An outcome that is missing is as likely as its head says.
     others = np.where(np.isnan(others), predict(heads.tensors, x, heads.activation)[0][:, columns], others)

@@ -29,7 +29,7 @@ from ipr_engine.training.platt import sigmoid
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 Array = npt.NDArray[np.float64]
-Embed = Callable[[Sequence[str]], tuple[Array, Array]]  # prompts -> x (rows, dim), billed tokens (rows,)
+Embed = Callable[[Outcomes], tuple[Array, Array]]  # rows -> x (rows, dim), billed tokens (rows,)
 
 FEWEST_UNSEEN = 500  # rows that replace a path: a share of quality is then known to some 0.02
 NEAR_CERTAIN = 1e-4  # a logit needs a quality that is not 0 or 1
@@ -168,7 +168,10 @@ def _embedded(new: Newcomer, order: npt.NDArray[np.int64], embed: Embed) -> tupl
     x, billed = new.x[found], new.billed[found]
     missing = np.flatnonzero(found < 0)
     if len(missing):
-        x[missing], billed[missing] = embed([new.part.prompts[order[row]] for row in missing])
+        wanted = np.unique(order[missing])  # rising, as `take` wants it
+        more, bills = embed(new.part.take(wanted))
+        place = np.searchsorted(wanted, order[missing])
+        x[missing], billed[missing] = more[place], bills[place]
     return x, billed
 
 

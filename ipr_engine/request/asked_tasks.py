@@ -1,0 +1,38 @@
+"""This file reads the argument `task` of one call: what its prompts are for, as the caller knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from ipr_engine._validate import shown
+from ipr_engine.bundle.task_names import AskedTask, task_problem
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.prompts import kind_of
+
+
+def asked_tasks(task: object, batch: int, known: Container[str]) -> tuple[AskedTask | None, ...] | None:
+    """Return the task of each prompt; None where none is given.
+
+    Args:
+        task: a name for all, a list of names, one a prompt (None: nothing is said of it), or None.
+        known: the tasks that the heads which decide tell apart.
+    Raises:
+        InvalidInputError: it is none of these, or a name is no text of 1 to 200 characters.
+    """
+    if task is None:
+        return None
+    if isinstance(task, (list, tuple)):
+        if len(task) != batch:
+            raise InvalidInputError(f"task: expected one a prompt, {batch} in all, got {len(task)}")
+        return tuple(_one(name, f"task[{row}]", known) for row, name in enumerate(task))
+    return (_one(task, "task", known),) * batch
+
+
+def _one(name: object, where: str, known: Container[str]) -> AskedTask | None:
+    if name is None:
+        return None
+    problem = task_problem(name)
+    if problem is not None:
+        got = shown(name) if isinstance(name, str) else kind_of(name)
+        raise InvalidInputError(f"{where}: expected {problem}, or None, got {got}")
+    return AskedTask(str(name), name in known)

@@ -1,0 +1,216 @@
+"""`ipr train --task-column`: heads tell tasks apart, from outcomes to a decision, an evaluation and a candidate more."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from ipr_engine import Engine
+from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.origin import task_column
+from ipr_engine.cli import main
+from ipr_engine.data import load_outcomes, write_outcomes
+from ipr_engine.data.task_rows import task_rows
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.evaluation.embedded import embed_rows
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
+from ipr_engine.training.training_tasks import FEWEST_PROMPTS, learnt_tasks
+from tests.support import skips
+from tests.support.seeds import seeded
+from tests.support.training_data import add_model, make_world, train
+
+pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
+
+NAMES = ("house/big", "house/small", "other/mid")
+WORDS = ("prove", "sum", "story", "python", "river", "integral", "poem", "loop", "triangle", "banana")
+TASKS = ("easy", "hard", "mixed")
+OPTIONS = {"plain": {}, "caps": {"caps": 8}, "forest": {"trees": 10, "depth": 4, "caps": 8}}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return outcomes of 300 prompts whose words say nothing: the task says how good the small candidate is; and the candidates."""
+    rng, folder = seeded("train tasks"), tmp_path_factory.mktemp("data") / "made"
+    folder.mkdir()
+    prompts = [("prompt_id", "prompt", "split", "task", "dataset")]
+    outcomes = [("prompt_id", "model", "quality", "output_tokens")]
+    for n in range(300):
+        task = TASKS[n % 3] if n % 25 else ("rare" if n % 50 else "")
+        words = rng.choice(WORDS, 6)
+        split = "train" if n < 225 else "test"
+        prompts.append((f"p{n:03d}", f"{' '.join(words)} number {n}", split, task, "set"))
+        for m in range(3):
+            right = rng.random() < (0.9, {"easy": 0.95, "hard": 0.1}.get(task, 0.5), 0.7)[m]
+            outcomes.append(
+                (f"p{n:03d}", f"m{m}", float(right), int(rng.integers(40, 60)) * (5 if task == "hard" else 1))
+            )
+    for name, rows in (("prompts", prompts), ("outcomes", outcomes)):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    entries = [
+        {"name": name, "source": f"m{m}", "family": name.split("/")[0], "provider": "test"}
+        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "context_window": 4096}
+        for m, name in enumerate(NAMES)
+    ]
+    candidates = folder.parent / "candidates.json"
+    candidates.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
+    fewer = folder.parent / "fewer.json"
+    fewer.write_text(json.dumps({"date": "2026-11-24", "candidates": entries[:2]}))
+    return folder, candidates, fewer
+
+
+def fit(files, out, estimator, **more):
+    folder, candidates, _ = files
+    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "task_column": "task"}
+    return train(folder, candidates, out, **{**given, "estimator": estimator, "options": OPTIONS[estimator], **more})
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def trained(request, files, tmp_path_factory):
+    if request.param == "forest":
+        pytest.importorskip("sklearn", reason=skips.TREES)
+    encoder = ["default", "surface"] if request.param == "forest" else None
+    return fit(files, tmp_path_factory.mktemp("root"), request.param, encoder=encoder)
+
+
+def test_the_task_decides_where_the_words_say_nothing(trained):
+    engine = Engine.load(trained.folder)
+    assert list(trained.tasks) == list(TASKS)
+    assert engine.bundle.tasks == set(TASKS)
+    prompts = [f"{word} {word} number {n}" for n, word in enumerate(WORDS)]
+    means = {task: engine.route_many(prompts, tau=0.2, task=task) for task in (*TASKS, None, "rare")}
+    quality = {task: float(made.qualities[:, 1].mean()) for task, made in means.items()}
+    assert quality["hard"] < 0.35 < quality[None] < 0.75 < quality["easy"]
+    assert quality["rare"] == quality[None]
+    tokens = {task: float(made.tokens_out[:, 0].mean()) for task, made in means.items()}
+    assert tokens["hard"] > 2 * tokens["easy"]
+
+
+def test_the_bundle_says_which_column_and_which_tasks(trained):
+    bundle = Bundle.load(trained.folder)
+    assert task_column(bundle) == "task"
+    assert bundle.provenance["tasks"] == dict(trained.tasks)
+    assert all(count >= FEWEST_PROMPTS for count in trained.tasks.values())
+    assert bundle.support.centroids.shape[1] == bundle.encoder(bundle.quality_heads.encoder).embedding_dim == 256
+
+
+def test_embedded_rows_are_decided_for_their_tasks(trained, files):
+    engine, outcomes = Engine.load(trained.folder), load_outcomes(files[0], split="test")
+    tasks = task_rows(engine.bundle, outcomes)
+    assert set(tasks) == {*TASKS, "rare", None}
+    made = embed_rows(engine, outcomes).decide(tau=0.2)
+    asked = engine.route_many(list(outcomes.prompts), tau=0.2, task=list(tasks))
+    assert made.qualities.tobytes() == asked.qualities.tobytes()
+    assert embed_rows(engine, outcomes).embedding.shape[1] == 256
+
+
+def test_training_twice_gives_the_same_bytes(trained, files, tmp_path):
+    encoder = ["default", "surface"] if trained.estimator == "forest" else None
+    key = trained.folder.parent / "owner.key"
+    assert fit(files, tmp_path, trained.estimator, key=key, encoder=encoder).folder.name == trained.folder.name
+
+
+def test_a_candidate_is_added_with_the_tasks_of_its_prompts(files, tmp_path):
+    folder, candidates, fewer = files
+    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "task_column": "task", "estimator": "plain"}
+    base = train(folder, fewer, tmp_path / "root", **given).folder.parent
+    added = add_model(base, candidates, outcomes=folder, created="2026-11-24")
+    engine, whole = Engine.load(added.folder), fit(files, tmp_path / "whole", "plain")
+    assert engine.bundle.names[-1] == NAMES[2]
+    assert task_column(engine.bundle) == "task"
+    assert engine.bundle.path_rows is not None  # found again among the outcomes, so embedded as they were
+    assert engine.bundle.path_rows.candidates == NAMES
+    assert set(Bundle.load(whole.folder).tasks) == set(engine.bundle.tasks)
+
+
+def test_without_a_column_nothing_is_read_and_that_is_told(files, tmp_path):
+    told: list[str] = []
+    made = fit(files, tmp_path, "plain", task_column=None, progress=told.append)
+    assert Bundle.load(made.folder).tasks == frozenset()
+    assert "tasks" not in Bundle.load(made.folder).provenance
+    assert any("--task-column task" in line for line in told)
+
+
+def test_one_task_for_all_tells_nothing_apart(files, tmp_path):
+    told: list[str] = []
+    made = fit(files, tmp_path, "plain", task_column="dataset", progress=told.append)
+    assert made.tasks == {}
+    assert any("no tasks are told apart: every prompt is for 'set'" in line for line in told)
+    assert json.loads((made.folder / "bundle.json").read_text())["schema_version"] < 9
+
+
+def test_tasks_of_few_prompts_get_no_column():
+    told: list[str] = []
+    tasks = ["b"] * FEWEST_PROMPTS + ["a"] * (FEWEST_PROMPTS - 1) + [None] * 5
+    assert learnt_tasks(tasks, told.append) == {"b": FEWEST_PROMPTS}
+    assert "'a'" in told[0]
+    assert learnt_tasks(tasks[FEWEST_PROMPTS:], told.append) == {}
+    many = [f"task {n:03d}" for n in range(300) for _ in range(FEWEST_PROMPTS + (n < 256))]
+    assert list(learnt_tasks(many)) == [f"task {n:03d}" for n in range(256)]
+
+
+def test_a_column_that_is_not_there_is_refused_by_name(files, tmp_path):
+    with pytest.raises(InvalidInputError, match="task_column: expected one of task, dataset, got 'prompt'"):
+        fit(files, tmp_path, "plain", task_column="prompt")
+    bare = tmp_path / "bare"
+    outcomes = load_outcomes(files[0])
+    write_outcomes(outcomes.take(np.flatnonzero([task == "" for task in outcomes.tasks])), bare)
+    with pytest.raises(InvalidInputError, match="task_column: expected 'task' in the prompts of bare"):
+        load_outcomes(bare).tasks_by("task")
+
+
+def test_the_command_tells_its_tasks(files, tmp_path, capsys):
+    folder, candidates, _ = files
+    given = ["--outcomes", str(folder), "--candidates", str(candidates), "--out", str(tmp_path), "--no-standing"]
+    assert main(["train", *given, "--estimator", "plain", "--allow-constant", "--task-column", "task", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert list(json.loads(out)["tasks"]) == list(TASKS)
+    assert "3 tasks are told apart: 'easy' " in err
+    assert main(["route", "--bundle", str(tmp_path), "--task", "hard", "--json", "a sum"]) == 0
+    assert json.loads(capsys.readouterr().out)["decision"]["task_known"] is True
+    assert main(["explain", "--bundle", str(tmp_path), "--task", "else", "a sum"]) == 0
+    assert "task 'else': not known to this bundle" in capsys.readouterr().out
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "a sum", "task": "easy"}\n{"prompt": "a sum"}\n{"prompt": "a sum", "task": 7}\n')
+    assert main(["route", "--bundle", str(tmp_path), "--task", "hard", "--jsonl", str(rows)]) == 3
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["decision"]["task"] for line in lines[:2]] == ["easy", "hard"]
+    assert lines[0]["task"] == "easy"  # carried through as well
+    assert lines[2]["error"].startswith("task: expected a text")
+
+
+@pytest.mark.parametrize("estimator", ["plain", "advantage_shared", "caps"])
+def test_a_task_that_no_fit_has_seen_falls_back_to_the_mean_of_tasks(estimator):
+    """One-hot columns of ridge sum to 0 over the tasks, so no column is about their mean."""
+    world, rng = make_world("unseen task", rows=800), seeded("unseen task")
+    task = rng.integers(0, 4, 800)
+    level = np.array([0.4, -0.2, -0.4, 0.2])
+    quality = (rng.random(world.chance.shape) < np.clip(world.chance + level[task, None], 0, 1)).astype(float)
+    x = np.concatenate([world.x, np.eye(4)[task]], axis=1)
+    heads = fit_heads(HeadRows(x, quality, world.tokens, world.keys, task_dim=4), estimator=estimator)
+    skip = heads.tensors["skip"][:, -4:]
+    assert np.abs(skip.sum(axis=1)).max() < 0.02 * np.abs(skip).max()
+    if "trunk" in heads.tensors:
+        assert not heads.tensors["trunk"][:, -4:].any()  # no region of x is one of tasks
+    without = predict(heads.tensors, np.concatenate([world.x, np.zeros((800, 4))], axis=1), heads.activation)[0]
+    seen = predict(heads.tensors, x, heads.activation)[0]
+    assert abs(without.mean() - quality.mean()) < 0.05
+    for one in range(4):
+        assert abs(seen[task == one].mean() - quality[task == one].mean()) < 0.05
+
+
+def test_outcomes_keep_their_tasks(files, tmp_path):
+    outcomes = load_outcomes(files[0])
+    assert set(outcomes.tasks) == {*TASKS, "rare", ""}
+    again = load_outcomes(write_outcomes(outcomes, tmp_path / "copy", format="jsonl"))
+    assert again.tasks == outcomes.tasks
+    assert outcomes.of_split("test").tasks == outcomes.tasks[225:]
+    long = tmp_path / "long"
+    long.mkdir()
+    for file in files[0].glob("*.csv"):
+        (long / file.name).write_text(file.read_text().replace(",easy,", f",{'x' * 201},"))
+    with pytest.raises(InvalidInputError, match="column 'task': expected a text of 1 to 200 characters"):
+        load_outcomes(long)
