@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TransformerSource,
         concatenated_identity,
         encoder_identity,
+        head_view_identity,
         surface_identity,
     )
     from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
@@ -59,6 +60,7 @@ else:  # serving only reads bundles, and should start quickly
             "activate": "ipr_engine.bundle.write",
             "concatenated_identity": "ipr_engine.bundle.encoder_source",
             "encoder_identity": "ipr_engine.bundle.encoder_source",
+            "head_view_identity": "ipr_engine.bundle.encoder_source",
             "surface_identity": "ipr_engine.bundle.encoder_source",
             "heads_sha256": "ipr_engine.bundle.fitted_entries",
             "with_calibrations": "ipr_engine.bundle.rewrite",
@@ -98,6 +100,7 @@ __all__ = [
     "activate",
     "concatenated_identity",
     "encoder_identity",
+    "head_view_identity",
     "heads_sha256",
     "read_prices",
     "surface_identity",

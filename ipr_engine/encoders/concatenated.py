@@ -23,7 +23,7 @@ class ConcatenatedEncoder:
         identity: sha256 over the parts' identities, in order. tier: of its transformers.
         native: the C++ object of a table in C++ and surface features behind it, which one call makes; None of other parts, each of
             which is called from Python.
-        surface_dim: how many of the last columns are surface features, 0 without.
+        surface_dim: how many of the last columns are surface features, 0 without. head_dim: how many before these are a head view.
     """
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
@@ -31,11 +31,17 @@ class ConcatenatedEncoder:
             raise InvalidInputError(f"encoders: expected at least two, got {len(encoders)}")
         if any(isinstance(encoder, SurfaceEncoder) for encoder in encoders[:-1]):
             raise InvalidInputError("encoders: surface features count no tokens; put them last, behind every embedding")
+        whole = [encoder for encoder in encoders if not isinstance(encoder, SurfaceEncoder)]
+        if any(head_dim_of(encoder) for encoder in whole[:-1]):
+            raise InvalidInputError(
+                "encoders: support measures the columns before a head view; put its table behind every embedding"
+            )
         self.encoders = tuple(encoders)
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
         self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
+        self.head_dim = head_dim_of(whole[-1])
         self.native = _one_call(self.encoders)
         self.tier = "+".join(encoder.tier for encoder in encoders if encoder.tier is not None) or None
 
@@ -69,6 +75,11 @@ class ConcatenatedEncoder:
 
     def __repr__(self) -> str:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
+
+
+def head_dim_of(encoder: Encoder) -> int:
+    """Return how many columns of an encoder's x are the mean of a prompt's first tokens, 0 where it does not say."""
+    return int(getattr(encoder, "head_dim", 0))
 
 
 def _one_call(encoders: Sequence[Encoder]) -> NativeStatic | None:
