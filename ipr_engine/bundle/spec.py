@@ -93,7 +93,10 @@ class EncoderSpec:
         dtype: "int8", "bfloat16" or "bfloat16-mixed" where the heads read embeddings of that arithmetic; else None.
         name, revision: of a transformer: a hub id and its revision, or what the export was called.
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
-        surface_dim: how many of its last columns are surface features, 0 without; support is measured on those before them.
+        surface_dim: how many of its last columns are surface features, 0 without.
+        head_tokens: of a table: how many tokens of a prompt's beginning have a mean of their own; 0: none.
+        head_dim: how many columns before the surface features are that mean, 0 without.
+        whole_dim: the columns before both, which support is measured on.
     """
 
     id: str
@@ -109,6 +112,12 @@ class EncoderSpec:
     revision: str | None = None
     parts: tuple[str, ...] = ()
     surface_dim: int = 0
+    head_tokens: int = 0
+    head_dim: int = 0
+
+    @property
+    def whole_dim(self) -> int:
+        return self.dim - self.head_dim - self.surface_dim
 
 
 @dataclass(frozen=True, kw_only=True)
