@@ -129,8 +129,9 @@ def train(
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
-        # Of the embedding alone: what a text looks like says little of what it is near to.
-        support = fit_support(encoded.x[:, : judged.embedding.shape[1]], heads.folds, centroids, seed)
+        # Of whole prompts alone: what a text looks like, or how it begins, says little of what it is near to.
+        width = judged.embedding.shape[1] - frozen.head_dim
+        support = fit_support(encoded.x[:, :width], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
