@@ -19,6 +19,7 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.data import Outcomes
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.concatenated import head_dim_of
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import DecidingEngine, embed_for
 from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
@@ -251,6 +252,7 @@ def cross_fitted(
         rows.output_tokens,
         rows.question_keys,
         surface_dim=surface_dim_of(engine.encoder),
+        head_dim=head_dim_of(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
     engines = []

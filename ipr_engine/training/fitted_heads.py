@@ -80,6 +80,7 @@ class HeadRows:
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
+        head_dim: columns before these that are a head view, the mean of a prompt's first tokens.
     """
 
     x: npt.NDArray[np.floating]
@@ -88,6 +89,7 @@ class HeadRows:
     keys: Sequence[str]
     source: npt.NDArray[np.int64] | None = None
     surface_dim: int = 0
+    head_dim: int = 0
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
@@ -182,6 +184,7 @@ def fit_heads(
             grams=ready.grams,
             surface=rows.surface,
             source=rows.source,
+            head_dim=rows.head_dim,
         ),
         options=options,
         seed=seed,

@@ -93,7 +93,13 @@ def train(
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
         judged = HeadRows(
-            x, rows.quality, rows.output_tokens, rows.keys, source, surface_dim=surface_dim_of(frozen.encoder)
+            x,
+            rows.quality,
+            rows.output_tokens,
+            rows.keys,
+            source,
+            surface_dim=surface_dim_of(frozen.encoder),
+            head_dim=frozen.head_dim,
         )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
@@ -130,7 +136,7 @@ def train(
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
         # Of whole prompts alone: what a text looks like, or how it begins, says little of what it is near to.
-        width = judged.embedding.shape[1] - frozen.head_dim
+        width = judged.embedding.shape[1] - judged.head_dim
         support = fit_support(encoded.x[:, :width], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)

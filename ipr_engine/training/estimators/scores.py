@@ -25,6 +25,7 @@ class FoldedRows:
         grams: of x and folds, where other fits share them.
         surface: (rows, s) what stands behind the embedding in x of docs/decide.md, of which x here has no column: features that
             trees alone read. source: (rows,) number of the source of each row, 0 is home. None of either: none.
+        head_dim: how many columns of x before `linear_only` are a head view.
     """
 
     x: npt.NDArray[np.floating]
@@ -34,6 +35,7 @@ class FoldedRows:
     grams: Grams | None = None
     surface: npt.NDArray[np.floating] | None = None
     source: npt.NDArray[np.int64] | None = None
+    head_dim: int = 0
 
 
 @dataclass(frozen=True)
