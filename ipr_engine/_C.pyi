@@ -256,6 +256,7 @@ class StaticEncoder:
         weights: npt.NDArray[np.floating] | None = None,
         unk_id: int = -1,
         max_tokens: int = 512,
+        head_tokens: int = 0,
         normalize: bool = True,
         isa: str = "auto",
         task_columns: int = 0,

@@ -34,11 +34,20 @@ def crossed(x: Array, outcomes: WeightedOutcomes, keys: Sequence[str]) -> tuple[
     return quality, cost
 
 
-def predict_others(x: Array, quality: Array, cost: Array, keys: Sequence[str], fit: Mask) -> tuple[Array, Array]:
-    """Fit heads on the rows `fit` and predict the others: quality and cost, (other rows, columns) each."""
+def predict_others(
+    x: Array,
+    quality: Array,
+    cost: Array,
+    keys: Sequence[str],
+    fit: Mask,
+    *,
+    estimator: str = ESTIMATOR,
+    head_dim: int = 0,
+) -> tuple[Array, Array]:
+    """Fit heads on the rows `fit` and predict the others: quality and cost, (other rows, columns) each. head_dim: as of `HeadRows`."""
     with one_thread():
-        rows = HeadRows(x[fit], quality[fit], cost[fit] * NANO, kept(keys, fit))
-        heads = fit_heads(rows, estimator=ESTIMATOR)
+        rows = HeadRows(x[fit], quality[fit], cost[fit] * NANO, kept(keys, fit), head_dim=head_dim)
+        heads = fit_heads(rows, estimator=estimator)
         found, tokens = predict(heads.tensors, x[~fit], heads.activation)
     return found, tokens / NANO
 

@@ -92,8 +92,8 @@ std::unique_ptr<PyStaticEncoder> make_static_encoder(const py::array& embeddings
                                                      std::shared_ptr<const WordPiece> tokenizer,
                                                      std::optional<py::array_t<int64_t, py::array::c_style>> mapping,
                                                      std::optional<py::array_t<float, py::array::c_style>> weights,
-                                                     int64_t unk_id, size_t max_tokens, bool normalize,
-                                                     const std::string& isa, size_t task_columns,
+                                                     int64_t unk_id, size_t max_tokens, size_t head_tokens,
+                                                     bool normalize, const std::string& isa, size_t task_columns,
                                                      std::shared_ptr<const ipr::SurfaceFeatures> surface) {
   ipr::StaticEncoderConfig config;
   config.table = table_of(embeddings);
@@ -114,6 +114,7 @@ std::unique_ptr<PyStaticEncoder> make_static_encoder(const py::array& embeddings
   config.tokenizer = std::move(tokenizer);
   config.unk_id = unk_id;
   config.max_tokens = max_tokens;
+  config.head_tokens = head_tokens;
   config.normalize = normalize;
   config.isa = isa;
   config.task_columns = task_columns;
@@ -164,8 +165,8 @@ py::tuple encode(const PyStaticEncoder& self, const py::object& prompts) {
 // (x (dim,) float32, truncated)
 py::tuple encode_ids(const PyStaticEncoder& self, const py::array_t<uint32_t, py::array::c_style>& ids,
                      const py::array_t<bool, py::array::c_style>& starts) {
-  IPR_CHECK(self.encoder.dim() == self.encoder.table_dim(),
-            "ids: this encoder has columns behind the table's, which are of a text; pass prompts to encode");
+  IPR_CHECK(self.encoder.dim() == self.encoder.embedding_dim(),
+            "ids: this encoder has columns behind the embedding's, which are of a text; pass prompts to encode");
   IPR_CHECK(ids.ndim() == 1, "ids: expected shape (tokens,), got ", ids.ndim(), " dimensions");
   IPR_CHECK(starts.ndim() == 1 && starts.size() == ids.size(), "starts: expected shape (tokens,) as ids has");
   const size_t tokens = self.encoder.token_count();
@@ -174,7 +175,7 @@ py::tuple encode_ids(const PyStaticEncoder& self, const py::array_t<uint32_t, py
     IPR_CHECK(marked[k] < tokens, "ids: expected below ", tokens, ", got ", marked[k], " at ", k);
     if (starts.data()[k]) marked[k] |= ipr::kWordStart;
   }
-  py::array_t<float> x(static_cast<py::ssize_t>(self.encoder.table_dim()));
+  py::array_t<float> x(static_cast<py::ssize_t>(self.encoder.embedding_dim()));
   float* out = x.mutable_data();
   EncodeInfo info{};
   run_released(4 * marked.size(), [&] { info = self.encoder.encode_ids(marked.data(), marked.size(), out); });
@@ -211,8 +212,8 @@ void bind_encoder(py::module_& m) {
   py::class_<PyStaticEncoder>(m, "StaticEncoder")
       .def(py::init(&make_static_encoder), py::arg("embeddings"), py::kw_only(), py::arg("tokenizer") = py::none(),
            py::arg("mapping") = py::none(), py::arg("weights") = py::none(), py::arg("unk_id") = -1,
-           py::arg("max_tokens") = 512, py::arg("normalize") = true, py::arg("isa") = "auto",
-           py::arg("task_columns") = 0, py::arg("surface") = py::none())
+           py::arg("max_tokens") = 512, py::arg("head_tokens") = 0, py::arg("normalize") = true,
+           py::arg("isa") = "auto", py::arg("task_columns") = 0, py::arg("surface") = py::none())
       .def("encode", &encode, py::arg("prompts"))
       .def("encode_ids", &encode_ids, py::arg("ids"), py::arg("starts"))
       .def_property_readonly("dim", [](const PyStaticEncoder& self) { return self.encoder.dim(); })

@@ -67,14 +67,13 @@ EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const
   config_.tokenizer->tokenize(utf8, bytes, ids);
   const EncodeInfo info = encode_ids(ids.data(), ids.size(), x);
   ids.shrink();
-  float* behind = std::fill_n(x + config_.table.dim, config_.task_columns, 0.0f);
+  float* behind = std::fill_n(x + embedding_dim(), config_.task_columns, 0.0f);
   if (config_.surface) config_.surface->write(utf8, bytes, behind);
   return info;
 }
 
 EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x) const {
-  auto& [unused, kept, rows, weights] = scratch();
-  static_cast<void>(unused);
+  std::vector<uint32_t>& kept = scratch().kept;
   if (kept.size() < count) kept.resize(count);
   size_t size = 0;
   uint32_t start = 0;  // the word start of a dropped token passes to the next one
@@ -86,6 +85,7 @@ EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x
     start = known ? 0 : id & kWordStart;
   }
 
+  if (config_.head_tokens > 0) mean_of(kept.data(), std::min(size, config_.head_tokens), x + config_.table.dim);
   EncodeInfo info{count, size, false};
   if (size > config_.max_tokens) {
     const Cut cut = cut_between_words(kept.data(), size, config_.max_tokens);
@@ -93,28 +93,32 @@ EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x
     size = cut.head + (size - cut.tail);
     info = {count, size, true};
   }
+  mean_of(kept.data(), size, x);
+  shrink(kept);
+  shrink(scratch().rows);
+  shrink(scratch().weights);
+  return info;
+}
 
+void StaticEncoder::mean_of(const uint32_t* known, size_t size, float* x) const {
   if (size == 0) {
     std::fill_n(x, config_.table.dim, 0.0f);
-  } else {
-    if (rows.size() < size) rows.resize(size);
-    for (size_t k = 0; k < size; ++k) {
-      const uint32_t id = kept[k] & kIdMask;
-      rows[k] = config_.mapping.empty() ? id : config_.mapping[id];
-    }
-    if (!config_.weights.empty()) {
-      if (weights.size() < size) weights.resize(size);
-      for (size_t k = 0; k < size; ++k) weights[k] = config_.weights[kept[k] & kIdMask];
-    }
-    kernels_->gather_mean[static_cast<int>(config_.table.type)](config_.table.data, config_.table.dim, rows.data(),
-                                                                config_.weights.empty() ? nullptr : weights.data(),
-                                                                size, x);
-    if (config_.normalize) kernels_->normalize(x, config_.table.dim);
+    return;
   }
-  shrink(kept);
-  shrink(rows);
-  shrink(weights);
-  return info;
+  std::vector<uint32_t>& rows = scratch().rows;
+  std::vector<float>& weights = scratch().weights;
+  if (rows.size() < size) rows.resize(size);
+  for (size_t k = 0; k < size; ++k) {
+    const uint32_t id = known[k] & kIdMask;
+    rows[k] = config_.mapping.empty() ? id : config_.mapping[id];
+  }
+  if (!config_.weights.empty()) {
+    if (weights.size() < size) weights.resize(size);
+    for (size_t k = 0; k < size; ++k) weights[k] = config_.weights[known[k] & kIdMask];
+  }
+  kernels_->gather_mean[static_cast<int>(config_.table.type)](
+      config_.table.data, config_.table.dim, rows.data(), config_.weights.empty() ? nullptr : weights.data(), size, x);
+  if (config_.normalize) kernels_->normalize(x, config_.table.dim);
 }
 
 }  // namespace ipr

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TransformerSource,
         concatenated_identity,
         encoder_identity,
+        head_view_identity,
         surface_identity,
         task_identity,
     )
@@ -62,6 +63,7 @@ else:  # serving only reads bundles, and should start quickly
             "activate": "ipr_engine.bundle.write",
             "concatenated_identity": "ipr_engine.bundle.encoder_source",
             "encoder_identity": "ipr_engine.bundle.encoder_source",
+            "head_view_identity": "ipr_engine.bundle.encoder_source",
             "surface_identity": "ipr_engine.bundle.encoder_source",
             "task_identity": "ipr_engine.bundle.encoder_source",
             "heads_sha256": "ipr_engine.bundle.fitted_entries",
@@ -103,6 +105,7 @@ __all__ = [
     "activate",
     "concatenated_identity",
     "encoder_identity",
+    "head_view_identity",
     "heads_sha256",
     "read_prices",
     "surface_identity",

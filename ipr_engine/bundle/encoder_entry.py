@@ -18,6 +18,7 @@ from ipr_engine.bundle.encoder_source import (
     TransformerSource,
     concatenated_identity,
     encoder_identity,
+    head_view_identity,
     surface_identity,
     task_identity,
 )
@@ -37,6 +38,7 @@ KINDS = {
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
 # Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
 DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
+HEAD_VIEW = 9  # the first schema_version with head_tokens, a key of a table that has such a view and of no other
 _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
@@ -56,7 +58,7 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
         known = tuple(name for name, first in KINDS.items() if version >= first)
         named = "static" if kind is None else kind.one_of(known)  # a missing key is told by the parser below
         if named == "static":
-            specs.append(_static(entry, folder))
+            specs.append(_static(entry, folder, version))
         elif named == "transformer":
             specs.append(_transformer(entry, folder))
         elif named == "surface":
@@ -69,9 +71,11 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
     return tuple(specs)
 
 
-def _static(entry: Field, folder: Path) -> EncoderSpec:
-    """Return a table's encoder; its entry must say what the table and its config say."""
-    keys = entry.object(_STATIC)
+def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
+    """Return a table's encoder; its entry must say what the table and its config say. Its dim there is the table's."""
+    viewed = version >= HEAD_VIEW and "head_tokens" in entry.mapping()
+    keys = entry.object((*_STATIC, "head_tokens") if viewed else _STATIC)
+    head_tokens = keys["head_tokens"].integer(at_least=1, at_most=2**31) if viewed else 0
     dim, max_tokens = keys["dim"].integer(at_least=1), keys["max_tokens"].integer(at_least=1, at_most=2**31)
     pooling, normalize = keys["pooling"].one_of(("mean",)), keys["normalize"].boolean()
     files = {role: file_entry(file, folder) for role, file in keys["files"].object(tuple(STATIC_FILES)).items()}
@@ -82,20 +86,25 @@ def _static(entry: Field, folder: Path) -> EncoderSpec:
     return EncoderSpec(
         id=keys["id"].id(),
         kind="static",
-        dim=dim,
+        dim=2 * dim if viewed else dim,
         max_tokens=max_tokens,
         pooling=pooling,
         normalize=normalize,
         files=read_only({role: file.path for role, file in files.items()}),
-        identity=encoder_identity(
-            kind="static",
-            table=files["table"].sha256,
-            tokenizer=files["tokenizer"].sha256,
-            config=files["config"].sha256,
-            pooling=pooling,
-            normalize=normalize,
-            max_tokens=max_tokens,
+        identity=head_view_identity(
+            encoder_identity(
+                kind="static",
+                table=files["table"].sha256,
+                tokenizer=files["tokenizer"].sha256,
+                config=files["config"].sha256,
+                pooling=pooling,
+                normalize=normalize,
+                max_tokens=max_tokens,
+            ),
+            head_tokens,
         ),
+        head_tokens=head_tokens,
+        head_dim=dim if viewed else 0,
     )
 
 
@@ -186,6 +195,10 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
                 "embeddings first, then one part of tasks, then one of surface features, those that there are",
                 EncoderMismatchError,
             )
+    embeddings = [(spec, part) for spec, part in zip(parts, fields, strict=True) if spec.kind not in _BEHIND]
+    for spec, part in embeddings[:-1]:
+        if spec.head_dim:  # support measures the columns before it
+            part.fail("a table with a head view as the last embedding alone", EncoderMismatchError)
     return EncoderSpec(
         id=keys["id"].id(),
         kind="concatenated",
@@ -198,6 +211,7 @@ def _concatenated(entry: Field, before: Sequence[EncoderSpec]) -> EncoderSpec:
         parts=tuple(part.id for part in parts),
         surface_dim=parts[-1].dim if parts[-1].kind == "surface" else 0,
         tasks=next((part.tasks for part in parts if part.kind == "task"), ()),
+        head_dim=embeddings[-1][0].head_dim,
     )
 
 
@@ -247,6 +261,7 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
         "pooling": encoder.pooling,
         "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
         "files": files,
+        **({"head_tokens": encoder.head_tokens} if encoder.head_tokens else {}),
     }
 
 

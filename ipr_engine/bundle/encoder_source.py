@@ -17,7 +17,10 @@ MANIFEST = "encoder.json"  # of an export, which names its other files
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """An `EncoderSource` is a model2vec table to put into a bundle; `write_bundle` reads dim from it, and normalize from its config."""
+    """An `EncoderSource` is a model2vec table to put into a bundle; `write_bundle` reads dim from it, and normalize from its config.
+
+    head_tokens: how many tokens of a prompt's beginning have a mean of their own behind that of the whole; 0: none.
+    """
 
     id: str
     table: Path
@@ -25,6 +28,7 @@ class EncoderSource:
     config: Path
     max_tokens: int
     pooling: str = "mean"
+    head_tokens: int = 0
 
     @classmethod
     def in_folder(
@@ -121,6 +125,17 @@ def encoder_identity(
     # Written only where it is stated: identities of float32 encoders stay what they were before there was a dtype.
     if dtype is not None:
         document["dtype"] = dtype
+    return sha256_hex(canonical_json(document, compact=True))
+
+
+def head_view_identity(whole: str, head_tokens: int) -> str:
+    """Return the identity of a table with a head view: the sha256 over that of the table without one, and the view's tokens.
+
+    Without a head view it is the table's own, as before there were such views.
+    """
+    if head_tokens == 0:
+        return whole
+    document = {"kind": "static", "whole": whole, "head_tokens": head_tokens}
     return sha256_hex(canonical_json(document, compact=True))
 
 

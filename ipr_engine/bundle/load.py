@@ -26,7 +26,7 @@ from ipr_engine.errors import (
 CURRENT = "CURRENT"
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
 # hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
-# 7: candidates' performance; 8: surface features, heads with a forest; 9: tasks.
+# 7: candidates' performance; 8: surface features, heads with a forest; 9: tasks, head views.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 _KEYS = (
     "schema_version",
@@ -169,9 +169,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     # Tasks and surface features alone count no tokens: heads read them beside an embedding.
     dims = {encoder.id: encoder.dim for encoder in encoders if encoder.kind not in ("task", "surface")}
-    measured = {
-        e.id: e.dim - len(e.tasks) - e.surface_dim for e in encoders if e.id in dims
-    }  # `EncoderSpec.embedding_dim`
+    measured = {encoder.id: encoder.whole_dim for encoder in encoders if encoder.id in dims}
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())

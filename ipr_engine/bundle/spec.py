@@ -96,6 +96,8 @@ class EncoderSpec:
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
         surface_dim: how many of its last columns are surface features, 0 without.
         tasks: names of the tasks that have a column each, before the surface features; of a concatenated one those of its part.
+        head_tokens: of a table: how many tokens of a prompt's beginning have a mean of their own; 0: none.
+        head_dim: how many columns before the tasks are that mean, 0 without.
     """
 
     id: str
@@ -112,11 +114,18 @@ class EncoderSpec:
     parts: tuple[str, ...] = ()
     surface_dim: int = 0
     tasks: tuple[str, ...] = ()
+    head_tokens: int = 0
+    head_dim: int = 0
 
     @property
     def embedding_dim(self) -> int:
-        """How many leading columns are embeddings: distances and support are measured on them."""
+        """How many leading columns are embeddings: distances are measured on them."""
         return self.dim - len(self.tasks) - self.surface_dim
+
+    @property
+    def whole_dim(self) -> int:
+        """How many leading columns are embeddings of the whole prompt: support is measured on them."""
+        return self.embedding_dim - self.head_dim
 
     @cached_property
     def task_columns(self) -> Mapping[str, int]:

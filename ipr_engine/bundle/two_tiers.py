@@ -226,6 +226,7 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
             config=files["config"],
             max_tokens=spec.max_tokens,
             pooling=spec.pooling,
+            head_tokens=spec.head_tokens,
         )
     # A transformer that is only referenced has no files to take along.
     folder = spec.files["manifest"].parent if spec.files else None

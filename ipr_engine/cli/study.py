@@ -37,6 +37,8 @@ STUDIES = {
     "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",
     "forest": "trees on surface features beside caps, cross-fitted; prompts written otherwise",
+    "conversations": "what of a conversation is encoded: the last turn, all, the earlier ones with less weight",
+    "head": "a mean of a prompt's first tokens beside that of the whole: documents under instructions",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 

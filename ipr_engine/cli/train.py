@@ -45,6 +45,14 @@ def add_parser(subparsers: Any) -> None:
         help="of a transformer (default the export's own, 256 of a transformers folder)",
     )
     parser.add_argument(
+        "--head-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of a table: give the first N tokens of a prompt a mean of their own, beside that of the whole: for traffic where one text "
+        "stands under many instructions (default 0: none)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=DTYPES,
         help="fit on an export's embeddings in this arithmetic: int8 of the onnx tier, bfloat16 of torch, bfloat16-mixed of openvino",
@@ -129,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
                 max_tokens=arguments.max_tokens,
                 pooling=arguments.pooling,
                 dtype=arguments.dtype,
+                head_tokens=arguments.head_tokens,
                 contained=not arguments.reference,
             ),
             task_column=arguments.task_column,

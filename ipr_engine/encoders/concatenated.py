@@ -25,7 +25,8 @@ class ConcatenatedEncoder:
         identity: sha256 over the parts' identities, in order. tier: of its transformers.
         native: the C++ object of a table in C++ and tasks or surface features behind it, which one call makes; None of other parts,
             each of which is called from Python.
-        surface_dim: how many of the last columns are surface features, 0 without.
+        surface_dim: how many of the last columns are surface features, 0 without. head_dim: how many before these and the tasks are a
+            head view.
         task_columns: task -> its column, before the surface features; empty without tasks.
     """
 
@@ -38,11 +39,17 @@ class ConcatenatedEncoder:
             raise InvalidInputError(
                 "encoders: tasks and surface features count no tokens; put every embedding first, then the tasks, then surface features"
             )
+        embeddings = encoders[: len(order) - len(behind)]
+        if any(head_dim_of(encoder) for encoder in embeddings[:-1]):
+            raise InvalidInputError(
+                "encoders: support measures the columns before a head view; put its table behind every embedding"
+            )
         self.encoders = tuple(encoders)
         self.dim = sum(encoder.dim for encoder in encoders)
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
         self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
+        self.head_dim = head_dim_of(embeddings[-1])
         tasks = [encoder for encoder in encoders if isinstance(encoder, TaskColumns)]
         names = tasks[0].names if tasks else ()
         first = self.dim - self.surface_dim - len(names)
@@ -80,6 +87,11 @@ class ConcatenatedEncoder:
 
     def __repr__(self) -> str:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
+
+
+def head_dim_of(encoder: Encoder) -> int:
+    """Return how many columns of an encoder's x are the mean of a prompt's first tokens, 0 where it does not say."""
+    return int(getattr(encoder, "head_dim", 0))
 
 
 def _place(encoder: Encoder) -> int:

@@ -70,7 +70,12 @@ def _static(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Enco
 
     files = spec.files
     return StaticEncoder.load(
-        files["table"], files["tokenizer"], files["config"], max_tokens=spec.max_tokens, isa=options.isa
+        files["table"],
+        files["tokenizer"],
+        files["config"],
+        max_tokens=spec.max_tokens,
+        head_tokens=spec.head_tokens,
+        isa=options.isa,
     )
 
 

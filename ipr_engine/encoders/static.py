@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine._C import SurfaceFeatures
 from ipr_engine._files import file_sha256
-from ipr_engine.bundle import encoder_identity
+from ipr_engine.bundle import encoder_identity, head_view_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.model_files import map_tensors, parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
@@ -30,10 +30,14 @@ POOLING = "mean"
 class StaticEncoder:
     """A `StaticEncoder` runs a model2vec model (docs/decide.md): x = mean of weights[id] * embeddings[mapping[id]] over known ids.
 
+    With a head view, the mean of the first known ids alone stands behind it.
+
     Immutable and safe to share between threads. `load` and `from_folder` build it.
 
     Attributes:
-        dim: columns of the table. max_tokens: the most tokens of a prompt that enter x.
+        dim: columns of the table, or twice as many with a head view. max_tokens: the most tokens of a prompt in the first mean.
+        head_tokens: how many known tokens of a prompt's beginning are in the second mean; 0: there is none.
+        head_dim: how many of the columns are that mean.
         identity: see `ipr_engine.bundle.encoder_identity`.
         normalize: whether x is divided by its norm.
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
@@ -51,17 +55,20 @@ class StaticEncoder:
         *,
         normalize: bool,
         max_tokens: int,
+        head_tokens: int,
         isa: str,
         identity: str,
     ) -> None:
         self._tensors = tensors
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.head_tokens = head_tokens
         self.normalize = normalize
         self.identity = identity
         self._native = self._make_native(isa)
         self.native = self._native if isinstance(tokenizer, WordPieceTokenizer) else None
         self.dim = self._native.dim
+        self.head_dim = self.dim // 2 if head_tokens else 0
         self.isa = self._native.isa
 
     def _make_native(self, isa: str, surface: SurfaceFeatures | None = None, task_columns: int = 0) -> NativeStatic:
@@ -73,6 +80,7 @@ class StaticEncoder:
             weights=None if weights is None else weights.astype(np.float32),
             unk_id=self.tokenizer.unk_id,
             max_tokens=self.max_tokens,
+            head_tokens=self.head_tokens,
             normalize=self.normalize,
             isa=isa,
             task_columns=task_columns,
@@ -92,6 +100,7 @@ class StaticEncoder:
         config_path: str | Path,
         *,
         max_tokens: int = 512,
+        head_tokens: int = 0,
         isa: str = "auto",
         tokenizer: str = "auto",
     ) -> StaticEncoder:
@@ -103,6 +112,8 @@ class StaticEncoder:
             tokenizer_path: tokenizer.json. Its truncation, padding and post-processor do not apply.
             config_path: config.json; `normalize` (bool, default false) is read.
             max_tokens: >= 1. Of a longer prompt the first and last half are kept, each cut between words.
+            head_tokens: 0, or how many known tokens of a prompt's beginning have a mean of their own behind that of the whole,
+                normalised as that is; it does not matter what was cut.
             isa: "auto" (the widest this processor has), "scalar", "avx2" or "avx512".
             tokenizer: "auto" (C++ where its ids are the library's, else the library), "wordpiece" or "tokenizers".
         Raises:
@@ -112,6 +123,8 @@ class StaticEncoder:
         """
         if type(max_tokens) is not int or max_tokens < 1:
             raise InvalidInputError(f"max_tokens: expected an int >= 1, got {max_tokens!r}")
+        if type(head_tokens) is not int or not 0 <= head_tokens < 1 << 31:
+            raise InvalidInputError(f"head_tokens: expected an int >= 0, 0 for no head view, got {head_tokens!r}")
         if not isinstance(isa, str):
             raise InvalidInputError(f"isa: expected str, got {type(isa).__name__}")
         tokenizer_bytes, config_bytes = read_bytes(tokenizer_path), read_bytes(config_path)
@@ -128,11 +141,25 @@ class StaticEncoder:
             normalize=normalize,
             max_tokens=max_tokens,
         )
-        return cls(tensors, chosen, normalize=normalize, max_tokens=max_tokens, isa=isa, identity=identity)
+        return cls(
+            tensors,
+            chosen,
+            normalize=normalize,
+            max_tokens=max_tokens,
+            head_tokens=head_tokens,
+            isa=isa,
+            identity=head_view_identity(identity, head_tokens),
+        )
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, *, max_tokens: int = 512, isa: str = "auto", tokenizer: str = "auto"
+        cls,
+        folder: str | Path,
+        *,
+        max_tokens: int = 512,
+        head_tokens: int = 0,
+        isa: str = "auto",
+        tokenizer: str = "auto",
     ) -> StaticEncoder:
         """Call `load` on a folder that model2vec's save_pretrained wrote."""
         folder = Path(folder)
@@ -141,14 +168,16 @@ class StaticEncoder:
             folder / "tokenizer.json",
             folder / "config.json",
             max_tokens=max_tokens,
+            head_tokens=head_tokens,
             isa=isa,
             tokenizer=tokenizer,
         )
 
     @property
     def summary(self) -> str:
-        """Tier, dimensions, row type, tokenizer."""
-        return f"static {self.dim}-d {self._tensors['embeddings'].dtype}, {self.tokenizer.kind} tokenizer"
+        """Tier, dimensions, row type, tokenizer, head view."""
+        head = f", head of {self.head_tokens} tokens" if self.head_tokens else ""
+        return f"static {self.dim}-d {self._tensors['embeddings'].dtype}, {self.tokenizer.kind} tokenizer{head}"
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode`. A prompt without known tokens, "" for one, gives x = 0.
@@ -183,7 +212,7 @@ class StaticEncoder:
         optional = "".join(f", {name}" for name in ("mapping", "weights") if name in self._tensors)
         return (
             f"StaticEncoder(rows={table.shape[0]}, dim={self.dim}, {table.dtype}{optional}, "
-            f"normalize={self.normalize}, max_tokens={self.max_tokens}, tokenizer={self.tokenizer.kind!r}, "
+            f"normalize={self.normalize}, max_tokens={self.max_tokens}, head_tokens={self.head_tokens}, tokenizer={self.tokenizer.kind!r}, "
             f"isa={self.isa!r}, identity={self.identity[:12]}...)"
         )
 

@@ -26,7 +26,7 @@ from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
-from ipr_engine.training.fitted_heads import HeadRows, behind_embedding, fit_heads
+from ipr_engine.training.fitted_heads import HeadRows, column_kinds, fit_heads
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -250,7 +250,7 @@ def cross_fitted(
         rows.quality,
         rows.output_tokens,
         rows.question_keys,
-        **behind_embedding(engine.encoder),
+        **column_kinds(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
     engines = []

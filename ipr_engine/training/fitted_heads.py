@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.concatenated import head_dim_of
 from ipr_engine.encoders.task_columns import HasTasks
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
@@ -66,17 +67,19 @@ class FittedHeads:
     settings: dict[str, Any]
 
 
-class BehindEmbedding(TypedDict):
-    """A `BehindEmbedding` says how many columns of x are no embedding: tasks, and behind them surface features."""
+class ColumnKinds(TypedDict):
+    """A `ColumnKinds` says how many columns of x are a head view, tasks and surface features, in this order at its end."""
 
+    head_dim: int
     task_dim: int
     surface_dim: int
 
 
-def behind_embedding(encoder: Encoder) -> BehindEmbedding:
-    """Return how many columns stand behind the embedding in an encoder's x; 0 where it does not say."""
+def column_kinds(encoder: Encoder) -> ColumnKinds:
+    """Return how many columns of an encoder's x are of which kind; 0 where it does not say."""
     tasks = encoder.task_columns if isinstance(encoder, HasTasks) else ()
-    return {"task_dim": len(tasks), "surface_dim": int(getattr(encoder, "surface_dim", 0))}
+    surface = int(getattr(encoder, "surface_dim", 0))
+    return {"head_dim": head_dim_of(encoder), "task_dim": len(tasks), "surface_dim": surface}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,7 @@ class HeadRows:
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
         task_dim: columns before those, of tasks: linear parts and trees read them, hidden layers and distances do not.
+        head_dim: columns before these that are a head view, the mean of a prompt's first tokens.
     """
 
     x: npt.NDArray[np.floating]
@@ -100,6 +104,7 @@ class HeadRows:
     source: npt.NDArray[np.int64] | None = None
     surface_dim: int = 0
     task_dim: int = 0
+    head_dim: int = 0
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
@@ -204,6 +209,7 @@ def fit_heads(
             behind=rows.behind,
             task_dim=rows.task_dim,
             source=rows.source,
+            head_dim=rows.head_dim,
         ),
         options=options,
         seed=seed,

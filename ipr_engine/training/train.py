@@ -27,7 +27,7 @@ from ipr_engine.measures.prediction import brier, constant_heads, expected_calib
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable, need_packages
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, behind_embedding, fit_heads
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, column_kinds, fit_heads
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -104,7 +104,7 @@ def train(
         billed = bills.astype(np.float64)  # (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
-        judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source, **behind_embedding(frozen.encoder))
+        judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source, **column_kinds(frozen.encoder))
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
         # Estimators are compared by how they route, and one candidate leaves nothing to route.
@@ -139,8 +139,9 @@ def train(
         progress("fitting support ...")
         # Few prompts a centroid would let it be read back as a prompt (docs/privacy.md).
         centroids = max(1, min(CENTROIDS, len(x) // PROMPTS_PER_CENTROID))
-        # Of the embedding alone: what a text looks like, or is for, says little of what it is near to.
-        support = fit_support(encoded.x[:, : judged.embedding.shape[1]], heads.folds, centroids, seed)
+        # Of whole prompts alone: what a text looks like, is for, or how it begins, says little of what it is near to.
+        width = judged.embedding.shape[1] - judged.head_dim
+        support = fit_support(encoded.x[:, :width], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")

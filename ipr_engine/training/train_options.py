@@ -42,7 +42,7 @@ Folder = str | os.PathLike[str]
 class TrainingEncoder:
     """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first.
 
-    surface_dim: how many of its last columns are surface features: support is measured on those before them.
+    surface_dim: how many of its last columns are surface features.
     """
 
     encoder: Encoder
@@ -89,6 +89,8 @@ class EncoderChoice:
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
         dtype: "int8", "bfloat16" or "bfloat16-mixed" to fit on an export's embeddings in that arithmetic; the bundle then serves
             them.
+        head_tokens: how many tokens of a prompt's beginning have a mean of their own, 0 for none: of the last embedding named,
+            which must be a table.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
     """
@@ -98,13 +100,15 @@ class EncoderChoice:
     max_tokens: int | None = None
     pooling: str | None = None
     dtype: str | None = None
+    head_tokens: int = 0
     contained: bool = True
 
     def open(self) -> TrainingEncoder:
         """Open the encoders; several are one, side by side.
 
         Raises:
-            InvalidInputError: two parts are one encoder, "surface" stands alone, or a transformers folder is to be contained.
+            InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, or a
+                transformer is to have a head view.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
@@ -117,10 +121,13 @@ class EncoderChoice:
                 "encoder: surface features stand beside an encoder, which counts tokens; name one too, 'default' for example"
             )
         opened: list[tuple[Encoder, AnySource]] = []
-        for folder in listed:
-            opened.append(self._open_one(folder, {source.id for _, source in opened}, alone=len(listed) == 1))
-        asked = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
-        given = [name for name, value in asked if value is not None]
+        for place, folder in enumerate(listed):
+            last = all(other == SURFACE for other in listed[place + 1 :])
+            taken = {source.id for _, source in opened}
+            head_tokens = self.head_tokens if last else 0
+            opened.append(self._open_one(folder, taken, alone=len(listed) == 1, head_tokens=head_tokens))
+        of_transformers = (("max_tokens", self.max_tokens), ("pooling", self.pooling), ("dtype", self.dtype))
+        given = [name for name, value in of_transformers if value is not None]
         # After opening: only the encoders themselves tell whether one of them is a transformer.
         tables = all(isinstance(source, (EncoderSource, SurfaceSource)) for _, source in opened)
         if (given or not self.contained) and tables:
@@ -137,7 +144,7 @@ class EncoderChoice:
             raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
         return TrainingEncoder.side_by_side(opened)
 
-    def _open_one(self, folder: Folder, ids: set[str], *, alone: bool) -> tuple[Encoder, AnySource]:
+    def _open_one(self, folder: Folder, ids: set[str], *, alone: bool, head_tokens: int) -> tuple[Encoder, AnySource]:
         """Open one encoder, and make its entry under an id that is not among `ids`. alone: no other one could heed an option."""
         if folder == SURFACE:
             return SurfaceEncoder.load(), SurfaceSource(id=SURFACE, lexicon=DEFAULT_LEXICON)
@@ -145,6 +152,10 @@ class EncoderChoice:
         if folder != DEFAULT_ENCODER and not path.exists():
             raise BundleNotFoundError(
                 f"encoder: {folder}: no such folder; expected one, or the word {DEFAULT_ENCODER!r} or {SURFACE!r}"
+            )
+        if head_tokens and (is_export(path) or not _is_table(folder)):
+            raise InvalidInputError(
+                f"head_tokens: of a table, and {path.name} is a transformer; leave it out, or name a table behind it"
             )
         if is_export(path):
             export = read_export(path)
@@ -155,10 +166,15 @@ class EncoderChoice:
             raise InvalidInputError(
                 f"dtype: {dtype!r} is for exports, and {path.name} is a transformers folder; export it first"
             )
-        if folder == DEFAULT_ENCODER or is_model2vec(path):
-            files = replace(encoder_files(folder), id=_free("static", ids))
+        if _is_table(folder):
+            files = replace(encoder_files(folder), id=_free("static", ids), head_tokens=head_tokens)
             table = StaticEncoder.load(
-                files.table, files.tokenizer, files.config, max_tokens=files.max_tokens, isa=self.options.isa
+                files.table,
+                files.tokenizer,
+                files.config,
+                max_tokens=files.max_tokens,
+                head_tokens=files.head_tokens,
+                isa=self.options.isa,
             )
             return table, files
         if self.contained:
@@ -197,6 +213,10 @@ def encoder_files(encoder: Folder | None) -> EncoderSource:
         config=spec.files["config"],
         max_tokens=spec.max_tokens,
     )
+
+
+def _is_table(folder: Folder) -> bool:
+    return folder == DEFAULT_ENCODER or is_model2vec(Path(folder))
 
 
 def _free(id: str, taken: set[str]) -> str:

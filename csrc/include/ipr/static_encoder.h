@@ -7,8 +7,10 @@
 // between words where that is possible: half of max_tokens (the head rounded up) stay at each end. x is the mean of the
 // rows of the tokens that are left, each multiplied by the token's weight, and, where asked for, x / (||x|| + 1e-32).
 // The sum of weights is not divided by: the mean is over the number of tokens. Without a known token the mean is 0.
-// Where the config has task columns, they stand in x behind the mean, 0 each: a text does not tell its task.
-// Where the config has surface features, they come last in x, of the whole text whatever was cut.
+// Where the config has a head view, a second mean stands behind the first: that of the prompt's first head_tokens known
+// tokens, taken before anything is cut and scaled as the first is. Where the config has task columns, they stand behind
+// the means, 0 each: a text does not tell its task. Where the config has surface features, these come last, of the whole
+// text whatever was cut.
 // The table is read in place, so it may be a file that is mapped into memory. Billing and embedding see different
 // tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since an LLM reads all of it.
 //
@@ -67,13 +69,16 @@ struct StaticEncoderConfig {
   // The most known tokens in a mean, at least 1; what a longer prompt loses stands above.
   size_t max_tokens = 512;
 
-  // Whether x is scaled to length 1; dot products with x are then cosines.
+  // How many known tokens of a prompt's beginning have a mean of their own, behind that of the whole; 0: none.
+  size_t head_tokens = 0;
+
+  // Whether each mean is scaled to length 1; dot products with it are then cosines.
   bool normalize = true;
 
   // "auto", or a name of available_isas() (ipr/isa.h).
   std::string isa = "auto";
 
-  // How many columns of 0 stand in x behind the mean, for whoever knows a prompt's task to mark.
+  // How many columns of 0 stand in x behind the means, for whoever knows a prompt's task to mark.
   size_t task_columns = 0;
 
   // Features of a prompt's text that stand last in x (ipr/surface_features.h), not scaled by `normalize`.
@@ -107,15 +112,15 @@ class StaticEncoder {
   EncodeInfo encode(const char* utf8, size_t bytes, float* x) const;
 
   // The same from ids below token_count(), each word's first one with kWordStart; that is not checked. For callers that
-  // tokenize by other means. Writes the mean alone, table_dim() floats: ids do not tell what the text looks like.
+  // tokenize by other means. Writes the means alone, embedding_dim() floats: ids do not tell what the text looks like.
   EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
 
-  // Columns of x; those of them that are the table's; the config's own max_tokens; the config's tokenizer, null where
+  // Columns of x; those of them that are means of rows; the config's own max_tokens; the config's tokenizer, null where
   // there is none, and whether there is one, so that encode may be called.
   size_t dim() const {
-    return config_.table.dim + config_.task_columns + (config_.surface ? config_.surface->dim() : 0);
+    return embedding_dim() + config_.task_columns + (config_.surface ? config_.surface->dim() : 0);
   }
-  size_t table_dim() const { return config_.table.dim; }
+  size_t embedding_dim() const { return config_.table.dim * (config_.head_tokens > 0 ? 2 : 1); }
   size_t max_tokens() const { return config_.max_tokens; }
   const WordPiece* tokenizer() const { return config_.tokenizer.get(); }
   bool has_tokenizer() const { return config_.tokenizer != nullptr; }
@@ -127,6 +132,9 @@ class StaticEncoder {
   size_t token_count() const;
 
  private:
+  // Writes the mean of the rows of `size` known ids, table.dim floats.
+  void mean_of(const uint32_t* known, size_t size, float* x) const;
+
   StaticEncoderConfig config_;
 
   // Of the tokenizer, or the config's; UINT32_MAX: no token is dropped.

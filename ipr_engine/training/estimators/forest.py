@@ -1,8 +1,9 @@
 """This file fits "forest": "caps" on the embedding, and beside it extra-trees on the surface of the prompt (docs/own-bundle.md).
 
 A mean of token vectors forgets what a prompt looks like; trees find it again. They split on the leading columns of the
-embedding, on tasks and on every surface feature where x has some. Scikit-learn grows them on all candidates at once, so that one walk
-serves all; what a leaf says of a candidate is taken here, from the candidate's judged rows of that leaf:
+embedding, of both means where it has a head view, on tasks and on every surface feature where x has some. Scikit-learn grows
+them on all candidates at once, so that one walk serves all; what a leaf says of a candidate is taken here, from the
+candidate's judged rows of that leaf:
 
     p     = ( sum of quality + SHRINK * base ) / ( rows + SHRINK )          base: the candidate's mean quality
     value = logit(p) - logit(base)
@@ -35,7 +36,7 @@ FOREST_OPTIONS = ("trees", "depth", "leaf", *CAPS_OPTIONS)
 
 # Of four sources, cross-fitted. Half or twice of each is not told apart from these, but for SHRINK = 1, which is worse.
 TREES, DEPTH, LEAF = 30, 8, 8
-LEAD = 64  # leading columns of the embedding that trees may split on
+LEAD = 64  # leading columns of the embedding that trees may split on; half of them of a head view where there is one
 FEATURES = 1 / 3  # share of the columns that each split looks at
 SHRINK = 4.0  # rows at the candidate's mean that every leaf is taken to hold as well
 SHARE, STRETCH = 0.5, 1.5  # of the trees in the score; of the mean over trees
@@ -226,23 +227,29 @@ def _levels(tree: Any, depth: int) -> list[Rows]:
 
 
 class _Columns:
-    """The columns that trees see: the leading ones of the embedding, then what stands behind it. Rows are made when asked for."""
+    """The columns that trees see: the leading ones of the embedding, of each mean as many, then what stands behind it.
+
+    Rows of them are made when they are asked for.
+    """
 
     def __init__(self, rows: FoldedRows) -> None:
         self._x, self._behind = rows.x, rows.behind
         self._dim = rows.x.shape[1] - rows.linear_only
-        self._lead = min(LEAD, self._dim)
+        whole, means = self._dim - rows.head_dim, 2 if rows.head_dim else 1
+        leads = [np.arange(min(LEAD // means, whole)), whole + np.arange(min(LEAD // means, rows.head_dim))]
+        self._leading = np.concatenate(leads)  # columns of x
 
     def take(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return these rows, (rows, columns)."""
-        parts = [np.asarray(self._x[rows], np.float32)[:, : self._lead]]
+        parts = [np.asarray(self._x[rows], np.float32)[:, self._leading]]
         if self._behind is not None:
             parts.append(np.asarray(self._behind[rows], np.float32))
         return np.concatenate(parts, axis=1)
 
     def of_x(self, column: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """Return the same columns as columns of the embedding with tasks and surface features behind it."""
-        return np.where(column < self._lead, column, column + (self._dim - self._lead)).astype(np.int32)
+        beside = 0 if self._behind is None else self._behind.shape[1]
+        return np.concatenate([self._leading, self._dim + np.arange(beside)])[column].astype(np.int32)
 
 
 def _blocks(rows: Rows) -> Iterator[Rows]:

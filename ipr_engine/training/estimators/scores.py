@@ -26,6 +26,7 @@ class FoldedRows:
         behind: (rows, s) what stands behind the embedding in x of docs/decide.md, and trees may split on: columns of tasks, which
             x here has too, then surface features, which trees alone read. task_dim: how many of them are of tasks.
         source: (rows,) number of the source of each row, 0 is home. None of source or behind: none.
+        head_dim: how many columns of x before `linear_only` are a head view.
     """
 
     x: npt.NDArray[np.floating]
@@ -36,6 +37,7 @@ class FoldedRows:
     behind: npt.NDArray[np.floating] | None = None
     task_dim: int = 0
     source: npt.NDArray[np.int64] | None = None
+    head_dim: int = 0
 
 
 @dataclass(frozen=True)

@@ -235,3 +235,15 @@ def test_auto_leaves_the_forest_out_where_its_package_is_missing_and_says_so(mon
     monkeypatch.setattr(by_name, "trees_missing", lambda: "it needs scikit-learn: pip install it")
     assert by_name.comparable(told.append) == tuple(name for name in by_name.CLOSED_FORM if name != "forest")
     assert told == ["forest is not compared: it needs scikit-learn: pip install it"]
+
+
+def test_trees_split_on_the_leading_columns_of_both_means(request):
+    x, features, _, quality = make_surface(request.node.name, dim=160)
+    scores = fit_scores("forest", folded(x, quality, features, head_dim=80), options=FEW)
+    half = forest.LEAD // 2
+    leading = {*range(half), *range(80, 80 + half)}
+    columns = set(scores.tensors["tree_column"].ravel().tolist())
+    assert columns <= leading | {160 + n for n in range(SURFACE)}
+    assert any(80 <= column < 160 for column in columns)
+    alone = fit_scores("forest", folded(x, quality, head_dim=80), options=FEW)
+    assert set(alone.tensors["tree_column"].ravel().tolist()) <= leading

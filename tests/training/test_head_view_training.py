@@ -1,0 +1,103 @@
+"""`ipr train --head-tokens`: a table with a head view, from outcomes to a decision."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ipr_engine import Engine
+from ipr_engine.bundle import Bundle
+from ipr_engine.cli import main
+from ipr_engine.encoders.manifest import MANIFEST
+from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.train_options import EncoderChoice
+from tests.support import skips
+from tests.support.bundles import make_encoder
+from tests.support.training_data import train, write_source
+
+pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
+
+PROMPTS = [
+    "prove the sum of it",
+    "write a story of code",
+    "explain python code",
+    "how many is the river?",
+    "what is it",
+]
+DIM = 16
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("data") / "made", ["m0", "m1", "m2"], PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("table"))
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory):
+    path = tmp_path_factory.mktemp("candidates") / "candidates.json"
+    entries = [
+        {"name": f"house/{m}", "source": f"m{m}", "family": "house", "provider": "test", "context_window": 4096}
+        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
+        for m in range(3)
+    ]
+    path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
+    return path
+
+
+@pytest.mark.parametrize("estimator", ["plain", "caps"])
+def test_heads_read_both_means_and_support_reads_the_first(source, table, candidates, tmp_path, estimator):
+    more = {"estimator": estimator, "allow_constant": True, "head_tokens": 2}
+    made = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", encoder=table, **more)
+    bundle = Bundle.load(made.folder)
+    assert bundle.quality_heads.tensors["skip"].shape == (3, 2 * DIM)
+    assert bundle.quality_heads.tensors["len_skip"].shape == (3, 2 * DIM)
+    assert bundle.support.centroids.shape[1] == DIM
+    assert Engine(bundle).route(PROMPTS[0], tau=0.2).model in bundle.names
+
+
+def test_a_forest_stands_behind_both_means(source, table, candidates, tmp_path):
+    pytest.importorskip("sklearn", reason=skips.TREES)
+    more = {"estimator": "forest", "allow_constant": True, "head_tokens": 2, "options": {"trees": 8, "depth": 3}}
+    made = train(source, candidates, tmp_path / "r", name="t", created="2026-11-24", encoder=[table, "surface"], **more)
+    engine = Engine.load(made.folder)
+    assert engine.loaded.routes_text
+    assert engine.bundle.quality_heads.tensors["skip"].shape == (3, 2 * DIM)
+    assert engine.bundle.support.centroids.shape[1] == DIM
+    assert engine.route(PROMPTS[0], tau=0.2).model in engine.bundle.names
+
+
+def test_the_view_is_of_the_last_table_named(table, tmp_path):
+    other = make_encoder(tmp_path / "other", dim=8, seed=2)
+    opened = EncoderChoice(folders=["surface", table, other], head_tokens=3).open()
+    assert [getattr(source, "head_tokens", 0) for source in opened.sources] == [0, 3, 0, 0]
+    assert (opened.head_dim, opened.encoder.head_dim) == (8, 8)
+    assert opened.without_surface().head_dim == 8
+    assert EncoderChoice(folders=table, head_tokens=3).open().head_dim == DIM
+    assert EncoderChoice(folders=table).open().head_dim == 0
+
+
+def test_a_view_of_a_transformer_is_refused(table, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / MANIFEST).write_text("{}")  # an export's
+    for folders in (folder, [table, folder]):
+        with pytest.raises(InvalidInputError, match="head_tokens: of a table, and model is a transformer"):
+            EncoderChoice(folders=folders, head_tokens=3).open()
+    with pytest.raises(InvalidInputError, match="head_tokens: expected an int >= 0"):
+        EncoderChoice(folders=table, head_tokens=-3).open()
+
+
+def test_the_command_line_takes_the_tokens(source, table, candidates, tmp_path, capsys):
+    asked = ["--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "r")]
+    more = ["--encoder", str(table), "--estimator", "plain", "--head-tokens", "2", "--allow-constant", "--no-standing"]
+    assert main(["train", *asked, *more]) == 0
+    assert Bundle.load(tmp_path / "r").encoders[0].head_tokens == 2
+    capsys.readouterr()
+    assert main(["info", "--bundle", str(tmp_path / "r")]) == 0
+    assert "head of 2 tokens" in capsys.readouterr().out
