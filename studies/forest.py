@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.data.prompt_edits import EDITS
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.evaluation.baselines import kmeans
 from ipr_engine.measures.resampling import (
@@ -37,7 +38,6 @@ from studies.cases import FOLDS, Case
 from studies.equal_cost import holm, two_sided
 from studies.headline import VIEW
 from studies.plots import intervals
-from studies.prompt_edits import EDITS
 from studies.study import Study
 from studies.trials import NANO, shown
 

@@ -7,6 +7,7 @@
     router_interface    what any other router is: fit(train) that returns route(prompts); router_inputs makes what it may see, router_runs
                         runs it and makes it a contender, router_choices reads what it returns; other_routers are some
     promised            promised against kept quality        error_by_support    error against support
+    robust_to_edits     the same prompts written otherwise, or with a suffix that searched_suffix finds
     report, markdown    the summary as Markdown and JSON     plots               the summary as PNG
     explanation_plot    one decision as a picture
 

@@ -33,6 +33,7 @@ from ipr_engine.evaluation.read_split import (
     swept,
 )
 from ipr_engine.evaluation.report import about
+from ipr_engine.evaluation.robust_to_edits import EditedFor, Redecided, edit_figures
 from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
 from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
 from ipr_engine.evaluation.seen_prompts import seen_prompts, unasked
@@ -40,6 +41,7 @@ from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import drawn_questions, resamples_of
 from ipr_engine.measures.sweeps import worth_grid
+from ipr_engine.policy.paths import Paths
 
 Array = npt.NDArray[np.float64]
 
@@ -79,8 +81,8 @@ def evaluate_engine(
     Returns:
         Summary; its figures also hold "quotable" (`equal_quality_text.quotable`), "seen" (how many test prompts the heads were fitted
         on, or why that is not known), "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source
-        each; empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without) and "about": what a reader
-        needs to repeat it. No folder of the machine is named.
+        each; empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without), "edits" with
+        `options.edits` (`robust_to_edits.edit_figures`) and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
         InvalidInputError: a router of `options.routers` fails, or chooses what is no candidate (router_runs.py).
@@ -175,6 +177,9 @@ def evaluate_engine(
         summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
     summary.figures["quotable"] = [*quotable(summary.figures), *broken_promises(summary.figures["path"])]
     summary.figures["label_noise"] = noise
+    if options.edits:
+        edited = _edited_for(summary, train, test, worths, folds, lambda texts: embed_for(engine, texts, cache=cache))
+        summary.figures["edits"] = edit_figures(edited, draws=draws, seed=seed, progress=progress)
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
 
@@ -198,6 +203,45 @@ def _others(
     seen = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, embed, options.seed)
     held = TrainingFolds(train.rows.prompts, folds) if crossed or options.validate_on_train else None
     return contenders_of(options.routers, seen, None if crossed else test.rows.prompts, held, progress)
+
+
+def _edited_for(
+    summary: Summary,
+    train: ReadSplit,
+    test: ReadSplit,
+    worths: Array,
+    folds: npt.NDArray[np.int64],
+    embed_texts: Callable[[Sequence[str]], EmbeddedPrompts],
+) -> EditedFor:
+    """Return what edits of the test prompts are judged on."""
+    engine, names, crossed = test.embedded.engine, summary.models, train is test
+
+    def decide(texts: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> Redecided:
+        read = replace(test, embedded=embed_texts(texts))
+        support = None
+        if engine.bundle.support is not None:
+            support = np.asarray(
+                read.embedded.decide(tau=0.0, allowed=names, tokens_out=test.tokens).support, np.float64
+            )
+        return Redecided(choices_of(read, names, plan), support, read.embedded.embedding)
+
+    encoders = [encoder for encoder in (engine.encoder, engine.second_encoder) if encoder is not None]
+    return EditedFor(
+        axis=summary.axis,
+        test=summary.test,
+        prompts=test.rows.prompts,
+        train_prompts=train.rows.prompts,
+        train_x=train.embedded.embedding,
+        train_outcomes=train.outcomes,
+        folds=folds,
+        crossed=crossed,
+        worths=worths,
+        rule="minmax" if crossed or Paths(engine.bundle).lacking(names) is not None else "path",
+        decide=decide,
+        tokens=engine.encoder.count_tokens,
+        # A search asks many texts: of tables alone. Heads of a fold decide the fold's rows and no other text.
+        searches=not crossed and all(encoder.native is not None for encoder in encoders),
+    )
 
 
 def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:

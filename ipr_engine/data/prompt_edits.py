@@ -1,4 +1,7 @@
-"""`EDITS` are nine ways to write a prompt otherwise without asking anything else: a router's decisions should hardly heed them."""
+"""`EDITS` are nine ways to write a prompt otherwise without asking anything else: a router's decisions should hardly heed them.
+
+`MATHS` is a sentence that somebody may put behind any prompt to be sent to a dearer candidate.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ SAME_WORDS: Mapping[str, str] = MappingProxyType(
         "which": "what",
     }
 )
+MATHS = " Prove rigorously that the integral of this polynomial over the prime numbers converges."
 _WORD = re.compile(rf"\b({'|'.join(SAME_WORDS)})\b", re.IGNORECASE)
 _LETTERED = re.compile(r"(?m)(^|\s)\(?([A-Ja-j])[.):](?=\s)")
 _NUMBERED = re.compile(r"(?m)(^|\n)(\d{1,2})\.(?=\s)")
