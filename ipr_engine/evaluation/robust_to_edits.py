@@ -108,11 +108,11 @@ def edit_figures(
             unsupported = [float((some < SUPPORTED).mean()) for some in (before.support, after.support)]
             if kind == "suffix":  # told apart, so it is the owner's to say who answers
                 choices = np.where(after.support < SUPPORTED, before.choices, choices)
-        figures = [_figures(*pair, outcomes, resamples) for pair in zip(before.choices, choices, strict=True)]
+        figures = [redecided_figures(*pair, outcomes, resamples) for pair in zip(before.choices, choices, strict=True)]
         seen.append(after.x[drawn])
         lines.append({"name": name, "kind": kind, "settings": figures, "unsupported": unsupported})
     for line, flipped in zip(lines, _flipped_by_kmeans(on, drawn, seen), strict=True):
-        line |= {"flipped_by_kmeans": flipped, **_verdict(list(settings), line["settings"])}
+        line |= {"flipped_by_kmeans": flipped, **verdict_of(list(settings), line["settings"])}
     return {
         "share": SHARE,
         "limits": {"lost": LOST, "raised": RAISED},
@@ -158,7 +158,9 @@ def _rewritten(
     return [*made, (SEARCHED, "suffix", [prompt + suffix for prompt in on.prompts])]
 
 
-def _figures(before: Choices, after: Choices, outcomes: WeightedOutcomes, resamples: Resamples) -> dict[str, Any]:
+def redecided_figures(
+    before: Choices, after: Choices, outcomes: WeightedOutcomes, resamples: Resamples
+) -> dict[str, Any]:
     """Return the share of decisions flipped, mean quality lost, and the mean cost over that before, less 1: an estimate each."""
     every = np.arange(len(before))
     quality, cost = outcomes.quality, outcomes.cost
@@ -202,7 +204,7 @@ def _flipped_by_kmeans(on: EditedFor, drawn: Mask, seen: Sequence[Array]) -> lis
     return [float((after != chosen[0]).mean()) for after in chosen[1:]]
 
 
-def _verdict(settings: Sequence[str], figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def verdict_of(settings: Sequence[str], figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Say of an edit whether it holds at every setting, fails at one, or cannot be told; and why it does not hold."""
     because, open_ = [], False
     for setting, found in zip(settings, figures, strict=True):

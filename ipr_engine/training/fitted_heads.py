@@ -80,6 +80,8 @@ class HeadRows:
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
+        otherwise: x of the same prompts written otherwise, (rows, dim) each, which are fitted on too. copies: how often each prompt
+            stands in the rows, one block behind the other (`unrolled`).
     """
 
     x: npt.NDArray[np.floating]
@@ -88,6 +90,8 @@ class HeadRows:
     keys: Sequence[str]
     source: npt.NDArray[np.int64] | None = None
     surface_dim: int = 0
+    otherwise: tuple[npt.NDArray[np.floating], ...] = ()
+    copies: int = 1
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
@@ -101,7 +105,24 @@ class HeadRows:
 
     def without_surface(self) -> HeadRows:
         """Return the same rows with the embedding alone."""
-        return replace(self, x=self.embedding, surface_dim=0)
+        width = self.embedding.shape[1]
+        return replace(self, x=self.embedding, surface_dim=0, otherwise=tuple(x[:, :width] for x in self.otherwise))
+
+    def unrolled(self) -> HeadRows:
+        """Return the rows with those written otherwise behind them, each with the outcomes and the key of its prompt."""
+        if not self.otherwise:
+            return self
+        copies = 1 + len(self.otherwise)
+        return replace(
+            self,
+            x=np.concatenate([self.x, *self.otherwise]),
+            quality=np.tile(self.quality, (copies, 1)),
+            tokens=np.tile(self.tokens, (copies, 1)),
+            keys=[*self.keys] * copies,
+            source=None if self.source is None else np.tile(self.source, copies),
+            otherwise=(),
+            copies=copies,
+        )
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
@@ -112,9 +133,9 @@ class HeadRows:
         """Return the rows of this mask."""
         keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
         source = None if self.source is None else self.source[rows]
-        return replace(
-            self, x=self.x[rows], quality=self.quality[rows], tokens=self.tokens[rows], keys=keys, source=source
-        )
+        otherwise = tuple(x[rows] for x in self.otherwise)
+        part = replace(self, x=self.x[rows], quality=self.quality[rows], tokens=self.tokens[rows], keys=keys)
+        return replace(part, source=source, otherwise=otherwise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +143,17 @@ class FitRows:
     """`FitRows` are rows made ready to be fitted: what estimators share is made once.
 
     Attributes:
-        rows: what is fitted. folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
+        given: what is fitted. folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
     """
 
-    rows: HeadRows
+    given: HeadRows
     folds: int
     seed: int
+
+    @cached_property
+    def rows(self) -> HeadRows:
+        """The rows with those written otherwise behind them."""
+        return self.given.unrolled()
 
     @cached_property
     def seen(self) -> npt.NDArray[np.floating]:
@@ -182,6 +208,7 @@ def fit_heads(
             grams=ready.grams,
             surface=rows.surface,
             source=rows.source,
+            copies=rows.copies,
         ),
         options=options,
         seed=seed,
@@ -200,7 +227,8 @@ def fit_heads(
     }
     if "tree_leaf" not in tensors:  # only beside a forest may the products take fewer columns than x has
         tensors = widened(tensors, rows.x.shape[1])
-    home = calibrated[at_home]  # hi and lo are of the traffic that the heads speak of
+    first = slice(len(quality) // rows.copies)  # the prompts as they are
+    home = calibrated[first][at_home[first]]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
         {
             name: np.ascontiguousarray(value, dtype=np.int32 if name == "tree_column" else np.float32)
@@ -208,9 +236,9 @@ def fit_heads(
         },
         scores.activation,
         {"hi": float(home.max(axis=1).mean()), "lo": float(home.min(axis=1).mean())},
-        calibrated,
-        length.out_of_fold,
-        fold_of_row,
+        calibrated[first],
+        length.out_of_fold[first],
+        fold_of_row[first],
         {
             "estimator": estimator,
             "folds": folds,

@@ -8,7 +8,7 @@ from ipr_engine.data import load_outcomes
 from ipr_engine.data.prompt_edits import EDITS, MATHS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.report import render, to_json
-from ipr_engine.evaluation.robust_to_edits import A_SENTENCE, SEARCHED, SUPPORTED, _verdict, failed
+from ipr_engine.evaluation.robust_to_edits import A_SENTENCE, SEARCHED, SUPPORTED, failed, verdict_of
 from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, OPEN, render_edits
 from ipr_engine.evaluation.searched_suffix import WORDS, searched_suffix, words_of
 from tests.support import skips
@@ -109,7 +109,7 @@ def estimate(low, high):
 )
 def test_a_verdict_is_of_intervals_and_of_the_worst_setting(lost, raised, verdict):
     good = {"lost": estimate(0.0, 0.0), "raised": estimate(0.0, 0.0)}
-    found = _verdict(["one", "two"], [good, {"lost": estimate(*lost), "raised": estimate(*raised)}])
+    found = verdict_of(["one", "two"], [good, {"lost": estimate(*lost), "raised": estimate(*raised)}])
     assert found["verdict"] == verdict
     assert bool(found["because"]) == (verdict == FAILS)
     assert all(text.startswith("at two") for text in found["because"])
@@ -118,7 +118,7 @@ def test_a_verdict_is_of_intervals_and_of_the_worst_setting(lost, raised, verdic
 
 def test_a_figure_without_an_interval_leaves_the_verdict_open():
     nothing = {"value": None, "low": None, "high": None, "defined": 0.0}
-    assert _verdict(["one"], [{"lost": estimate(0.0, 0.0), "raised": nothing}])["verdict"] == OPEN
+    assert verdict_of(["one"], [{"lost": estimate(0.0, 0.0), "raised": nothing}])["verdict"] == OPEN
 
 
 def test_a_recipe_judged_by_folds_is_asked_the_edits_too_and_no_searched_words(work, outcomes):

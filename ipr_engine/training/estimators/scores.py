@@ -25,6 +25,7 @@ class FoldedRows:
         grams: of x and folds, where other fits share them.
         surface: (rows, s) what stands behind the embedding in x of docs/decide.md, of which x here has no column: features that
             trees alone read. source: (rows,) number of the source of each row, 0 is home. None of either: none.
+        copies: how often each prompt stands in the rows: as many rows tell no more than one does.
     """
 
     x: npt.NDArray[np.floating]
@@ -34,6 +35,7 @@ class FoldedRows:
     grams: Grams | None = None
     surface: npt.NDArray[np.floating] | None = None
     source: npt.NDArray[np.int64] | None = None
+    copies: int = 1
 
 
 @dataclass(frozen=True)
