@@ -37,6 +37,7 @@ STUDIES = {
     "grading": "graders calibrated on a few labels, judged on the rest; the noise of one sample (recorded answers)",
     "performance": "seconds of recorded answers from their output tokens; quality, USD and seconds as seconds gain weight",
     "forest": "trees on surface features beside caps, cross-fitted; prompts written otherwise",
+    "edits": "prompts written otherwise and suffixes that ask for a dearer candidate; what copies bring to a fit",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 
