@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.data.prompt_edits import EDITS
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.evaluation.baselines import kmeans
 from ipr_engine.measures.resampling import (
@@ -37,7 +38,6 @@ from studies.cases import FOLDS, Case
 from studies.equal_cost import holm, two_sided
 from studies.headline import VIEW
 from studies.plots import intervals
-from studies.prompt_edits import EDITS
 from studies.study import Study
 from studies.trials import NANO, shown
 
@@ -95,10 +95,10 @@ def run(study: Study) -> list[Path]:
     edited: dict[str, dict[str, dict[str, list[float]]]] = {}
     briers: dict[str, dict[str, float]] = {}
     for case in cases:
-        source = _source(case, study.draws)
+        source = source_of(case, study.draws)
         plain, others = _believed(study, source)
         singles = single_curve(source.outcomes, source.resamples)
-        curves = {name: _curve(source, router) for name, router in plain.items()}
+        curves = {name: worth_curve(source, router) for name, router in plain.items()}
         areas[case.name] = {name: bounded_arqgc(curve, source.axis, singles) for name, curve in curves.items()}
         costs[case.name] = {
             name: {share: cost_kept(curve, source.axis, singles, share) for share in SHARES}
@@ -150,7 +150,7 @@ def run(study: Study) -> list[Path]:
     return [*page.write(study.out), plot]
 
 
-def _source(case: Case, draws: int) -> Source:
+def source_of(case: Case, draws: int) -> Source:
     """Put the splits together and draw at most `MOST` prompts."""
     parts = (case.train, case.test)
     keys = [key for part in parts for key in part.data.question_keys]
@@ -164,8 +164,10 @@ def _source(case: Case, draws: int) -> Source:
 
 def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[str, dict[str, Believed]]]:
     """Return what each router predicts of the prompts, and what each of `FITTED` does of every edit of them."""
-    x, embedded = _seen(study, source.prompts)
-    texts = {name: _seen(study, [edit(prompt) for prompt in source.prompts])[0] for name, edit in EDITS.items()}
+    x, embedded = seen_with_surface(study, source.prompts)
+    texts = {
+        name: seen_with_surface(study, [edit(prompt) for prompt in source.prompts])[0] for name, edit in EDITS.items()
+    }
     quality, cost = source.outcomes.quality, source.outcomes.cost
     rows = HeadRows(x, quality, cost * NANO, source.keys, surface_dim=x.shape[1] - embedded)
     fold_of_row = grouped_folds(source.keys, FOLDS, seed=1)
@@ -191,14 +193,14 @@ def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[s
     return plain, others
 
 
-def _seen(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
+def seen_with_surface(study: Study, prompts: Sequence[str]) -> tuple[Array, int]:
     """Return the embedding with surface features behind it, and how many columns are the embedding's."""
     embedding = study.views.see(VIEW, prompts)
     surface = SurfaceEncoder.load().encode(list(prompts)).x
     return np.concatenate([embedding, surface], axis=1), embedding.shape[1]
 
 
-def _curve(source: Source, router: Believed) -> Curve:
+def worth_curve(source: Source, router: Believed) -> Curve:
     sweep = worth_sweep(router.quality, router.cost, worth_grid(source.outcomes.cost))
     return sweep_curve(sweep, source.outcomes, source.resamples)
 

@@ -16,6 +16,7 @@ from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
 
 FEW_DRAWS = 100  # of which 2.5 % are not three
+FAILED_GATE = 5  # exit code
 
 
 def add_parser(subparsers: Any) -> None:
@@ -61,6 +62,15 @@ def add_parser(subparsers: Any) -> None:
         metavar="[NAME=]MODULE:FUNCTION",
         help="judge another router on the same prompts, too; its code runs in this process; repeatable; docs/judging-routers.md",
     )
+    parser.add_argument(
+        "--edits",
+        action="store_true",
+        help="also decide the test prompts written otherwise (case, politeness, a fence, ...) and with suffixes that ask for a dearer "
+        "candidate: decisions flipped, quality lost, cost raised; embeds them eleven times more",
+    )
+    parser.add_argument(
+        "--gate", action="store_true", help="as --edits, and exit code 5 where an edit fails its limits"
+    )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap, halves, folds, k-means (default 0)")
     parser.add_argument(
@@ -85,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ipr_engine.evaluation import report
     from ipr_engine.evaluation.evaluate import evaluate_engine
     from ipr_engine.evaluation.evaluation_inputs import EvaluatedCandidates, EvaluationOptions
+    from ipr_engine.evaluation.robust_to_edits import failed
 
     if arguments.draws < 1:
         raise InvalidInputError(f"--draws: expected at least 1, got {arguments.draws}")
@@ -110,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
             repeated=None if arguments.samples is None else read_repeated_scores(arguments.samples),
             key=arguments.key,
             cross_fit=arguments.cross_fit,
+            edits=arguments.edits or arguments.gate,
             draws=arguments.draws,
             seed=arguments.seed,
         ),
@@ -125,13 +137,13 @@ def run(arguments: argparse.Namespace) -> int:
         for path in [*report.write(summary.figures, plots, arguments.out), *plots]:
             _say(f"wrote {path}")
     if arguments.json or arguments.out is not None:  # the report on stdout begins with them
-        for sentence in summary.figures["quotable"]:
+        for sentence in [*summary.figures["quotable"], *summary.figures.get("edits", {}).get("sentences", [])]:
             _say(sentence)
     if arguments.json:
         print(report.to_json(summary.figures), end="")
     elif arguments.out is None:
         print(report.render(summary.figures), end="")
-    return 0
+    return FAILED_GATE if arguments.gate and failed(summary.figures["edits"]) else 0
 
 
 def _say(message: str) -> None:
@@ -186,7 +198,9 @@ def _command(arguments: argparse.Namespace) -> str:
         for value in getattr(arguments, option) or []:
             parts += [f"--{option}", value]
     parts += [part for item in arguments.router for part in ("--router", item)]
-    parts += ["--cross-fit"] if arguments.cross_fit else []
+    parts += [
+        option for option in ("--cross-fit", "--edits", "--gate") if getattr(arguments, option[2:].replace("-", "_"))
+    ]
     parts += [] if arguments.key is None else ["--key", Path(arguments.key).name]
     for option, default in (("validation", "halves"), ("draws", 1000), ("seed", 0)):
         if getattr(arguments, option) != default:

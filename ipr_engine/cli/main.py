@@ -49,7 +49,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         prog="ipr",
         description="Which LLM should answer this prompt, if mean quality may go a share tau of the way from the best to the cheapest?",
         epilog="Exit codes: 0 done; 1 an error, told on stderr; 2 a command line that cannot be parsed; 3 some rows are bad or could not "
-        "be decided, replayed or fitted; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, cannot be told.",
+        "be decided, replayed or fitted; 4 some records replay otherwise; 5 and 6 of `ipr bench`: missed or slower, "
+        "cannot be told; 5 of `ipr eval --gate`: an edit fails.",
     )
     parser.add_argument("--version", action="version", version=f"ipr_engine {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

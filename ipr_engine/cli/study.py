@@ -39,6 +39,7 @@ STUDIES = {
     "forest": "trees on surface features beside caps, cross-fitted; prompts written otherwise",
     "conversations": "what of a conversation is encoded: the last turn, all, the earlier ones with less weight",
     "head": "a mean of a prompt's first tokens beside that of the whole: documents under instructions",
+    "edits": "prompts written otherwise and suffixes that ask for a dearer candidate; what copies bring to a fit",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 

@@ -98,6 +98,14 @@ def add_parser(subparsers: Any) -> None:
         "docs/own-bundle.md lists them; repeatable",
     )
     parser.add_argument(
+        "--augment",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fit on N copies of every prompt too, written otherwise (other case, greetings, words behind it, ...), with its outcomes: "
+        "decisions heed such edits less (default 0); docs/own-bundle.md",
+    )
+    parser.add_argument(
         "--run-folder", metavar="DIR", help="keep a network's finished parts here; the same call resumes"
     )
     parser.add_argument(
@@ -151,6 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
             run=arguments.run_folder,
             allow_constant=arguments.allow_constant,
             standing=not arguments.no_standing,
+            augment=arguments.augment,
         ),
         progress=lambda message: print(f"ipr train: {message}", file=sys.stderr, flush=True),
     )

@@ -17,6 +17,8 @@ from ipr_engine._validate import shown
 from ipr_engine.bundle import Bundle, RuleConstants
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.data import Outcomes
+from ipr_engine.data.prompt_edits import MOST_COPIES
+from ipr_engine.data.task_rows import task_rows
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
 from ipr_engine.errors import InvalidInputError
@@ -27,6 +29,7 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
 from ipr_engine.training.fitted_heads import HeadRows, column_kinds, fit_heads
+from ipr_engine.training.seen_otherwise import seen_otherwise
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
@@ -41,7 +44,7 @@ class Recipe:
 
     Attributes:
         estimator: its name; "auto": the best of `compared`. seed: of the fit. options: of the estimator, as applied (of "auto":
-            none).
+            none). augment: copies of every prompt, written otherwise, that the fit saw too.
         compared: the estimators that "auto" chose among.
     """
 
@@ -49,6 +52,7 @@ class Recipe:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     compared: tuple[str, ...] = ()
+    augment: int = 0
 
     @classmethod
     def of(cls, bundle: Bundle, because: str) -> Recipe:
@@ -78,15 +82,17 @@ class Recipe:
             why = f"its provenance names other estimators that were compared than {', '.join(CLOSED_FORM)}"
         elif estimator not in CLOSED_FORM:
             why = f"its estimator {shown(estimator)} is fitted by steps; those that are fitted anew are {', '.join(CLOSED_FORM)}"
+        elif type(made.get("augment", 0)) is not int or not 0 <= made.get("augment", 0) <= MOST_COPIES:
+            why = f"its provenance names {shown(made['augment'])} copies of every prompt"
         elif not made.get("compared") and not set(OPTIONS.get(estimator, ())) <= set(settings or ()):
             why = f"its provenance does not say with which {', '.join(OPTIONS[estimator])} it was fitted"
         if why is not None:
             raise InvalidInputError(f"{because}: the bundle's heads cannot be fitted anew, {why}; {INSTEAD}")
         if made.get("compared"):
             # Not those of today: another installation, or an earlier version, may have compared others.
-            return cls("auto", int(cast(int, seed)), compared=_names(made["compared"]))
+            return cls("auto", int(cast(int, seed)), compared=_names(made["compared"]), augment=made.get("augment", 0))
         options = {key: cast(Any, settings)[key] for key in OPTIONS.get(str(estimator), ())}
-        return cls(str(estimator), int(cast(int, seed)), options)
+        return cls(str(estimator), int(cast(int, seed)), options, augment=made.get("augment", 0))
 
 
 def _names(compared: object) -> tuple[str, ...]:
@@ -250,6 +256,15 @@ def cross_fitted(
         rows.quality,
         rows.output_tokens,
         rows.question_keys,
+        otherwise=seen_otherwise(
+            engine.encoder,
+            rows.prompts,
+            recipe.augment,
+            tasks=task_rows(bundle, rows),
+            seed=recipe.seed,
+            cache=cache,
+            progress=progress,
+        ),
         **column_kinds(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
@@ -311,9 +326,10 @@ def about_recipe(
         if engine.recipe.estimator == "auto"
         else engine.recipe.estimator
     )
+    augmented = {"augment": engine.recipe.augment} if engine.recipe.augment else {}
     settings = ", ".join(
         f"{key} {' and '.join(value) if key == 'forms' else value}"
-        for key, value in {"seed": engine.recipe.seed, **engine.recipe.options}.items()
+        for key, value in {"seed": engine.recipe.seed, **augmented, **engine.recipe.options}.items()
     )
     judged = (
         f"the recipe of this bundle (estimator: {how}; {settings}), not the very bundle: each prompt is decided by heads "

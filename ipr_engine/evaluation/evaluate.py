@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,30 +15,37 @@ from ipr_engine.bundle.origin import constant_of
 from ipr_engine.data import Outcomes as OutcomeData
 from ipr_engine.data import name_in_source
 from ipr_engine.data.repeated_scores import RepeatedScores
-from ipr_engine.decision.decisions import Decisions
+from ipr_engine.data.task_rows import task_rows
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.contenders import Contender
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.cross_fit import FOLDS, about_recipe, cross_fitted, judges_recipe, question_folds
 from ipr_engine.evaluation.embedded import DecidingEngine, EmbeddedPrompts, embed_for, embed_rows
-from ipr_engine.evaluation.equal_quality import SHARES
 from ipr_engine.evaluation.equal_quality_text import quotable
 from ipr_engine.evaluation.error_by_support import Judged, support_figures
-from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions, Split
-from ipr_engine.evaluation.promised import broken_promises, choices_of_shares, promised_figures
+from ipr_engine.evaluation.evaluation_inputs import Baselines, EvaluatedCandidates, EvaluationOptions
+from ipr_engine.evaluation.promised import broken_promises, promised_figures
+from ipr_engine.evaluation.read_split import (
+    Embed,
+    ReadSplit,
+    choices_of,
+    path_choices,
+    predicts_tokens,
+    read_split,
+    swept,
+)
 from ipr_engine.evaluation.report import about
+from ipr_engine.evaluation.robust_to_edits import EditedFor, Redecided, edit_figures
 from ipr_engine.evaluation.router_inputs import KnownEmbeddings, seen_by_routers
 from ipr_engine.evaluation.router_runs import TrainingFolds, contenders_of
 from ipr_engine.evaluation.seen_prompts import seen_prompts, unasked
 from ipr_engine.evaluation.summary import Summary, summarise
 from ipr_engine.grading.label_noise import label_noise
 from ipr_engine.measures.resampling import drawn_questions, resamples_of
-from ipr_engine.measures.routing import WeightedOutcomes
-from ipr_engine.measures.sweeps import TAUS, stacked, worth_grid
+from ipr_engine.measures.sweeps import worth_grid
 from ipr_engine.policy.paths import Paths
 
 Array = npt.NDArray[np.float64]
-Embed = Callable[[OutcomeData], EmbeddedPrompts]
 
 EVERY_CANDIDATE, DEFAULTS = EvaluatedCandidates(), EvaluationOptions()
 MOST_TRAIN = 25_000  # training prompts: kNN compares each with every test prompt
@@ -75,8 +83,8 @@ def evaluate_engine(
     Returns:
         Summary; its figures also hold "quotable" (`equal_quality_text.quotable`), "seen" (how many test prompts the heads were fitted
         on, or why that is not known), "path" (`promised.promised_figures`), "support" (`error_by_support.support_figures`, a source
-        each; empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without) and "about": what a reader
-        needs to repeat it. No folder of the machine is named.
+        each; empty where the bundle has no centroids), "label_noise" (of `options.repeated`, None without), "edits" with
+        `options.edits` (`robust_to_edits.edit_figures`) and "about": what a reader needs to repeat it. No folder of the machine is named.
     Raises:
         InvalidInputError: no candidate is in a source, or there is no complete row.
         InvalidInputError: a router of `options.routers` fails, or chooses what is no candidate (router_runs.py).
@@ -114,14 +122,14 @@ def evaluate_engine(
         return embed_rows(engine, rows, cache=cache, progress=progress)
 
     if crossing is not None:
-        train = test = _read(embed, basis, outcomes)
+        train = test = read_split(embed, basis, outcomes)
         reads = [test]
     else:
         whole, held_out = outcomes.of_split("train"), outcomes.of_split("test")
         apart = unasked(whole, held_out, progress)
         asked_too = len(whole) - len(apart)
-        train = _read(embed, basis, _at_most(MOST_TRAIN, apart, progress))
-        test = _read(embed, basis, held_out)
+        train = read_split(embed, basis, _at_most(MOST_TRAIN, apart, progress))
+        test = read_split(embed, basis, held_out)
         reads = [train, test]
     worths = worth_grid(train.outcomes.cost)  # one grid for both splits: a setting chosen on one is run on the other
     seen, unknown = (None, None) if crossing is not None else seen_prompts(engine.bundle, test.rows, options.key)
@@ -134,8 +142,8 @@ def evaluate_engine(
     folds = question_folds(train.rows, seed) if crossing is None else crossing.folds
     summary = summarise(
         shared,
-        _swept(train, shared, worths),
-        replace(_swept(test, shared, worths), path_choices=_path_choices(engine, test, shared), seen=seen),
+        swept(train, shared, worths),
+        replace(swept(test, shared, worths), path_choices=path_choices(engine, test, shared), seen=seen),
         Baselines(folds, worths, _others(train, test, shared, folds, options, progress), crossed=crossing is not None),
         constant=constant_of(engine.bundle),
         options=options,
@@ -145,7 +153,7 @@ def evaluate_engine(
         engine.bundle,
         shared,
         lambda tau: engine.policy(tau=tau, rule="path", allowed=shared),
-        lambda plan: _choices(test, shared, plan),
+        lambda plan: choices_of(test, shared, plan),
         test.outcomes,
         resamples_of(test.rows.question_keys, draws=draws, seed=seed),
     )
@@ -157,7 +165,7 @@ def evaluate_engine(
         realised=basis.report(
             sum(read.stand_ins for read in reads), int(basis.priced.sum()) * sum(len(read.rows) for read in reads)
         ),
-        predicts_tokens=_predicts_tokens(engine),
+        predicts_tokens=predicts_tokens(engine),
         routers=tuple(options.routers),
         command=command,
     )
@@ -171,13 +179,16 @@ def evaluate_engine(
         summary.figures["seen"] = {"prompts": None if seen is None else int(seen.sum()), "reason": unknown}
     summary.figures["quotable"] = [*quotable(summary.figures), *broken_promises(summary.figures["path"])]
     summary.figures["label_noise"] = noise
+    if options.edits:
+        edited = _edited_for(summary, train, test, worths, folds, partial(embed_for, engine, cache=cache))
+        summary.figures["edits"] = edit_figures(edited, draws=draws, seed=seed, progress=progress)
     summary.figures["support"] = [support_figures(part, draws=draws, seed=seed) for part in judged]
     return summary
 
 
 def _others(
-    train: _Read,
-    test: _Read,
+    train: ReadSplit,
+    test: ReadSplit,
     shared: Sequence[str],
     folds: npt.NDArray[np.int64],
     options: EvaluationOptions,
@@ -194,6 +205,46 @@ def _others(
     seen = seen_by_routers(engine.bundle, shared, train.rows, train.outcomes, embed, options.seed)
     held = TrainingFolds(train.rows.prompts, folds) if crossed or options.validate_on_train else None
     return contenders_of(options.routers, seen, None if crossed else test.rows.prompts, held, progress)
+
+
+def _edited_for(
+    summary: Summary,
+    train: ReadSplit,
+    test: ReadSplit,
+    worths: Array,
+    folds: npt.NDArray[np.int64],
+    embed_texts: Callable[[Sequence[str], Sequence[str | None]], EmbeddedPrompts],
+) -> EditedFor:
+    """Return what edits of the test prompts are judged on."""
+    engine, names, crossed = test.embedded.engine, summary.models, train is test
+
+    def decide(texts: Sequence[str], tasks: Sequence[str | None], plan: Sequence[Mapping[str, Any]]) -> Redecided:
+        read = replace(test, embedded=embed_texts(texts, tasks))
+        support = None
+        if engine.bundle.support is not None:
+            support = np.asarray(
+                read.embedded.decide(tau=0.0, allowed=names, tokens_out=test.tokens).support, np.float64
+            )
+        return Redecided(choices_of(read, names, plan), support, read.embedded.embedding)
+
+    encoders = [encoder for encoder in (engine.encoder, engine.second_encoder) if encoder is not None]
+    return EditedFor(
+        axis=summary.axis,
+        test=summary.test,
+        prompts=test.rows.prompts,
+        tasks=task_rows(engine.bundle, test.rows),
+        train_prompts=train.rows.prompts,
+        train_x=train.embedded.embedding,
+        train_outcomes=train.outcomes,
+        folds=folds,
+        crossed=crossed,
+        worths=worths,
+        rule="minmax" if crossed or Paths(engine.bundle).lacking(names) is not None else "path",
+        decide=decide,
+        tokens=engine.encoder.count_tokens,
+        # A search asks many texts: of tables alone. Heads of a fold decide the fold's rows and no other text.
+        searches=not crossed and all(encoder.native is not None for encoder in encoders),
+    )
 
 
 def _noise(repeated: RepeatedScores, test: OutcomeData, columns: Sequence[str]) -> dict[str, Any]:
@@ -217,57 +268,6 @@ def source_names(engine: DecidingEngine, outcomes: OutcomeData, names: Mapping[s
     }
 
 
-@dataclass(frozen=True, eq=False)
-class _Read:
-    """A `_Read` is one split, read, embedded and decided at tau 0.
-
-    Attributes:
-        rows: the outcomes it came from. outcomes: their qualities and costs; stand_ins: see `costs.RealisedCosts`.
-        tokens: (models of the bundle,) output tokens that decisions are given, None where the heads predict them.
-        decisions: at tau 0. columns: the evaluated candidates in the bundle.
-    """
-
-    embedded: EmbeddedPrompts
-    rows: OutcomeData
-    outcomes: WeightedOutcomes
-    stand_ins: int
-    tokens: Any
-    decisions: Decisions
-    columns: list[int]
-
-    @property
-    def predicted(self) -> Array:
-        return np.asarray(self.decisions.qualities[:, self.columns], np.float64)
-
-    @property
-    def support(self) -> Array | None:
-        """The support of each row, (rows,); None where the bundle measures none."""
-        return None if self.decisions.support is None else np.asarray(self.decisions.support, np.float64)
-
-
-def _read(embed: Embed, basis: CostBasis, split: OutcomeData) -> _Read:
-    """Read one split and decide on it at tau 0."""
-    rows = basis.complete(split)
-    embedded = embed(rows)
-    engine = embedded.engine
-    columns = [engine.bundle.names.index(name) for name in basis.names]
-    # Heads without output tokens cannot expect a cost: the source's means stand in, and the report says so.
-    tokens = None
-    if not _predicts_tokens(engine):
-        tokens = _all_columns(engine, columns, rows.output_tokens.mean(axis=0))
-    decisions = embedded.decide(tau=0.0, allowed=basis.names, tokens_out=tokens)
-    realised = basis.realised(rows, decisions.billed_tokens, decisions.own_tokens)
-    return _Read(
-        embedded=embedded,
-        rows=rows,
-        outcomes=WeightedOutcomes.complete(rows.quality, realised.cost),
-        stand_ins=realised.stand_ins,
-        tokens=tokens,
-        decisions=decisions,
-        columns=columns,
-    )
-
-
 def _at_most(most: int, split: OutcomeData, progress: Callable[[str], None]) -> OutcomeData:
     """Return the split, or of more prompts than `most` as many, whole questions drawn by chance."""
     if len(split) <= most:
@@ -280,41 +280,18 @@ def _at_most(most: int, split: OutcomeData, progress: Callable[[str], None]) -> 
 def _require_expected_tokens(engine: DecidingEngine, basis: CostBasis, source: str) -> None:
     """Refuse candidates without output tokens where the heads predict none: their cost cannot be expected."""
     lacking = [name for name, priced in zip(basis.called, basis.priced, strict=True) if not priced]
-    if lacking and not _predicts_tokens(engine):
+    if lacking and not predicts_tokens(engine):
         raise InvalidInputError(
             f"outcomes: {', '.join(map(repr, lacking))} has no output_tokens in {source} and the bundle's heads predict none, so "
             "no cost can be expected; record them, or fit heads that predict tokens"
         )
 
 
-def _swept(read: _Read, names: Sequence[str], worths: Array) -> Split:
-    """Return the split as `summarise` takes it, with every sweep of the router."""
-    return Split(
-        outcomes=read.outcomes,
-        x=read.embedded.embedding,
-        groups=read.rows.question_keys,
-        predicted=read.predicted,
-        predicted_cost=np.asarray(read.decisions.costs_usd[:, read.columns], np.float64),
-        sweeps=_sweeps(read, names, worths),
-        tokens=read.rows.output_tokens,
-        predicted_tokens=np.asarray(read.decisions.tokens_out[:, read.columns], np.float64),
-    )
-
-
-def _path_choices(engine: DecidingEngine, test: _Read, names: Sequence[str]) -> dict[float, npt.NDArray[np.integer]]:
-    """Return what rule `path` chooses on the test split where it is asked for each share of the best single's quality."""
-    if Paths(engine.bundle).lacking(names) is not None:
-        return {}
-    path = engine.policy(tau=0.5, rule="path", allowed=names).path  # of any inner tau: it is that of the candidates
-    assert path is not None
-    return choices_of_shares(path, SHARES, lambda plan: _choices(test, names, plan))
-
-
 def _judge(
     engine: DecidingEngine,
     embed: Embed,
-    test: _Read,
-    train: _Read,
+    test: ReadSplit,
+    train: ReadSplit,
     shared: Sequence[str],
     also: Sequence[OutcomeData],
     names: Mapping[str, Sequence[str]],
@@ -352,7 +329,7 @@ def _elsewhere(
     held_out = other.of_split("test") if "test" in other.splits else other
     rows = held_out.without_questions_of(train).complete([known[name] for name in shared])
     columns = [engine.bundle.names.index(name) for name in shared]
-    tokens = None if _predicts_tokens(engine) else np.zeros(len(engine.bundle.names), np.float32)  # costs play no part
+    tokens = None if predicts_tokens(engine) else np.zeros(len(engine.bundle.names), np.float32)  # costs play no part
     decisions = embed(rows).decide(tau=0.0, allowed=shared, tokens_out=tokens)
     return Judged(
         other.source,
@@ -361,39 +338,4 @@ def _elsewhere(
         rows.quality,
         np.array([means[name] for name in shared]),
         rows.question_keys,
-    )
-
-
-def _predicts_tokens(engine: DecidingEngine) -> bool:
-    return "len_skip" in engine.bundle.quality_heads.tensors
-
-
-def _all_columns(engine: DecidingEngine, columns: list[int], tokens: Array) -> npt.NDArray[np.float32]:
-    """Return tokens (models of the bundle,) from those of the evaluated columns."""
-    result = np.zeros(len(engine.bundle.names), np.float32)
-    result[columns] = tokens
-    return result
-
-
-def _sweeps(read: _Read, names: Sequence[str], worths: Array) -> dict[str, npt.NDArray[np.integer]]:
-    """Decide every sweep of the router by the engine; choices are positions in `names`."""
-    bundle = read.embedded.engine.bundle
-    # Rule `fixed` needs its constants of both tiers.
-    constant = all(
-        h.rule_constants is not None for h in (bundle.quality_heads, bundle.escalation_heads) if h is not None
-    )
-    rules = ["minmax", "max"] + (["fixed"] if constant else [])
-    plans: dict[str, list[dict[str, Any]]] = {
-        "worth": [{"rule": "minmax", "tau": 1.0, "worth": float(worth)} for worth in worths]
-    }
-    plans |= {rule: [{"tau": float(tau), "rule": rule} for tau in TAUS] for rule in rules}
-    return {name: _choices(read, names, plan) for name, plan in plans.items()}
-
-
-def _choices(read: _Read, names: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.integer]:
-    """Choose by the engine under each of these policy options: positions in `names`, (settings, rows)."""
-    position = np.full(len(read.embedded.engine.bundle.names), -1)  # in the bundle -> in `names`
-    position[read.columns] = np.arange(len(read.columns))
-    return stacked(
-        position[read.embedded.decide(allowed=names, tokens_out=read.tokens, **policy).index] for policy in plan
     )

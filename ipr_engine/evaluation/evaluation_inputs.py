@@ -45,6 +45,7 @@ class EvaluationOptions:
             router was fitted on it); else on one half of the test split for the other.
         routers: others to judge beside, by the name that is shown; each a function as router_interface.py has it.
         cross_fit: judge the bundle's recipe by folds of all prompts (cross_fit.py), as is done where a source holds none out.
+        edits: also decide on the test prompts written otherwise (robust_to_edits.py), which embeds them eleven times more.
         draws: of the bootstrap. seed: of bootstrap, halves, folds, k-means.
         repeated: scores of single samples (`ipr collect`), to say how much of the outcomes is luck; None: nothing is said of it.
         key: the owner's, under which the bundle hashed its fitting prompts; None reads ROOT/owner.key beside the bundle.
@@ -55,6 +56,7 @@ class EvaluationOptions:
     repeated: RepeatedScores | None = None
     key: Key | None = None
     cross_fit: bool = False
+    edits: bool = False
     draws: int = DRAWS
     seed: int = 0
 

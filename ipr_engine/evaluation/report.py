@@ -18,6 +18,7 @@ from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.one_setting import render_one_setting
 from ipr_engine.evaluation.prediction_lines import CPT_LEVELS
 from ipr_engine.evaluation.promised import render_promised
+from ipr_engine.evaluation.robust_to_edits_text import render_edits
 from ipr_engine.evaluation.summary import SHOWN_TAUS
 from ipr_engine.measures.routing import SHARES
 
@@ -71,6 +72,7 @@ def render(figures: Mapping[str, Any], plots: Sequence[Path] = ()) -> str:
         _prediction(figures),
         *([_label_noise(figures["label_noise"])] if figures.get("label_noise") else []),
         *([_support(figures)] if figures.get("support") else []),
+        *([render_edits(figures["edits"])] if figures.get("edits") else []),
         _candidates(figures),
         _pair(figures),
     ]

@@ -2,6 +2,7 @@
 
     train               the recipe; train_options has what it is asked
     training_inputs     reads the candidates' file and the rows
+    seen_otherwise      embeds copies of the prompts, written otherwise, where they are asked for
     selection           compares estimators; estimators/ has what may be fitted
     fitted_heads        fits the heads and calibrates them
     fitted_parts        makes the rest of the bundle: tokenizers, support, reliability, path rows

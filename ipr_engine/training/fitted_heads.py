@@ -95,6 +95,8 @@ class HeadRows:
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
         task_dim: columns before those, of tasks: linear parts and trees read them, hidden layers and distances do not.
         head_dim: columns before these that are a head view, the mean of a prompt's first tokens.
+        otherwise: x of the same prompts written otherwise, (rows, dim) each, which are fitted on too. copies: how often each prompt
+            stands in the rows, one block behind the other (`unrolled`).
     """
 
     x: npt.NDArray[np.floating]
@@ -105,6 +107,8 @@ class HeadRows:
     surface_dim: int = 0
     task_dim: int = 0
     head_dim: int = 0
+    otherwise: tuple[npt.NDArray[np.floating], ...] = ()
+    copies: int = 1
 
     @property
     def embedding(self) -> npt.NDArray[np.floating]:
@@ -127,7 +131,24 @@ class HeadRows:
 
     def without_surface(self) -> HeadRows:
         """Return the same rows without surface features."""
-        return replace(self, x=self.linear, surface_dim=0)
+        width = self.linear.shape[1]
+        return replace(self, x=self.linear, surface_dim=0, otherwise=tuple(x[:, :width] for x in self.otherwise))
+
+    def unrolled(self) -> HeadRows:
+        """Return the rows with those written otherwise behind them, each with the outcomes and the key of its prompt."""
+        if not self.otherwise:
+            return self
+        copies = 1 + len(self.otherwise)
+        return replace(
+            self,
+            x=np.concatenate([self.x, *self.otherwise]),
+            quality=np.tile(self.quality, (copies, 1)),
+            tokens=np.tile(self.tokens, (copies, 1)),
+            keys=[*self.keys] * copies,
+            source=None if self.source is None else np.tile(self.source, copies),
+            otherwise=(),
+            copies=copies,
+        )
 
     @property
     def at_home(self) -> npt.NDArray[np.bool_]:
@@ -138,9 +159,9 @@ class HeadRows:
         """Return the rows of this mask."""
         keys = [key for key, kept in zip(self.keys, rows, strict=True) if kept]
         source = None if self.source is None else self.source[rows]
-        return replace(
-            self, x=self.x[rows], quality=self.quality[rows], tokens=self.tokens[rows], keys=keys, source=source
-        )
+        otherwise = tuple(x[rows] for x in self.otherwise)
+        part = replace(self, x=self.x[rows], quality=self.quality[rows], tokens=self.tokens[rows], keys=keys)
+        return replace(part, source=source, otherwise=otherwise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,12 +169,17 @@ class FitRows:
     """`FitRows` are rows made ready to be fitted: what estimators share is made once.
 
     Attributes:
-        rows: what is fitted. folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
+        given: what is fitted. folds, seed: of the cross-validation that chooses penalties and feeds Platt's map.
     """
 
-    rows: HeadRows
+    given: HeadRows
     folds: int
     seed: int
+
+    @cached_property
+    def rows(self) -> HeadRows:
+        """The rows with those written otherwise behind them."""
+        return self.given.unrolled()
 
     @cached_property
     def seen(self) -> npt.NDArray[np.floating]:
@@ -210,6 +236,7 @@ def fit_heads(
             task_dim=rows.task_dim,
             source=rows.source,
             head_dim=rows.head_dim,
+            copies=rows.copies,
         ),
         options=options,
         seed=seed,
@@ -228,7 +255,8 @@ def fit_heads(
     }
     if "tree_leaf" not in tensors:  # only beside a forest may the products take fewer columns than x has
         tensors = widened(tensors, rows.x.shape[1])
-    home = calibrated[at_home]  # hi and lo are of the traffic that the heads speak of
+    first = slice(len(quality) // rows.copies)  # the prompts as they are
+    home = calibrated[first][at_home[first]]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
         {
             name: np.ascontiguousarray(value, dtype=np.int32 if name == "tree_column" else np.float32)
@@ -236,9 +264,9 @@ def fit_heads(
         },
         scores.activation,
         {"hi": float(home.max(axis=1).mean()), "lo": float(home.min(axis=1).mean())},
-        calibrated,
-        length.out_of_fold,
-        fold_of_row,
+        calibrated[first],
+        length.out_of_fold[first],
+        fold_of_row[first],
         {
             "estimator": estimator,
             "folds": folds,

@@ -37,6 +37,7 @@ from ipr_engine.training.fitted_parts import (
     with_tokenizers,
 )
 from ipr_engine.training.platt import calibration_rows
+from ipr_engine.training.seen_otherwise import seen_otherwise
 from ipr_engine.training.selection import (
     PromptCosts,
     as_json,
@@ -104,7 +105,23 @@ def train(
         billed = bills.astype(np.float64)  # (rows,)
         at_home = np.ones(len(x), np.bool_) if source is None else source == 0
         listed, own = _by_own_tokenizers(asked, rows, billed, at_home, progress)
-        judged = HeadRows(x, rows.quality, rows.output_tokens, rows.keys, source, **column_kinds(frozen.encoder))
+        judged = HeadRows(
+            x,
+            rows.quality,
+            rows.output_tokens,
+            rows.keys,
+            source,
+            otherwise=seen_otherwise(
+                frozen.encoder,
+                rows.prompts,
+                fit.augment,
+                tasks=rows.tasks,
+                seed=seed,
+                cache=data.cache,
+                progress=progress,
+            ),
+            **column_kinds(frozen.encoder),
+        )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []
         # Estimators are compared by how they route, and one candidate leaves nothing to route.
@@ -123,7 +140,9 @@ def train(
             )
             frozen, judged = frozen.without_surface(), judged.without_surface()
         progress(f"fitting heads, estimator {estimator} ...")
-        state = None if fit.run is None else _run_state(fit.run, rows, judged.x, estimator, fit.options, seed)
+        state = (
+            None if fit.run is None else _run_state(fit.run, rows, judged.unrolled().x, estimator, fit.options, seed)
+        )
         heads = fit_heads(judged, estimator=estimator, options=fit.options, seed=seed, run=state, progress=progress)
         constant = constant_heads(
             names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home), source
@@ -169,6 +188,7 @@ def train(
                 "judged": (~np.isnan(rows.quality)).sum(axis=0).tolist(),
                 "sources": {candidate: asked.named[candidate] for candidate in names},
                 "settings": heads.settings,
+                **({"augment": fit.augment} if fit.augment else {}),
                 "compared": compared,
                 **({TASK_COLUMN: data.task_column, "tasks": dict(tasks)} if tasks else {}),
                 **({CONSTANT: constant} if constant else {}),

@@ -16,6 +16,7 @@ from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON
 from ipr_engine.bundle.write import require_root
+from ipr_engine.data.prompt_edits import MOST_COPIES
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.heeded import warn_of_table
@@ -271,9 +272,10 @@ class FitOptions:
             such in the bundle, instead of refusing.
         standing: say how far the router is (standing.py), for the bundle's provenance too: 12 more fits of a closed form. Networks
             are left out: each would take as long as the first.
+        augment: copies of each prompt that heads are fitted on as well, written otherwise (`data.prompt_edits.written_otherwise`), 0 to 8.
     Raises:
-        InvalidInputError: an unknown estimator, options that it does not have, a run folder where no network is fitted, or a seed
-            out of range.
+        InvalidInputError: an unknown estimator, options that it does not have, a run folder where no network is fitted, or a seed or a
+            number of copies out of range.
     """
 
     estimator: str = "auto"
@@ -282,6 +284,7 @@ class FitOptions:
     run: Path | str | None = None
     allow_constant: bool = False
     standing: bool = False
+    augment: int = 0
 
     def __post_init__(self) -> None:
         if self.estimator != "auto" and self.estimator not in ESTIMATORS:
@@ -298,6 +301,8 @@ class FitOptions:
                 f"network ({', '.join(name for name in ESTIMATORS if name not in CLOSED_FORM)})"
             )
         random_seed("seed", self.seed)
+        if type(self.augment) is not int or not 0 <= self.augment <= MOST_COPIES:
+            raise InvalidInputError(f"augment: expected an int from 0 to {MOST_COPIES}, got {self.augment!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

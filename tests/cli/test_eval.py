@@ -196,3 +196,18 @@ def test_samples_tell_how_much_of_the_outcomes_is_luck(paths, capsys, tmp_path):
     assert "## Luck in the outcomes" in capsys.readouterr().out
     assert run(paths, "--map", "beta/mid=b", "--samples", str(tmp_path)) == 1
     assert "expected samples of 'gamma/small'" in capsys.readouterr().err
+
+
+def test_edits_are_told_and_the_gate_has_an_exit_code_of_its_own(paths, capsys, monkeypatch):
+    assert run(paths, "--map", "beta/mid=b", "--edits") == 0
+    captured = capsys.readouterr()
+    assert "## Robust to edits" in captured.out
+    assert "--edits" in captured.out.split("Written by")[1].split("`")[1]
+    monkeypatch.setattr("ipr_engine.evaluation.robust_to_edits.RAISED", -1.0)  # so that every edit fails
+    assert run(paths, "--map", "beta/mid=b", "--gate", "--json") == 5
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["edits"]["limits"]["raised"] == -1.0
+    assert (
+        "ipr eval: Of 11 ways to write the test prompts otherwise the decisions withstand 0; they fail under"
+        in captured.err
+    )

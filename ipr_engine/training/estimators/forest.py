@@ -109,7 +109,7 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
     def grown(some: Rows) -> Trees:
         if len(some) > MOST_ROWS:
             some = np.sort(np.random.default_rng(seed).choice(some, MOST_ROWS, replace=False))
-        return grow(columns.take(some), filled[some], quality[some], options, seed=seed)
+        return grow(columns.take(some), filled[some], quality[some], options, seed=seed, copies=rows.copies)
 
     held_out = (1 - SHARE) * logit
     for fold in np.unique(rows.folds):
@@ -154,17 +154,20 @@ def at_level_of_home(quality: Array, predicted: Array, source: npt.NDArray[np.in
     return np.where(judged, filled, np.nan), filled
 
 
-def grow(z: npt.NDArray[np.float32], filled: Array, quality: Array, options: ForestOptions, *, seed: int) -> Trees:
+def grow(
+    z: npt.NDArray[np.float32], filled: Array, quality: Array, options: ForestOptions, *, seed: int, copies: int = 1
+) -> Trees:
     """Grow trees on z (rows, columns) and take the values of their leaves.
 
     Args:
         filled: (rows, models), quality without gaps: the splits go by it. quality: NaN where not judged: the values go by that.
+        copies: how many rows a prompt has: so many more are asked of a leaf, and so many more stand in it at the candidate's mean.
     """
     ensemble = need("sklearn.ensemble", "the estimator forest", "train")
     forest = ensemble.ExtraTreesRegressor(
         n_estimators=options.trees,
         max_depth=options.depth,
-        min_samples_leaf=options.leaf,
+        min_samples_leaf=options.leaf * copies,
         max_features=FEATURES,
         bootstrap=False,
         random_state=seed % 2**32,
@@ -186,7 +189,7 @@ def grow(z: npt.NDArray[np.float32], filled: Array, quality: Array, options: For
             known = judged[:, m]
             rows = np.bincount(at[known], minlength=1 << depth)
             total = np.bincount(at[known], weights=quality[known, m], minlength=1 << depth)
-            leaf[tree, :, m] = (total + SHRINK * base[m]) / (rows + SHRINK)
+            leaf[tree, :, m] = (total + SHRINK * copies * base[m]) / (rows + SHRINK * copies)
     level = _logit(base)
     return Trees(column, threshold, _logit(np.clip(leaf, CERTAIN, 1 - CERTAIN)) - level, level)
 

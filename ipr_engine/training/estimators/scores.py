@@ -27,6 +27,7 @@ class FoldedRows:
             x here has too, then surface features, which trees alone read. task_dim: how many of them are of tasks.
         source: (rows,) number of the source of each row, 0 is home. None of source or behind: none.
         head_dim: how many columns of x before `linear_only` are a head view.
+        copies: how often each prompt stands in the rows: as many rows tell no more than one does.
     """
 
     x: npt.NDArray[np.floating]
@@ -38,6 +39,7 @@ class FoldedRows:
     task_dim: int = 0
     source: npt.NDArray[np.int64] | None = None
     head_dim: int = 0
+    copies: int = 1
 
 
 @dataclass(frozen=True)
