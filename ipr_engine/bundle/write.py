@@ -28,7 +28,7 @@ from ipr_engine.bundle.fitted_entries import (
     rows_version,
     support_json,
 )
-from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
+from ipr_engine.bundle.load import CURRENT, DEFAULT_BUNDLE, Bundle, listed_files
 from ipr_engine.bundle.spec import MANIFEST, Candidate, EscalationSpec, PathRows, PriceList, SupportSpec
 from ipr_engine.errors import BundleError, InvalidInputError
 
@@ -40,6 +40,7 @@ class Draft:
         """Take the folder of bundles, which need not exist; InvalidInputError where it is a file or a bundle itself."""
         if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
             raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
+        _require_own("root", root)
         self.root = root
         self.files: dict[str, Path | bytes] = {}
         self._hashes: dict[str, str] = {}
@@ -241,4 +242,14 @@ def require_root(name: str, path: str | os.PathLike[str]) -> Path:
         raise InvalidInputError(
             f"{name}: expected a folder of bundles, got {root}, which is a bundle; name the folder above it"
         )
+    _require_own(name, root)
     return root
+
+
+def _require_own(name: str, root: Path) -> None:
+    """Raise InvalidInputError for a root in the installed package, by links too."""
+    if root.resolve().is_relative_to(DEFAULT_BUNDLE):
+        raise InvalidInputError(
+            f"{name}: expected a folder of your own, got {root}: the embedded bundles lie in the installed package and stay as they are; "
+            "pass another"
+        )
