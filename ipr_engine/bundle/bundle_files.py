@@ -145,11 +145,11 @@ def file_entry(field: Field, folder: Path) -> FileEntry:
     path = _inside(folder, relative, keys["path"])
     with reading(f"{path} ({field.where})"):
         if not os.path.lexists(path):
-            path = _in_neighbour(folder, relative, digest, size) or path
+            path = in_neighbour(folder, relative, digest, size) or path
     return FileEntry(relative=relative, path=path, sha256=digest, size=size, where=f"{path} ({field.where})")
 
 
-def _in_neighbour(folder: Path, relative: str, digest: str, size: int) -> Path | None:
+def in_neighbour(folder: Path, relative: str, digest: str, size: int) -> Path | None:
     """Return the file of these bytes at the same relative path of another bundle of the root; None where there is none.
 
     So bundles of one encoder take its table's room once where hard links do not last: in a checkout, in a wheel. A copy,

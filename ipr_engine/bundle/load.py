@@ -26,8 +26,8 @@ from ipr_engine.errors import (
 CURRENT = "CURRENT"
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
 # hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
-# 7: candidates' performance; 8: surface features, heads with a forest.
-SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
+# 7: candidates' performance; 8: surface features, heads with a forest; 9: who answers unsupported prompts.
+SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 _KEYS = (
     "schema_version",
     "name",
@@ -164,6 +164,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         parse_heads,
         parse_path_rows,
         parse_support,
+        parse_unsupported,
     )
 
     version = document.mapping().get("schema_version")
@@ -213,6 +214,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         )
         if number >= 5
         else None,
+        unsupported=parse_unsupported(keys["unsupported"], names, measured=keys["support"].value is not None)
+        if number >= 9
+        else None,
     )
 
 
@@ -222,7 +226,8 @@ def _keys_of(document: Field) -> tuple[str, ...]:
     number = 1 if version is None else version.value
     # `_parse` refuses other versions with a better message than a missing key.
     known = number if number in SCHEMA_VERSIONS else 1
-    return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
+    later = (("escalation", 3), ("path_rows", 5), ("unsupported", 9))
+    return (*_KEYS, *(key for key, since in later if known >= since))
 
 
 def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
@@ -239,4 +244,6 @@ def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
         newer["candidates"] = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
     if version >= 5:
         newer.setdefault("path_rows", None)
+    if version >= 9:
+        newer.setdefault("unsupported", None)
     return newer

@@ -21,15 +21,25 @@ from ipr_engine.bundle.encoder_entry import encoder_json
 from ipr_engine.bundle.encoder_source import AnySource, EncoderSource, SurfaceSource
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
 from ipr_engine.bundle.fitted_entries import (
+    UNSUPPORTED_VERSION,
     HeadsSource,
     head_json,
     heads_version,
     path_rows_json,
     rows_version,
     support_json,
+    unsupported_json,
 )
 from ipr_engine.bundle.load import CURRENT, DEFAULT_BUNDLE, Bundle, listed_files
-from ipr_engine.bundle.spec import MANIFEST, Candidate, EscalationSpec, PathRows, PriceList, SupportSpec
+from ipr_engine.bundle.spec import (
+    MANIFEST,
+    Candidate,
+    EscalationSpec,
+    PathRows,
+    PriceList,
+    SupportSpec,
+    UnsupportedDefault,
+)
 from ipr_engine.errors import BundleError, InvalidInputError
 
 
@@ -154,6 +164,7 @@ class BundleParts:
     Attributes:
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
         escalation: two tiers: which heads are asked again, and below which gap.
+        unsupported: who answers unsupported prompts where a policy says nothing of them.
         path_rows: what tau's path is computed from; their `heads` are `heads_sha256` of the heads that decide.
         extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
     """
@@ -167,6 +178,7 @@ class BundleParts:
     support: SupportSpec | None = None
     escalation: EscalationSpec | None = None
     path_rows: PathRows | None = None
+    unsupported: UnsupportedDefault | None = None
     provenance: Mapping[str, Any]
     extra_files: Mapping[str, Path | bytes] | None = None
 
@@ -207,6 +219,8 @@ def write_bundle(root: str | os.PathLike[str], parts: BundleParts, *, activate: 
         )
     if version >= 5:
         manifest["path_rows"] = None if parts.path_rows is None else path_rows_json(draft.add, parts.path_rows)
+    if version >= UNSUPPORTED_VERSION:
+        manifest["unsupported"] = unsupported_json(parts.unsupported)
     return draft.publish(manifest, activate)
 
 
@@ -219,6 +233,7 @@ def _version(parts: BundleParts) -> int:
         (parts.escalation is not None or not tables, 3),
         (any(head.fitted_on.hash_key is not None for head in parts.heads), 5),
         (any(isinstance(encoder, SurfaceSource) for encoder in parts.encoders), 8),
+        (parts.unsupported is not None, UNSUPPORTED_VERSION),
         (True, max(version_of(parts.candidates), price_version(parts.prices), rows_version(parts.path_rows))),
         (True, heads_version(parts.heads)),
     )

@@ -98,6 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
+        "unsupported": None if bundle.unsupported is None else asdict(bundle.unsupported),
         "path_rows": path_rows_facts(bundle),
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
@@ -143,6 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
     told = fitted_on if fitted_on["prompts"] else {"source": fitted_on["source"]}  # hashes of no prompts say nothing
     print(f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}")
     print(path_rows_line(bundle))
+    if (said := bundle.unsupported) is not None:
+        print(f"prompts of support below {said.min_support:g} go to {said.model}, unless the policy says otherwise")
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(
