@@ -50,7 +50,7 @@ class Engine(BundleHolder):
         """Read, verify and plan a bundle.
 
         Args:
-            path: a bundle root (with CURRENT) or one bundle folder; None for the embedded default.
+            path: a bundle root (with CURRENT), one bundle folder, or an embedded bundle's name; None for the embedded default.
             options: who runs its encoders, and where: the fields of `LoadOptions` (isa, tier, device, threads, encoder_folders,
                 batches, fallback); docs/usage.md has a table of them.
         Raises:

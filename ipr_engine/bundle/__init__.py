@@ -31,6 +31,7 @@ from ipr_engine.bundle.spec import (
     PathRows,
     PriceList,
     SupportSpec,
+    UnsupportedDefault,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ if TYPE_CHECKING:
         task_identity,
     )
     from ipr_engine.bundle.fitted_entries import HeadsSource, heads_sha256
-    from ipr_engine.bundle.rewrite import with_calibrations, with_extra_files, with_performance, with_prices
+    from ipr_engine.bundle.rewrite import (
+        with_calibrations,
+        with_extra_files,
+        with_performance,
+        with_prices,
+        with_unsupported,
+    )
     from ipr_engine.bundle.write import BundleParts, activate, write_bundle
 else:  # serving only reads bundles, and should start quickly
     __getattr__ = lazy_names(
@@ -71,6 +78,7 @@ else:  # serving only reads bundles, and should start quickly
             "with_extra_files": "ipr_engine.bundle.rewrite",
             "with_performance": "ipr_engine.bundle.rewrite",
             "with_prices": "ipr_engine.bundle.rewrite",
+            "with_unsupported": "ipr_engine.bundle.rewrite",
             "write_bundle": "ipr_engine.bundle.write",
         },
     )
@@ -102,6 +110,7 @@ __all__ = [
     "TaskSource",
     "TestedTau",
     "TransformerSource",
+    "UnsupportedDefault",
     "activate",
     "concatenated_identity",
     "encoder_identity",
@@ -114,5 +123,6 @@ __all__ = [
     "with_extra_files",
     "with_performance",
     "with_prices",
+    "with_unsupported",
     "write_bundle",
 ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ipr_engine._files import file_sha256, sha256_hex
 from ipr_engine._read_only import read_only
-from ipr_engine.bundle.fields import REWRITE, Field, fail
+from ipr_engine.bundle.fields import REWRITE, Field, fail, is_hex64
 from ipr_engine.bundle.head_rows import FOREST
 from ipr_engine.errors import (
     BundleError,
@@ -32,6 +32,7 @@ from ipr_engine.errors import (
 
 Float32 = NDArray[np.float32]
 _RESTORE = "restore the folder from its source, or write the bundle again with write_bundle"
+_MISSING = f"{_RESTORE}; where the bundle beside it holds the file, copy both"
 
 
 # Tensor -> its dimensions. hidden is the width of the trunk, rank that of the adapters; leaves is 2^depth, nodes one less.
@@ -67,7 +68,7 @@ def reading(where: str) -> Iterator[None]:
     except BundleError:
         raise  # BundleNotFoundError is a FileNotFoundError too, and already says it all
     except FileNotFoundError:
-        fail(BundleNotFoundError, where, "a file", "nothing there", _RESTORE)
+        fail(BundleNotFoundError, where, "a file", "nothing there", _MISSING)
     except OSError as error:
         fail(BundleFormatError, where, "a readable file", error.strerror or str(error), _RESTORE)
 
@@ -140,14 +141,33 @@ def file_entry(field: Field, folder: Path) -> FileEntry:
     """Return the FILE of a field of bundle.json; the file itself is not read yet."""
     keys = field.object(("path", "sha256", "bytes"))
     relative = keys["path"].text()
+    digest, size = keys["sha256"].sha256(), keys["bytes"].integer(at_least=0)
     path = _inside(folder, relative, keys["path"])
-    return FileEntry(
-        relative=relative,
-        path=path,
-        sha256=keys["sha256"].sha256(),
-        size=keys["bytes"].integer(at_least=0),
-        where=f"{path} ({field.where})",
-    )
+    with reading(f"{path} ({field.where})"):
+        if not os.path.lexists(path):
+            path = in_neighbour(folder, relative, digest, size) or path
+    return FileEntry(relative=relative, path=path, sha256=digest, size=size, where=f"{path} ({field.where})")
+
+
+def in_neighbour(folder: Path, relative: str, digest: str, size: int) -> Path | None:
+    """Return the file of these bytes at the same relative path of another bundle of the root; None where there is none.
+
+    So bundles of one encoder take its table's room once where hard links do not last: in a checkout, in a wheel. A copy,
+    which is not named by its hash, has no neighbours; nor is a link that leaves its folder followed.
+
+    Args:
+        folder: of the bundle that lacks the file. digest: its sha256. size: in bytes.
+    """
+    if not is_hex64(folder.name):
+        return None
+    for beside in sorted(folder.parent.iterdir()):
+        file = beside / relative
+        # The size first: a file of another encoder is told apart without being read.
+        if beside != folder and is_hex64(beside.name) and file.is_file() and file.stat().st_size == size:
+            real = Path(os.path.realpath(file))
+            if real.is_relative_to(os.path.realpath(beside)) and file_sha256(real)[0] == digest:
+                return file
+    return None
 
 
 def is_plain_relative(text: str) -> bool:

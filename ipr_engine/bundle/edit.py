@@ -268,6 +268,8 @@ def _rewrite(
     others = [entry for entry in manifest["extra_files"] if entry["path"] not in extra_files]
     added = [draft.add(relative, data) for relative, data in extra_files.items()]
     manifest["extra_files"] = sorted([*others, *added], key=lambda entry: str(entry["path"]))
+    if bundle.unsupported is not None and bundle.unsupported.model not in change.prices:
+        manifest["unsupported"] = None  # who answered unsupported prompts is gone: the policy says who does
     manifest["provenance"] = change.provenance(manifest["provenance"])
     return draft.publish(manifest if created is None else {**manifest, "created": created}, activate)
 

@@ -34,6 +34,7 @@ from ipr_engine.bundle.spec import (
     HeadsSpec,
     PathRows,
     SupportSpec,
+    UnsupportedDefault,
 )
 from ipr_engine.errors import BundleShapeError, BundleValueError, EncoderMismatchError, PathMismatchError
 
@@ -179,6 +180,27 @@ def parse_escalation(field: Field, heads: Sequence[HeadsSpec], names: Sequence[s
     if set(first.outputs) != set(second.outputs):
         keys["heads"].fail(f"heads with the outputs of {first.id!r}, {', '.join(first.outputs)}", EncoderMismatchError)
     return EscalationSpec(heads=second.id, gap=keys["gap"].number(at_least=0))
+
+
+UNSUPPORTED_VERSION = 9  # the first schema_version that says who answers unsupported prompts
+
+
+def parse_unsupported(field: Field, names: Sequence[str], *, measured: bool) -> UnsupportedDefault | None:
+    """Return who answers unsupported prompts; None where the entry is null. measured: whether the bundle measures support."""
+    if field.value is None:
+        return None
+    keys = field.object(("min_support", "model"))
+    if not measured:
+        field.fail("null in a bundle without support")
+    least = keys["min_support"].number(at_least=0)
+    if not 0 < least <= 1:
+        keys["min_support"].fail("a number in (0, 1]", BundleValueError)
+    return UnsupportedDefault(min_support=least, model=keys["model"].one_of(names))
+
+
+def unsupported_json(said: UnsupportedDefault | None) -> dict[str, Any] | None:
+    """Return the entry of who answers unsupported prompts."""
+    return None if said is None else {"min_support": float(said.min_support), "model": said.model}
 
 
 def heads_version(heads: Sequence[HeadsSource]) -> int:

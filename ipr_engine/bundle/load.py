@@ -26,7 +26,7 @@ from ipr_engine.errors import (
 CURRENT = "CURRENT"
 # 2: calibrations, prompt hashes; 3: other encoders, escalation; 4: max_output_tokens; 5: path rows, tested taus, keyed
 # hashes; 6: prices that say more than those of tokens and requests, candidates' tokenizers, path rows' tokens_in;
-# 7: candidates' performance; 8: surface features, heads with a forest; 9: tasks, head views.
+# 7: candidates' performance; 8: surface features, heads with a forest; 9: tasks, head views, who answers unsupported prompts.
 SCHEMA_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 _KEYS = (
     "schema_version",
@@ -42,8 +42,10 @@ _KEYS = (
     "provenance",
 )
 
-# The root of the embedded bundle. Links are followed: in a strict editable installation every file is one, out of the folder.
+# The root of the embedded bundles. Links are followed: in a strict editable installation every file is one, out of the folder.
 DEFAULT_BUNDLE = Path(__file__).resolve().parent.parent / "default_bundle"
+# Embedded bundle by name -> the file of that root that holds its hash, in CURRENT's form.
+EMBEDDED: Mapping[str, str] = read_only({"default": CURRENT})
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is
@@ -59,7 +61,8 @@ class Bundle(BundleSpec):
 
         Args:
             path: a root (a folder with CURRENT) or one bundle folder. A folder named by 64 hex digits must carry
-                its own hash; under any other name it is a copy, and everything inside is still verified.
+                its own hash; under any other name it is a copy, and everything inside is still verified. Or, where
+                nothing is at that path, the name of an embedded bundle (`EMBEDDED`).
         Raises:
             InvalidInputError: path is not a path.
             BundleError: the subclass says what is wrong, the message which file and field, and what to do.
@@ -88,27 +91,36 @@ class Bundle(BundleSpec):
 
 
 def find_folder(path: Path) -> Path:
-    """Return the bundle folder meant by `path`: itself, or the one CURRENT names."""
+    """Return the bundle folder meant by `path`: itself, the one CURRENT names, or the embedded one of that name."""
     # A folder that must not be read says so in a BundleError too.
     with reading(str(path)):
         if not path.is_dir():
-            got = "a file" if path.exists() else "nothing there"
-            fail(BundleNotFoundError, str(path), "a bundle folder or a root with CURRENT", got, "check the path")
+            there = path.exists()
+            if not there and str(path) in EMBEDDED:
+                return _named_by(DEFAULT_BUNDLE / EMBEDDED[str(path)])
+            todo = f"check the path, or name an embedded bundle: {', '.join(EMBEDDED)}"
+            got = "a file" if there else "nothing there"
+            fail(BundleNotFoundError, str(path), "a bundle folder or a root with CURRENT", got, todo)
         if (path / MANIFEST).exists():
             return path.absolute()
         if not (path / CURRENT).exists():
             got = "a folder with neither"
             fail(BundleNotFoundError, str(path), f"a folder with {MANIFEST} or {CURRENT}", got, "check the path")
-    line = read_regular(path / CURRENT, str(path / CURRENT)).removesuffix(b"\n")
+    return _named_by(path / CURRENT)
+
+
+def _named_by(pointer: Path) -> Path:
+    """Return the bundle folder whose hash a file beside it holds: CURRENT, or one of an embedded bundle's name."""
+    line = read_regular(pointer, str(pointer)).removesuffix(b"\n")
     # CURRENT may hold anything: what goes into the error is short and printable.
     name = line[:100].decode("ascii", "backslashreplace")
     if len(line) > 64 or not is_hex64(name):
         todo = "write the hash of one of the folders beside it, or activate() one"
-        fail(BundleFormatError, str(path / CURRENT), "one line of 64 lower-case hex digits", repr(name), todo)
-    folder = path.absolute() / name
+        fail(BundleFormatError, str(pointer), "one line of 64 lower-case hex digits", repr(name), todo)
+    folder = pointer.parent.absolute() / name
     if not (folder / MANIFEST).exists():
         todo = "restore that folder, or activate() another"
-        fail(BundleNotFoundError, str(path / CURRENT), f"{name}/{MANIFEST} beside it", "nothing there", todo)
+        fail(BundleNotFoundError, str(pointer), f"{name}/{MANIFEST} beside it", "nothing there", todo)
     return folder
 
 
@@ -152,6 +164,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         parse_heads,
         parse_path_rows,
         parse_support,
+        parse_unsupported,
     )
 
     version = document.mapping().get("schema_version")
@@ -201,6 +214,9 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
         )
         if number >= 5
         else None,
+        unsupported=parse_unsupported(keys["unsupported"], names, measured=keys["support"].value is not None)
+        if number >= 9
+        else None,
     )
 
 
@@ -210,7 +226,8 @@ def _keys_of(document: Field) -> tuple[str, ...]:
     number = 1 if version is None else version.value
     # `_parse` refuses other versions with a better message than a missing key.
     known = number if number in SCHEMA_VERSIONS else 1
-    return (*_KEYS, *(("escalation",) if known >= 3 else ()), *(("path_rows",) if known >= 5 else ()))
+    later = (("escalation", 3), ("path_rows", 5), ("unsupported", 9))
+    return (*_KEYS, *(key for key, since in later if known >= since))
 
 
 def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
@@ -227,4 +244,6 @@ def raised(manifest: Mapping[str, Any], version: int) -> dict[str, Any]:
         newer["candidates"] = [{"max_output_tokens": None, **candidate} for candidate in manifest["candidates"]]
     if version >= 5:
         newer.setdefault("path_rows", None)
+    if version >= 9:
+        newer.setdefault("unsupported", None)
     return newer

@@ -11,10 +11,11 @@ from typing import Any
 from ipr_engine._files import as_path
 from ipr_engine.bundle.calibration import CalibrationMap
 from ipr_engine.bundle.candidate_entry import candidate_json, price_version, prices_bytes, version_of
+from ipr_engine.bundle.fitted_entries import UNSUPPORTED_VERSION, unsupported_json
 from ipr_engine.bundle.load import Bundle, find_folder, raised
 from ipr_engine.bundle.origin import PRICE_DATES, price_dates
 from ipr_engine.bundle.performance import Performance
-from ipr_engine.bundle.spec import PriceList
+from ipr_engine.bundle.spec import PriceList, UnsupportedDefault
 from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.errors import InvalidInputError
 
@@ -106,6 +107,27 @@ def with_calibrations(
     new = [made.to_json() for made in maps]
     # Larger sets first, then by name: the bytes do not depend on the order in which maps were made.
     manifest["calibrations"] = sorted([*kept, *new], key=lambda entry: (-len(entry["candidates"]), entry["candidates"]))
+    return draft.publish(manifest, activate)
+
+
+def with_unsupported(
+    bundle: Bundle | str | os.PathLike[str],
+    said: UnsupportedDefault | None,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    activate: bool = True,
+) -> Path:
+    """Write a bundle that differs from `bundle` in who answers unsupported prompts alone, and return its folder.
+
+    Args:
+        said: None leaves it to the policy. root: by default the folder that holds the bundle's own.
+    Raises:
+        as `write_bundle`; BundleFormatError too where the bundle measures no support, or has no such candidate.
+    """
+    folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
+    draft, document = begin_rewrite(folder, root)
+    draft.keep(document, folder)
+    manifest = {**raised(document.value, UNSUPPORTED_VERSION), "unsupported": unsupported_json(said)}
     return draft.publish(manifest, activate)
 
 

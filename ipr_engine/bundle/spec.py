@@ -199,6 +199,17 @@ class EscalationSpec:
     gap: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnsupportedDefault:
+    """An `UnsupportedDefault` says who answers prompts unlike the fitting data where a policy says nothing of them.
+
+    min_support: in (0, 1]: prompts of less support are meant. model: the candidate that answers them.
+    """
+
+    min_support: float
+    model: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PathRows:
     """`PathRows` hold fitting prompts in random order, of which tau's path of any candidate set is made (ipr_engine/policy/tau_path.py).
@@ -265,6 +276,7 @@ class BundleSpec:
         prices_sha256: of its price file.
         extra_files: by relative path.
         path_rows: None in bundles before schema_version 5, and where no outcomes were kept.
+        unsupported: None where the bundle leaves it to the policy.
     """
 
     hash: str
@@ -282,6 +294,7 @@ class BundleSpec:
     extra_files: Mapping[str, Path]
     provenance: Mapping[str, Any]
     path_rows: PathRows | None = None
+    unsupported: UnsupportedDefault | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ def two_tiers(
             heads=heads,
             prices=first.prices,
             support=first.support,
+            unsupported=first.unsupported,
             escalation=EscalationSpec(heads=heads[1].id, gap=gap),
             path_rows=path,
             provenance={

@@ -21,15 +21,25 @@ from ipr_engine.bundle.encoder_entry import HEAD_VIEW, encoder_json
 from ipr_engine.bundle.encoder_source import AnySource, EncoderSource, SurfaceSource, TaskSource
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
 from ipr_engine.bundle.fitted_entries import (
+    UNSUPPORTED_VERSION,
     HeadsSource,
     head_json,
     heads_version,
     path_rows_json,
     rows_version,
     support_json,
+    unsupported_json,
 )
-from ipr_engine.bundle.load import CURRENT, Bundle, listed_files
-from ipr_engine.bundle.spec import MANIFEST, Candidate, EscalationSpec, PathRows, PriceList, SupportSpec
+from ipr_engine.bundle.load import CURRENT, DEFAULT_BUNDLE, Bundle, listed_files
+from ipr_engine.bundle.spec import (
+    MANIFEST,
+    Candidate,
+    EscalationSpec,
+    PathRows,
+    PriceList,
+    SupportSpec,
+    UnsupportedDefault,
+)
 from ipr_engine.errors import BundleError, InvalidInputError
 
 
@@ -40,6 +50,7 @@ class Draft:
         """Take the folder of bundles, which need not exist; InvalidInputError where it is a file or a bundle itself."""
         if (root / MANIFEST).exists() or (root.exists() and not root.is_dir()):
             raise InvalidInputError(f"root: expected a folder of bundles, got {root}, a file or a bundle; pass another")
+        _require_own("root", root)
         self.root = root
         self.files: dict[str, Path | bytes] = {}
         self._hashes: dict[str, str] = {}
@@ -153,6 +164,7 @@ class BundleParts:
     Attributes:
         created: YYYY-MM-DD. It is part of the content, so the same input gives the same hash on any day.
         escalation: two tiers: which heads are asked again, and below which gap.
+        unsupported: who answers unsupported prompts where a policy says nothing of them.
         path_rows: what tau's path is computed from; their `heads` are `heads_sha256` of the heads that decide.
         extra_files: relative path -> bytes or a file to copy, such as a model card; listed and hashed like the rest.
     """
@@ -166,6 +178,7 @@ class BundleParts:
     support: SupportSpec | None = None
     escalation: EscalationSpec | None = None
     path_rows: PathRows | None = None
+    unsupported: UnsupportedDefault | None = None
     provenance: Mapping[str, Any]
     extra_files: Mapping[str, Path | bytes] | None = None
 
@@ -206,6 +219,8 @@ def write_bundle(root: str | os.PathLike[str], parts: BundleParts, *, activate: 
         )
     if version >= 5:
         manifest["path_rows"] = None if parts.path_rows is None else path_rows_json(draft.add, parts.path_rows)
+    if version >= UNSUPPORTED_VERSION:
+        manifest["unsupported"] = unsupported_json(parts.unsupported)
     return draft.publish(manifest, activate)
 
 
@@ -220,6 +235,7 @@ def _version(parts: BundleParts) -> int:
         (any(isinstance(encoder, SurfaceSource) for encoder in parts.encoders), 8),
         (any(isinstance(encoder, TaskSource) for encoder in parts.encoders), 9),
         (any(isinstance(encoder, EncoderSource) and encoder.head_tokens for encoder in parts.encoders), HEAD_VIEW),
+        (parts.unsupported is not None, UNSUPPORTED_VERSION),
         (True, max(version_of(parts.candidates), price_version(parts.prices), rows_version(parts.path_rows))),
         (True, heads_version(parts.heads)),
     )
@@ -243,4 +259,14 @@ def require_root(name: str, path: str | os.PathLike[str]) -> Path:
         raise InvalidInputError(
             f"{name}: expected a folder of bundles, got {root}, which is a bundle; name the folder above it"
         )
+    _require_own(name, root)
     return root
+
+
+def _require_own(name: str, root: Path) -> None:
+    """Raise InvalidInputError for a root in the installed package, by links too."""
+    if root.resolve().is_relative_to(DEFAULT_BUNDLE):
+        raise InvalidInputError(
+            f"{name}: expected a folder of your own, got {root}: the embedded bundles lie in the installed package and stay as they are; "
+            "pass another"
+        )

@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         "fitted_on": fitted_on,
         "estimator": estimator_of(bundle),
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
+        "unsupported": None if bundle.unsupported is None else asdict(bundle.unsupported),
         "path_rows": path_rows_facts(bundle),
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
@@ -148,6 +149,8 @@ def run(arguments: argparse.Namespace) -> int:
         + (f"; estimator {estimator}" if estimator else "")
     )
     print(path_rows_line(bundle))
+    if (said := bundle.unsupported) is not None:
+        print(f"prompts of support below {said.min_support:g} go to {said.model}, unless the policy says otherwise")
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(

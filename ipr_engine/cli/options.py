@@ -23,7 +23,9 @@ _OF_TRANSFORMERS = ("tier", "device", "threads", "encoder_folders")
 
 
 def add_bundle_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one)")
+    parser.add_argument(
+        "--bundle", metavar="PATH", help="bundle root, folder, or the name of an embedded one (default: default)"
+    )
     _add_flags(parser, LoadOptions, ("isa",))
     add_encoder_options(parser)
 
@@ -59,7 +61,9 @@ def add_policy_options(parser: argparse.ArgumentParser) -> None:
 def add_edited_options(parser: argparse.ArgumentParser) -> None:
     """Add which bundle a command edits, and where the new one goes; `edited_bundle` reads them."""
     parser.add_argument(
-        "--bundle", metavar="PATH", help="bundle root or folder (default: the embedded one; --out is needed then)"
+        "--bundle",
+        metavar="PATH",
+        help="bundle root, folder, or the name of an embedded one, which needs --out (default: default)",
     )
     parser.add_argument(
         "--out", metavar="ROOT", help="bundle root to write to, made current (default: the bundle's own)"

@@ -327,4 +327,13 @@ def is_model2vec(folder: Path) -> bool:
             return False
         raise BundleNotFoundError(f"encoder: {folder} has neither config.json nor modules.json")
     config = parse_json(path, read_bytes(path))
-    return isinstance(config, dict) and config.get("model_type") == "model2vec"
+    if not isinstance(config, dict) or config.get("model_type", "model2vec") != "model2vec":
+        return False
+    return "model_type" in config or _holds_table(folder / "model.safetensors")
+
+
+def _holds_table(path: Path) -> bool:
+    """Return whether a file holds a tensor `embeddings`, as a table does whose config.json, of other tools, names no model_type."""
+    from ipr_engine.encoders.model_files import map_tensors
+
+    return path.is_file() and "embeddings" in map_tensors(path)

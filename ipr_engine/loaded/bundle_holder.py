@@ -143,7 +143,7 @@ class BundleHolder:
         Decision made with it, is gone. An encoder of equal identity is kept, not loaded again.
 
         Args:
-            bundle: a Bundle, a bundle root (with CURRENT) or one bundle folder.
+            bundle: a Bundle, a bundle root (with CURRENT), one bundle folder, or an embedded bundle's name.
             allow_other_encoder: embeddings kept from the encoder of before will be refused by `decide`.
             allow_fewer_candidates: policies that name a missing candidate will be refused by `route`.
             allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out; without path rows a bare tau

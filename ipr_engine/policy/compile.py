@@ -295,7 +295,7 @@ def _escalate_below(escalation: EscalationSpec | None, given: float | None) -> f
 
 
 def _unsupported(bundle: BundleSpec, spec: PolicySpec, exclusions: Mapping[str, str], prices: PriceList) -> Unsupported:
-    if spec.min_support is None and spec.unsupported is None:
+    if spec.min_support is None and spec.unsupported is None and bundle.unsupported is None:
         return EVERY_ROW_PLAIN
     from ipr_engine.policy.unsupported import resolve_unsupported  # few policies ask for it
 

@@ -176,19 +176,20 @@ class PolicySpec:
     )
     min_support: float | None = option(
         None,
-        "in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause `unsupported`); by default 0, none "
-        "is. It needs a bundle with centroids",
+        "in [0, 1]: a prompt whose `support` is below it is not decided by predicted quality (cause `unsupported`); by default the "
+        "bundle's own, or 0, none is. It needs a bundle with centroids",
         form="number",
         flag=Flag(
             takes="number",
             metavar="S",
-            help="in [0, 1]: a prompt of less support is not decided by predicted quality (default 0: every prompt is)",
+            help="in [0, 1]: a prompt of less support is not decided by predicted quality (default the bundle's, or 0: every prompt is)",
         ),
     )
     unsupported: str | None = option(
         None,
-        "who answers it: `best`, the single candidate of the greatest mean realised quality on the fitting prompts (the default), "
-        "`cheapest` on this prompt, or a candidate's name. Where that one cannot serve the request, the plain decision stands",
+        "who answers it: `best`, the single candidate of the greatest mean realised quality on the fitting prompts (the default, unless "
+        "the bundle names one that may be chosen), `cheapest` on this prompt, or a candidate's name. Where that one cannot serve the "
+        "request, the plain decision stands",
         form="candidate",
         choices=(BEST, CHEAPEST),
         flag=Flag(

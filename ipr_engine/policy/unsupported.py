@@ -16,7 +16,7 @@ from ipr_engine.policy.rules import BEST, CHEAPEST, EVERY_ROW_PLAIN, Unsupported
 def resolve_unsupported(
     bundle: BundleSpec, min_support: object, unsupported: object, exclusions: Mapping[str, str], prices: PriceList
 ) -> Unsupported:
-    """Check `min_support` and `unsupported`, and find the candidate that is meant.
+    """Check `min_support` and `unsupported`, and find the candidate that is meant; where neither is given, the bundle's own hold.
 
     Args:
         min_support, unsupported: options of `Engine.policy`. exclusions: whom its conditions keep out, and why.
@@ -24,6 +24,9 @@ def resolve_unsupported(
         InvalidInputError: one without the other, a bundle that measures no support or knows no best candidate, or a name that
             is unknown or may not be chosen.
     """
+    said = bundle.unsupported
+    if min_support is None and said is not None:
+        min_support = said.min_support
     if min_support is None:
         if unsupported is not None:
             raise InvalidInputError(
@@ -39,7 +42,9 @@ def resolve_unsupported(
         )
     if not least and unsupported is None:  # min_support=0 alone asks for what is done anyway
         return EVERY_ROW_PLAIN
-    asked = BEST if unsupported is None else unsupported
+    # The bundle's model answers where the policy's conditions allow it; else the best of those that they leave.
+    default = BEST if said is None or said.model in exclusions else said.model
+    asked = default if unsupported is None else unsupported
     if not isinstance(asked, str):
         raise InvalidInputError(
             f"unsupported: expected {BEST!r}, {CHEAPEST!r} or a candidate's name, got {type(asked).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -13,6 +14,7 @@ from typing import Any
 import orjson
 
 from ipr_engine._validate import number
+from ipr_engine.bundle.load import EMBEDDED
 from ipr_engine.documents.typed_document import looks_like_a_key, mistake_of, told
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.policy.policy_spec import ABOUT, DEFAULTS
@@ -175,3 +177,13 @@ def check_service(service: Mapping[str, Any]) -> None:
             raise InvalidInputError(f"{where}: expected a candidate's name, or a list of several")
         if name == "limits" and mistake_of(Mapping[str, Any] | None, value, where) is not None:
             raise InvalidInputError(f"{where}: expected an object, such as {{max_batch: 32}}")
+
+
+def shadow_by_name(shadow: object, path: str | os.PathLike[str]) -> object:
+    """Return a shadow's entry with the name of an embedded bundle as it was written, not as a path that the file's folder lacks."""
+    bundle = shadow.get("bundle") if isinstance(shadow, dict) else None
+    if isinstance(shadow, dict) and isinstance(bundle, str) and not os.path.exists(bundle):
+        folder, name = os.path.split(bundle)
+        if name in EMBEDDED and folder == os.path.dirname(os.path.abspath(path)):
+            return {**shadow, "bundle": name}
+    return shadow

@@ -217,7 +217,7 @@ class ShadowBundle:
     """A `ShadowBundle` decides beside, and never serves.
 
     Attributes:
-        bundle: its root or folder. policy: options over those of the request.
+        bundle: its root or folder, or an embedded bundle's name. policy: options over those of the request.
         waiting: so many requests may wait for it; more are left out, and counted.
     """
 
@@ -365,7 +365,8 @@ def leading_name(option: str) -> str:
 def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:
     """Read a config from YAML files, which hold different keys of one `ServerConfig`.
 
-    Paths in a file (`records.path`, `records.key`, `shadow.bundle`) are those from its own folder, unless they are absolute.
+    Paths in a file (`records.path`, `records.key`, `shadow.bundle`) are those from its own folder, unless they are absolute. Where
+    nothing is there, `shadow.bundle` may be an embedded bundle's name.
 
     Raises:
         InvalidInputError: a file cannot be read, or a key is unknown, missing, doubled or wrong; the file and the key are named, and
@@ -377,7 +378,7 @@ def read_config(*paths: str | os.PathLike[str]) -> ServerConfig:
         for key, value in read_yaml(path, CONFIG).items():
             if key in found:
                 raise InvalidInputError(f"{path}: {key} stands in {files[key]} too; give it once")
-            found[key], files[key] = value, str(path)
+            found[key], files[key] = checks.shadow_by_name(value, path) if key == "shadow" else value, str(path)
     return make_config(found, ", ".join(str(path) for path in paths), files)
 
 

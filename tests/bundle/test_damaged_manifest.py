@@ -29,7 +29,7 @@ from tests.support.damaged_bundles import (
 )
 
 
-@pytest.mark.parametrize("version", [0, 9, 999])
+@pytest.mark.parametrize("version", [0, 10, 999])
 def test_an_unknown_schema_version_is_a_version_error_even_with_unknown_keys(copy: Path, version: int) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(schema_version=version, novelty=1))
     raises(BundleVersionError, copy, "bundle.json", "schema_version 1", str(version))

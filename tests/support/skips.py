@@ -6,6 +6,9 @@ HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
 GATEWAYS = "needs the environment of `make test-gateways`: litellm, nemo-switchyard"
 RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
+MULTILINGUAL_TABLE = (
+    "needs tokenlearn-static-model (PyPI), a table of many languages; it states no licence, so no extra brings it"
+)
 EXTRA = "needs extra"  # not allowed under --all-extras
 FASTAPI = f"{EXTRA} [test]: fastapi and uvicorn, which serve an example"
 TRAIN = f"{EXTRA} [train]"
@@ -40,5 +43,5 @@ TENSORRT_LEAN = f"{EXTRA} [tensorrt-rtx]: tensorrt_lean_cu13_libs and _bindings,
 
 
 def allowed(*, all_extras: bool) -> tuple[str, ...]:
-    always = (HARDWARE, RAY, GATEWAYS, OUTCOMES)
+    always = (HARDWARE, RAY, GATEWAYS, OUTCOMES, MULTILINGUAL_TABLE)
     return always if all_extras else (*always, EXTRA)

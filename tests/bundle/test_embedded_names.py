@@ -1,0 +1,71 @@
+"""Bundles that come with the package have names, wherever a bundle's path is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ipr_engine
+from ipr_engine.bundle import Bundle, with_extra_files
+from ipr_engine.bundle.load import DEFAULT_BUNDLE, EMBEDDED
+from ipr_engine.cli import main
+from ipr_engine.errors import BundleNotFoundError, InvalidInputError
+from tests.support import skips
+from tests.support.bundles import make_bundle
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_each_name_loads_a_bundle_of_the_package(name: str) -> None:
+    bundle = Bundle.load(name)
+    assert bundle.path.parent == DEFAULT_BUNDLE
+    assert bundle.name == name
+    assert ipr_engine.Engine.load(name).bundle.hash == bundle.hash
+
+
+def test_the_default_is_the_one_that_is_loaded_without_a_name() -> None:
+    assert ipr_engine.Engine.load().bundle.hash == Bundle.load("default").hash
+
+
+def test_a_path_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = make_bundle(tmp_path)
+    own.parent.rename(tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    assert Bundle.load("default").hash == own.name
+
+
+def test_an_unknown_name_is_told_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ", ".join(EMBEDDED)
+    with pytest.raises(BundleNotFoundError, match=f"defualt.*or name an embedded bundle: {names}"):
+        Bundle.load("defualt")
+    assert main(["info", "--bundle", "defualt"]) == 1
+    assert f"name an embedded bundle: {names}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_commands_take_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--bundle", name]) == 0
+    assert Bundle.load(name).hash[:12] in capsys.readouterr().out
+
+
+def test_nothing_is_written_beside_an_embedded_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(DEFAULT_BUNDLE.iterdir())
+    with pytest.raises(InvalidInputError, match="root: expected a folder of your own"):
+        with_extra_files(Bundle.load("default"), {"card.md": b"mine"})
+    assert main(["remove-model", "--bundle", "default", "gpt-4o-2024-08-06"]) == 1
+    assert "the embedded bundles lie in the installed package" in capsys.readouterr().err
+    assert sorted(DEFAULT_BUNDLE.iterdir()) == before
+
+
+def test_a_servers_config_names_its_shadow(tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason=skips.SERVE)
+    pytest.importorskip("orjson", reason=skips.SERVE)
+    from ipr_engine.server import read_config
+
+    file = tmp_path / "serve.yaml"
+    file.write_text("shadow: {bundle: default}\n")
+    assert read_config(file).shadow.bundle == "default"
+    make_bundle(tmp_path).parent.rename(tmp_path / "default")
+    assert read_config(file).shadow.bundle == str(tmp_path / "default")
+    file.write_text("shadow: {bundle: elsewhere/default}\n")
+    assert read_config(file).shadow.bundle == str(tmp_path / "elsewhere" / "default")
