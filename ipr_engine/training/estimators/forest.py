@@ -1,7 +1,7 @@
 """This file fits "forest": "caps" on the embedding, and beside it extra-trees on the surface of the prompt (docs/own-bundle.md).
 
 A mean of token vectors forgets what a prompt looks like; trees find it again. They split on the leading columns of the
-embedding, on tasks and on every surface feature where x has some. Scikit-learn grows them on all candidates at once, so that one walk
+embedding and on every surface feature where x has some. Scikit-learn grows them on all candidates at once, so that one walk
 serves all; what a leaf says of a candidate is taken here, from the candidate's judged rows of that leaf:
 
     p     = ( sum of quality + SHRINK * base ) / ( rows + SHRINK )          base: the candidate's mean quality
@@ -131,7 +131,7 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
         "trees": options.trees,
         "depth": options.depth,
         "leaf": options.leaf,
-        "surface_dim": 0 if rows.behind is None else rows.behind.shape[1] - rows.task_dim,
+        "surface_dim": 0 if rows.surface is None else rows.surface.shape[1],
         "trees_grown_on": min(len(rows.x), MOST_ROWS),
     }
     return Scores(tensors, caps.activation, held_out, settings)
@@ -226,22 +226,22 @@ def _levels(tree: Any, depth: int) -> list[Rows]:
 
 
 class _Columns:
-    """The columns that trees see: the leading ones of the embedding, then what stands behind it. Rows are made when asked for."""
+    """The columns that trees see: the leading ones of the embedding, then the surface. Rows of them are made when they are asked for."""
 
     def __init__(self, rows: FoldedRows) -> None:
-        self._x, self._behind = rows.x, rows.behind
+        self._x, self._surface = rows.x, rows.surface
         self._dim = rows.x.shape[1] - rows.linear_only
         self._lead = min(LEAD, self._dim)
 
     def take(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return these rows, (rows, columns)."""
         parts = [np.asarray(self._x[rows], np.float32)[:, : self._lead]]
-        if self._behind is not None:
-            parts.append(np.asarray(self._behind[rows], np.float32))
+        if self._surface is not None:
+            parts.append(np.asarray(self._surface[rows], np.float32))
         return np.concatenate(parts, axis=1)
 
     def of_x(self, column: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """Return the same columns as columns of the embedding with tasks and surface features behind it."""
+        """Return the same columns as columns of the embedding with the surface behind it."""
         return np.where(column < self._lead, column, column + (self._dim - self._lead)).astype(np.int32)
 
 
