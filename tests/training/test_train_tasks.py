@@ -20,6 +20,7 @@ from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
 from ipr_engine.training.task_offsets import SHRINK, WIDTH, quality_offsets, token_offsets
 from ipr_engine.training.training_tasks import FEWEST_PROMPTS, learnt_tasks
 from tests.support import skips
+from tests.support.evaluation_data import evaluate_engine
 from tests.support.seeds import seeded
 from tests.support.training_data import add_model, make_world, train
 
@@ -253,3 +254,23 @@ def test_outcomes_keep_their_tasks(files, tmp_path):
         (long / file.name).write_text(file.read_text().replace(",easy,", f",{'x' * 201},"))
     with pytest.raises(InvalidInputError, match="column 'task': expected a text of 1 to 200 characters"):
         load_outcomes(long)
+
+
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_an_evaluation_decides_each_prompt_for_its_task(files, tmp_path, monkeypatch, cross_fit):
+    outcomes = load_outcomes(files[0])
+    asked = []
+    decided = Engine.decide
+
+    def decide(self, x, *a, **b):
+        asked.append(x.x[:, 256:])
+        return decided(self, x, *a, **b)
+
+    monkeypatch.setattr(Engine, "decide", decide)
+    engine = Engine.load(fit(files, tmp_path, "plain").folder)
+    figures = evaluate_engine(engine, outcomes, draws=3, cross_fit=cross_fit).figures
+    assert figures["prediction"][0]
+    assert asked
+    for columns in asked:  # most prompts are for one of the three, none for two
+        assert set(columns.sum(axis=1)) <= {0.0, 1.0}
+        assert columns.sum() > 0.8 * len(columns)
