@@ -1,8 +1,9 @@
 """`fit_heads` makes the heads of a bundle from embeddings and outcomes: scores, calibration, output tokens.
 
-Around whatever the estimator fits stand two steps. Sources mixed get an intercept each but the first, so that a source's level does
+Around whatever the estimator fits stand three steps. Sources mixed get an intercept each but the first, so that a source's level does
 not pass for what its prompts say. Platt's map makes a score a quality: quality = sigmoid(slope * score + offset), fitted on scores
 that the head gave to rows it had not seen. Where candidates are judged on different rows, their maps are held near one of all.
+Then tasks, where x has columns of them, add a number each (task_offsets.py).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ipr_engine.training.estimators.by_name import fit_scores
 from ipr_engine.training.estimators.ridge import Grams, fit_ridge
 from ipr_engine.training.estimators.scores import FoldedRows
 from ipr_engine.training.platt import calibrate, fold_platt, sigmoid
+from ipr_engine.training.task_offsets import add_tasks
 
 if TYPE_CHECKING:
     from ipr_engine.training.estimators.checkpoint import RunState
@@ -93,7 +95,7 @@ class HeadRows:
         source: (rows,) number of the source of each row, None for one source. Sources differ in level: each but number 0
             gets an intercept of its own, which the exported heads leave out, so they speak of source 0.
         surface_dim: trailing columns of x that are no embedding but features of the text's surface: trees alone read them.
-        task_dim: columns before those, of tasks: linear parts and trees read them, hidden layers and distances do not.
+        task_dim: columns before those, of tasks: estimators do not read them (task_offsets.py).
         head_dim: columns before these that are a head view, the mean of a prompt's first tokens.
         otherwise: x of the same prompts written otherwise, (rows, dim) each, which are fitted on too. copies: how often each prompt
             stands in the rows, one block behind the other (`unrolled`).
@@ -116,23 +118,23 @@ class HeadRows:
         return self._leading(self.surface_dim + self.task_dim)
 
     @property
-    def linear(self) -> npt.NDArray[np.floating]:
-        """The columns that linear parts read: the embedding and tasks, (rows, width + task_dim)."""
-        return self._leading(self.surface_dim)
+    def tasks(self) -> npt.NDArray[np.floating]:
+        """The columns of tasks, (rows, task_dim)."""
+        end = self.x.shape[1] - self.surface_dim
+        return self.x[:, end - self.task_dim : end]
 
     @property
-    def behind(self) -> npt.NDArray[np.floating] | None:
-        """The columns that are no embedding, (rows, task_dim + surface_dim); None where there are none."""
-        others = self.task_dim + self.surface_dim
-        return self.x[:, self.x.shape[1] - others :] if others else None
+    def surface(self) -> npt.NDArray[np.floating] | None:
+        """The last columns, (rows, surface_dim); None where there are none."""
+        return self.x[:, self.x.shape[1] - self.surface_dim :] if self.surface_dim else None
 
     def _leading(self, but: int) -> npt.NDArray[np.floating]:
         return self.x[:, : self.x.shape[1] - but] if but else self.x
 
     def without_surface(self) -> HeadRows:
         """Return the same rows without surface features."""
-        width = self.linear.shape[1]
-        return replace(self, x=self.linear, surface_dim=0, otherwise=tuple(x[:, :width] for x in self.otherwise))
+        width = self.x.shape[1] - self.surface_dim
+        return replace(self, x=self.x[:, :width], surface_dim=0, otherwise=tuple(x[:, :width] for x in self.otherwise))
 
     def unrolled(self) -> HeadRows:
         """Return the rows with those written otherwise behind them, each with the outcomes and the key of its prompt."""
@@ -183,8 +185,8 @@ class FitRows:
 
     @cached_property
     def seen(self) -> npt.NDArray[np.floating]:
-        """The embeddings with tasks and intercepts, (rows, width + task_dim + sources - 1)."""
-        return with_intercepts(self.rows.linear, self.rows.source)
+        """The embeddings with intercepts, (rows, width + sources - 1)."""
+        return with_intercepts(self.rows.embedding, self.rows.source)
 
     @cached_property
     def fold_of_row(self) -> npt.NDArray[np.int64]:
@@ -223,17 +225,16 @@ def fit_heads(
     ready = rows if isinstance(rows, FitRows) else FitRows(rows, folds, seed)
     rows, folds, seed = ready.rows, ready.folds, ready.seed
     quality, at_home, seen, fold_of_row = rows.quality, rows.at_home, ready.seen, ready.fold_of_row
-    kept = rows.linear.shape[1]  # all but the intercepts
+    dim = rows.embedding.shape[1]
     scores = fit_scores(
         estimator,
         FoldedRows(
             seen,
             quality,
             fold_of_row,
-            linear_only=seen.shape[1] - rows.embedding.shape[1],
+            linear_only=seen.shape[1] - dim,
             grams=ready.grams,
-            behind=rows.behind,
-            task_dim=rows.task_dim,
+            surface=rows.surface,
             source=rows.source,
             head_dim=rows.head_dim,
             copies=rows.copies,
@@ -245,18 +246,25 @@ def fit_heads(
     )
     # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
     slope, offset = calibrate(scores.out_of_fold, quality, at_home, pooled)
-    calibrated = sigmoid(slope * scores.out_of_fold + offset)  # (rows, models)
+    logit = slope * scores.out_of_fold + offset
     length = ready.length
     tensors = {
-        **fold_platt(drop_intercepts(scores.tensors, kept), slope, offset),
-        "len_skip": length.skip[:, :kept],
+        **fold_platt(drop_intercepts(scores.tensors, dim), slope, offset),
+        "len_skip": length.skip[:, :dim],
         "len_bias": length.bias,
         "len_cap": length.cap,
     }
+    first = slice(
+        len(quality) // rows.copies
+    )  # the prompts as they are: copies tell no more of a task or of the traffic
+    logit, tokens, fold_of_prompt = logit[first], length.out_of_fold[first], fold_of_row[first]
+    calibrated = sigmoid(logit)  # (prompts, models)
+    if rows.task_dim:
+        known, judged = np.asarray(rows.tasks[first], np.float64), (quality[first], rows.tokens[first])
+        tensors, calibrated, tokens = add_tasks(tensors, logit, tokens, *judged, known, fold_of_prompt)
     if "tree_leaf" not in tensors:  # only beside a forest may the products take fewer columns than x has
         tensors = widened(tensors, rows.x.shape[1])
-    first = slice(len(quality) // rows.copies)  # the prompts as they are
-    home = calibrated[first][at_home[first]]  # hi and lo are of the traffic that the heads speak of
+    home = calibrated[at_home[first]]  # hi and lo are of the traffic that the heads speak of
     return FittedHeads(
         {
             name: np.ascontiguousarray(value, dtype=np.int32 if name == "tree_column" else np.float32)
@@ -264,9 +272,9 @@ def fit_heads(
         },
         scores.activation,
         {"hi": float(home.max(axis=1).mean()), "lo": float(home.min(axis=1).mean())},
-        calibrated[first],
-        length.out_of_fold[first],
-        fold_of_row[first],
+        calibrated,
+        tokens,
+        fold_of_prompt,
         {
             "estimator": estimator,
             "folds": folds,

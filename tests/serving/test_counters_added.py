@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from ipr_engine import AsyncEngine, Engine, InvalidInputError
 from ipr_engine.serving import BatchingEngine, Counters, prometheus_text
 from ipr_engine.serving.exposition import METRICS
-from ipr_engine.serving.metrics import CAUSES, EDGES_US, EVENTS, KINDS, STAGES, CacheCounts, Latency, RecordCounts
+from ipr_engine.serving.metrics import (
+    CAUSES,
+    EDGES_US,
+    EVENTS,
+    KINDS,
+    STAGES,
+    CacheCounts,
+    Latency,
+    RecordCounts,
+    TaskCounts,
+)
 from tests.support.serving_encoders import PROMPTS, queued_engine
 
 count = st.integers(0, 2**60)
@@ -36,6 +46,7 @@ counters = st.builds(
     batch_sizes=st.dictionaries(st.integers(1, 64), count, max_size=4),
     cache=st.builds(CacheCounts, count, count, count, count, count),
     records=st.builds(RecordCounts, count, count, count),
+    tasks=st.builds(TaskCounts, count, count),
     bundles=st.dictionaries(st.sampled_from(["a" * 64, "b" * 64]), st.integers(1, 9)),
     **dict.fromkeys(("tokens", "padded_tokens", "queue_depth", "queue_limit", "in_forward", "swaps"), count),
 )
@@ -105,7 +116,7 @@ def test_what_is_no_snapshot_of_this_release_is_refused(bundles):
         None,
         [],
         {},
-        {**document, "version": 2},
+        {**document, "version": 1},
         {**document, "tokens": -1},
         {**document, "tokens": 1.0},
         {**document, "tokens": True},

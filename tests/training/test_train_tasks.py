@@ -17,8 +17,10 @@ from ipr_engine.data.task_rows import task_rows
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import embed_rows
 from ipr_engine.training.fitted_heads import HeadRows, fit_heads, predict
+from ipr_engine.training.task_offsets import SHRINK, WIDTH, quality_offsets, token_offsets
 from ipr_engine.training.training_tasks import FEWEST_PROMPTS, learnt_tasks
 from tests.support import skips
+from tests.support.evaluation_data import evaluate_engine
 from tests.support.seeds import seeded
 from tests.support.training_data import add_model, make_world, train
 
@@ -182,24 +184,62 @@ def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     assert lines[2]["error"].startswith("task: expected a text")
 
 
-@pytest.mark.parametrize("estimator", ["plain", "advantage_shared", "caps"])
-def test_a_task_that_no_fit_has_seen_falls_back_to_the_mean_of_tasks(estimator):
-    """One-hot columns of ridge sum to 0 over the tasks, so no column is about their mean."""
+@pytest.mark.parametrize("estimator", ["plain", "advantage_shared", "caps", "forest"])
+def test_who_names_no_task_is_decided_as_by_heads_without_tasks(estimator):
+    if estimator == "forest":
+        pytest.importorskip("sklearn", reason=skips.TREES)
     world, rng = make_world("unseen task", rows=800), seeded("unseen task")
-    task = rng.integers(0, 4, 800)
-    level = np.array([0.4, -0.2, -0.4, 0.2])
+    task = rng.integers(0, 5, 800)  # the last one is of no column
+    level = np.array([0.4, -0.2, -0.4, 0.2, 0.0])
     quality = (rng.random(world.chance.shape) < np.clip(world.chance + level[task, None], 0, 1)).astype(float)
-    x = np.concatenate([world.x, np.eye(4)[task]], axis=1)
-    heads = fit_heads(HeadRows(x, quality, world.tokens, world.keys, task_dim=4), estimator=estimator)
-    skip = heads.tensors["skip"][:, -4:]
-    assert np.abs(skip.sum(axis=1)).max() < 0.02 * np.abs(skip).max()
+    quality[rng.random(quality.shape) < 0.1] = np.nan
+    tokens = world.tokens * np.array([1, 2, 4, 1, 1])[task, None]
+    columns, surface = np.eye(5)[task][:, :4], rng.random((800, 3))
+    x = np.concatenate([world.x, columns, surface], axis=1)
+    heads = fit_heads(HeadRows(x, quality, tokens, world.keys, surface_dim=3, task_dim=4), estimator=estimator)
+    plain_x = np.concatenate([world.x, surface], axis=1)
+    plain = fit_heads(HeadRows(plain_x, quality, tokens, world.keys, surface_dim=3), estimator=estimator)
+    bare = np.concatenate([world.x, np.zeros((800, 4)), surface], axis=1)
+    without = predict(heads.tensors, bare, heads.activation)
+    expected = predict(plain.tensors, plain_x, plain.activation)
+    np.testing.assert_array_equal(without[0], expected[0])
+    np.testing.assert_array_equal(without[1], expected[1])
+    assert np.array_equal(heads.out_of_fold_quality[task == 4], plain.out_of_fold_quality[task == 4])
     if "trunk" in heads.tensors:
-        assert not heads.tensors["trunk"][:, -4:].any()  # no region of x is one of tasks
-    without = predict(heads.tensors, np.concatenate([world.x, np.zeros((800, 4))], axis=1), heads.activation)[0]
+        assert not heads.tensors["trunk"][:, 13:17].any()  # no region of x is one of tasks
     seen = predict(heads.tensors, x, heads.activation)[0]
-    assert abs(without.mean() - quality.mean()) < 0.05
     for one in range(4):
-        assert abs(seen[task == one].mean() - quality[task == one].mean()) < 0.05
+        judged = ~np.isnan(quality[task == one])
+        told = (seen[task == one][judged].mean(), heads.out_of_fold_quality[task == one][judged].mean())
+        assert np.abs(np.array(told) - quality[task == one][judged].mean()).max() < 0.06
+    error = [np.nanmean(np.square(one.out_of_fold_quality - quality)) for one in (heads, plain)]
+    assert error[0] < error[1] - 0.01
+    spent = [np.nanmean(np.abs(np.log(one.out_of_fold_tokens / tokens))) for one in (heads, plain)]
+    assert spent[0] < spent[1]
+
+
+def test_an_offset_is_the_most_probable_one():
+    rng = seeded("task offsets")
+    logit, tasks = rng.standard_normal((60, 2)) * 3, np.eye(3)[rng.integers(0, 3, 60)]
+    tasks[:9] = 0
+    quality = (rng.random((60, 2)) < 0.9).astype(float)
+    quality[5:20, 1] = np.nan
+    offsets = quality_offsets(logit, quality, tasks)
+
+    def loss(b):
+        chance = 1 / (1 + np.exp(-(logit + tasks @ b)))
+        likelihood = quality * np.log(chance) + (1 - quality) * np.log(1 - chance)
+        return -np.nansum(likelihood) + np.square(b / WIDTH).sum() / 2
+
+    for step in (1e-3, -1e-3):
+        for at in np.ndindex(offsets.shape):
+            moved = offsets.copy()
+            moved[at] += step
+            assert loss(moved) > loss(offsets)
+    never = quality_offsets(np.full((40, 1), -30.0), np.ones((40, 1)), np.ones((40, 1)))
+    assert np.isfinite(never).all()
+    few = token_offsets(np.full((4, 1), 10.0), np.array([[20.0], [20.0], [20.0], [np.nan]]), np.ones((4, 1)))
+    assert few.item() == pytest.approx(3 * np.log(2) / (3 + SHRINK))
 
 
 def test_outcomes_keep_their_tasks(files, tmp_path):
@@ -214,3 +254,23 @@ def test_outcomes_keep_their_tasks(files, tmp_path):
         (long / file.name).write_text(file.read_text().replace(",easy,", f",{'x' * 201},"))
     with pytest.raises(InvalidInputError, match="column 'task': expected a text of 1 to 200 characters"):
         load_outcomes(long)
+
+
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_an_evaluation_decides_each_prompt_for_its_task(files, tmp_path, monkeypatch, cross_fit):
+    outcomes = load_outcomes(files[0])
+    asked = []
+    decided = Engine.decide
+
+    def decide(self, x, *a, **b):
+        asked.append(x.x[:, 256:])
+        return decided(self, x, *a, **b)
+
+    monkeypatch.setattr(Engine, "decide", decide)
+    engine = Engine.load(fit(files, tmp_path, "plain").folder)
+    figures = evaluate_engine(engine, outcomes, draws=3, cross_fit=cross_fit).figures
+    assert figures["prediction"][0]
+    assert asked
+    for columns in asked:  # most prompts are for one of the three, none for two
+        assert set(columns.sum(axis=1)) <= {0.0, 1.0}
+        assert columns.sum() > 0.8 * len(columns)

@@ -1,9 +1,9 @@
 """This file fits "forest": "caps" on the embedding, and beside it extra-trees on the surface of the prompt (docs/own-bundle.md).
 
 A mean of token vectors forgets what a prompt looks like; trees find it again. They split on the leading columns of the
-embedding, of both means where it has a head view, on tasks and on every surface feature where x has some. Scikit-learn grows
-them on all candidates at once, so that one walk serves all; what a leaf says of a candidate is taken here, from the
-candidate's judged rows of that leaf:
+embedding, of both means where it has a head view, and on every surface feature where x has some. Scikit-learn grows them on
+all candidates at once, so that one walk serves all; what a leaf says of a candidate is taken here, from the candidate's judged
+rows of that leaf:
 
     p     = ( sum of quality + SHRINK * base ) / ( rows + SHRINK )          base: the candidate's mean quality
     value = logit(p) - logit(base)
@@ -132,7 +132,7 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
         "trees": options.trees,
         "depth": options.depth,
         "leaf": options.leaf,
-        "surface_dim": 0 if rows.behind is None else rows.behind.shape[1] - rows.task_dim,
+        "surface_dim": 0 if rows.surface is None else rows.surface.shape[1],
         "trees_grown_on": min(len(rows.x), MOST_ROWS),
     }
     return Scores(tensors, caps.activation, held_out, settings)
@@ -230,13 +230,13 @@ def _levels(tree: Any, depth: int) -> list[Rows]:
 
 
 class _Columns:
-    """The columns that trees see: the leading ones of the embedding, of each mean as many, then what stands behind it.
+    """The columns that trees see: the leading ones of the embedding, of each mean as many, then the surface.
 
     Rows of them are made when they are asked for.
     """
 
     def __init__(self, rows: FoldedRows) -> None:
-        self._x, self._behind = rows.x, rows.behind
+        self._x, self._surface = rows.x, rows.surface
         self._dim = rows.x.shape[1] - rows.linear_only
         whole, means = self._dim - rows.head_dim, 2 if rows.head_dim else 1
         leads = [np.arange(min(LEAD // means, whole)), whole + np.arange(min(LEAD // means, rows.head_dim))]
@@ -245,13 +245,13 @@ class _Columns:
     def take(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return these rows, (rows, columns)."""
         parts = [np.asarray(self._x[rows], np.float32)[:, self._leading]]
-        if self._behind is not None:
-            parts.append(np.asarray(self._behind[rows], np.float32))
+        if self._surface is not None:
+            parts.append(np.asarray(self._surface[rows], np.float32))
         return np.concatenate(parts, axis=1)
 
     def of_x(self, column: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """Return the same columns as columns of the embedding with tasks and surface features behind it."""
-        beside = 0 if self._behind is None else self._behind.shape[1]
+        """Return the same columns as columns of the embedding with the surface behind it."""
+        beside = 0 if self._surface is None else self._surface.shape[1]
         return np.concatenate([self._leading, self._dim + np.arange(beside)])[column].astype(np.int32)
 
 

@@ -21,11 +21,10 @@ class FoldedRows:
     Attributes:
         x: (rows, dim) embeddings, of any float type. quality: (rows, models) in [0, 1], NaN where not judged.
         folds: (rows,) fold numbers; `Scores.out_of_fold` comes from as many fits.
-        linear_only: trailing columns of x that only shift scores (tasks, source intercepts): no region or kink may use them.
+        linear_only: trailing columns of x that only shift scores (source intercepts): no region or kink may use them.
         grams: of x and folds, where other fits share them.
-        behind: (rows, s) what stands behind the embedding in x of docs/decide.md, and trees may split on: columns of tasks, which
-            x here has too, then surface features, which trees alone read. task_dim: how many of them are of tasks.
-        source: (rows,) number of the source of each row, 0 is home. None of source or behind: none.
+        surface: (rows, s) what stands behind the embedding in x of docs/decide.md, of which x here has no column: features that
+            trees alone read. source: (rows,) number of the source of each row, 0 is home. None of either: none.
         head_dim: how many columns of x before `linear_only` are a head view.
         copies: how often each prompt stands in the rows: as many rows tell no more than one does.
     """
@@ -35,8 +34,7 @@ class FoldedRows:
     folds: npt.NDArray[np.int64]
     linear_only: int = 0
     grams: Grams | None = None
-    behind: npt.NDArray[np.floating] | None = None
-    task_dim: int = 0
+    surface: npt.NDArray[np.floating] | None = None
     source: npt.NDArray[np.int64] | None = None
     head_dim: int = 0
     copies: int = 1
@@ -49,7 +47,7 @@ class Scores:
     Attributes:
         tensors: float64 by the bundle's names: skip (models, dim), bias (models,), trunk (hidden, dim), identity (models,
             hidden), up (models, hidden, rank), down (models, rank, dim), out (models, hidden), tree_threshold and tree_leaf,
-            and tree_column, int32, of x with what stands behind it; those that exist.
+            and tree_column, int32, of x with the surface behind; those that exist.
         activation: "relu", "silu" or "gelu" (gelu = tanh form, ipr_engine/decide/reference.py).
         out_of_fold: (rows, models), each row's score by a fit that has not seen its fold.
         settings: plain JSON types.

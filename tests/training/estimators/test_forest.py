@@ -40,7 +40,7 @@ def keys(rows):
 
 
 def folded(x, quality, surface=None, **more):
-    return FoldedRows(x, quality, grouped_folds(keys(len(x)), 5, 0), behind=surface, **more)
+    return FoldedRows(x, quality, grouped_folds(keys(len(x)), 5, 0), surface=surface, **more)
 
 
 @pytest.mark.parametrize(("depth", "leaf"), [(1, 1), (5, 3), (9, 1)])
