@@ -169,7 +169,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     encoders = parse_encoders(keys["encoders"], folder, number)
     # Surface features alone count no tokens: heads read them beside an embedding.
     dims = {encoder.id: encoder.dim for encoder in encoders if encoder.kind != "surface"}
-    measured = {encoder.id: encoder.whole_dim for encoder in encoders if encoder.id in dims}
+    measured = {one.id: one.dim - one.head_dim - one.surface_dim for one in encoders if one.id in dims}
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())

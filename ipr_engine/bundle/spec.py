@@ -95,8 +95,7 @@ class EncoderSpec:
         parts: of a concatenated one: ids of this bundle's encoders, in the order of their columns.
         surface_dim: how many of its last columns are surface features, 0 without.
         head_tokens: of a table: how many tokens of a prompt's beginning have a mean of their own; 0: none.
-        head_dim: how many columns before the surface features are that mean, 0 without.
-        whole_dim: the columns before both, which support is measured on.
+        head_dim: how many columns before the surface features are that mean, 0 without. Support is measured on those before both.
     """
 
     id: str
@@ -114,10 +113,6 @@ class EncoderSpec:
     surface_dim: int = 0
     head_tokens: int = 0
     head_dim: int = 0
-
-    @property
-    def whole_dim(self) -> int:
-        return self.dim - self.head_dim - self.surface_dim
 
 
 @dataclass(frozen=True, kw_only=True)

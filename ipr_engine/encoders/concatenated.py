@@ -32,7 +32,7 @@ class ConcatenatedEncoder:
         if any(isinstance(encoder, SurfaceEncoder) for encoder in encoders[:-1]):
             raise InvalidInputError("encoders: surface features count no tokens; put them last, behind every embedding")
         whole = [encoder for encoder in encoders if not isinstance(encoder, SurfaceEncoder)]
-        if any(head_dim_of(encoder) for encoder in whole[:-1]):
+        if any(getattr(encoder, "head_dim", 0) for encoder in whole[:-1]):
             raise InvalidInputError(
                 "encoders: support measures the columns before a head view; put its table behind every embedding"
             )
@@ -41,7 +41,7 @@ class ConcatenatedEncoder:
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
         self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
-        self.head_dim = head_dim_of(whole[-1])
+        self.head_dim = int(getattr(whole[-1], "head_dim", 0))
         self.native = _one_call(self.encoders)
         self.tier = "+".join(encoder.tier for encoder in encoders if encoder.tier is not None) or None
 
@@ -75,11 +75,6 @@ class ConcatenatedEncoder:
 
     def __repr__(self) -> str:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
-
-
-def head_dim_of(encoder: Encoder) -> int:
-    """Return how many columns of an encoder's x are the mean of a prompt's first tokens, 0 where it does not say."""
-    return int(getattr(encoder, "head_dim", 0))
 
 
 def _one_call(encoders: Sequence[Encoder]) -> NativeStatic | None:

@@ -19,7 +19,6 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.data import Outcomes
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.encoders.concatenated import head_dim_of
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.embedded import DecidingEngine, embed_for
 from ipr_engine.evaluation.evaluation_inputs import EvaluationOptions
@@ -27,7 +26,7 @@ from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
-from ipr_engine.training.fitted_heads import HeadRows, fit_heads, surface_dim_of
+from ipr_engine.training.fitted_heads import HeadRows, fit_heads, head_dim_of, surface_dim_of
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 

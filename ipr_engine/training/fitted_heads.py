@@ -69,6 +69,11 @@ def surface_dim_of(encoder: object) -> int:
     return int(getattr(encoder, "surface_dim", 0))
 
 
+def head_dim_of(encoder: object) -> int:
+    """Return how many columns of x before those are the mean of a prompt's first tokens, 0 where the encoder does not say."""
+    return int(getattr(encoder, "head_dim", 0))
+
+
 @dataclass(frozen=True, eq=False)
 class HeadRows:
     """`HeadRows` are the rows that heads are fitted on.

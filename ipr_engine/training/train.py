@@ -26,7 +26,7 @@ from ipr_engine.measures.prediction import brier, constant_heads, expected_calib
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable
-from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, surface_dim_of
+from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, head_dim_of, surface_dim_of
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
     fit_support,
@@ -99,7 +99,7 @@ def train(
             rows.keys,
             source,
             surface_dim=surface_dim_of(frozen.encoder),
-            head_dim=frozen.head_dim,
+            head_dim=head_dim_of(frozen.encoder),
         )
         estimator = fit.estimator
         compared: list[dict[str, object]] = []

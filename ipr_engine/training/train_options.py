@@ -17,7 +17,7 @@ from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON
 from ipr_engine.bundle.write import require_root
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.concatenated import ConcatenatedEncoder, head_dim_of
+from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.heeded import warn_of_table
 from ipr_engine.encoders.load_options import LoadOptions
 from ipr_engine.encoders.manifest import is_export, read_export
@@ -40,26 +40,24 @@ Folder = str | os.PathLike[str]
 class TrainingEncoder:
     """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first.
 
-    surface_dim: how many of its last columns are surface features. head_dim: how many before these are a head view. Support is
-        measured on those before both.
+    surface_dim: how many of its last columns are surface features: support is measured on those before them, and before a head view.
     """
 
     encoder: Encoder
     id: str
     sources: tuple[AnySource, ...]
     surface_dim: int = 0
-    head_dim: int = 0
 
     @classmethod
     def side_by_side(cls, opened: Sequence[tuple[Encoder, AnySource]]) -> TrainingEncoder:
         """Return encoders with their entries as one; a single one stays itself."""
         sources = tuple(source for _, source in opened)
         if len(opened) == 1:
-            return cls(opened[0][0], sources[0].id, sources, head_dim=head_dim_of(opened[0][0]))
+            return cls(opened[0][0], sources[0].id, sources)
         # Parts first: the entry of the whole refers to theirs by id.
         both = ConcatenatedSource(id="side_by_side", parts=tuple(source.id for source in sources))
         joined = ConcatenatedEncoder([encoder for encoder, _ in opened])
-        return cls(joined, both.id, (*sources, both), joined.surface_dim, joined.head_dim)
+        return cls(joined, both.id, (*sources, both), joined.surface_dim)
 
     def without_surface(self) -> TrainingEncoder:
         """Return the same without surface features."""

@@ -76,10 +76,10 @@ def test_the_view_is_of_the_last_table_named(table, tmp_path):
     other = make_encoder(tmp_path / "other", dim=8, seed=2)
     opened = EncoderChoice(folders=["surface", table, other], head_tokens=3).open()
     assert [getattr(source, "head_tokens", 0) for source in opened.sources] == [0, 3, 0, 0]
-    assert (opened.head_dim, opened.encoder.head_dim) == (8, 8)
-    assert opened.without_surface().head_dim == 8
-    assert EncoderChoice(folders=table, head_tokens=3).open().head_dim == DIM
-    assert EncoderChoice(folders=table).open().head_dim == 0
+    assert opened.encoder.head_dim == 8
+    assert opened.without_surface().encoder.head_dim == 8
+    assert EncoderChoice(folders=table, head_tokens=3).open().encoder.head_dim == DIM
+    assert EncoderChoice(folders=table).open().encoder.head_dim == 0
 
 
 def test_a_view_of_a_transformer_is_refused(table, tmp_path):
