@@ -40,7 +40,7 @@ class ConcatenatedEncoder:
                 "encoders: tasks and surface features count no tokens; put every embedding first, then the tasks, then surface features"
             )
         embeddings = encoders[: len(order) - len(behind)]
-        if any(head_dim_of(encoder) for encoder in embeddings[:-1]):
+        if any(getattr(encoder, "head_dim", 0) for encoder in embeddings[:-1]):
             raise InvalidInputError(
                 "encoders: support measures the columns before a head view; put its table behind every embedding"
             )
@@ -49,7 +49,7 @@ class ConcatenatedEncoder:
         self.max_tokens = max(encoder.max_tokens for encoder in encoders)
         self.identity = concatenated_identity([encoder.identity for encoder in encoders])
         self.surface_dim = encoders[-1].dim if isinstance(encoders[-1], SurfaceEncoder) else 0
-        self.head_dim = head_dim_of(embeddings[-1])
+        self.head_dim = int(getattr(embeddings[-1], "head_dim", 0))
         tasks = [encoder for encoder in encoders if isinstance(encoder, TaskColumns)]
         names = tasks[0].names if tasks else ()
         first = self.dim - self.surface_dim - len(names)
@@ -87,11 +87,6 @@ class ConcatenatedEncoder:
 
     def __repr__(self) -> str:
         return f"ConcatenatedEncoder({', '.join(map(repr, self.encoders))})"
-
-
-def head_dim_of(encoder: Encoder) -> int:
-    """Return how many columns of an encoder's x are the mean of a prompt's first tokens, 0 where it does not say."""
-    return int(getattr(encoder, "head_dim", 0))
 
 
 def _place(encoder: Encoder) -> int:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from ipr_engine.decide.contract import Heads
 from ipr_engine.decide.reference import predict_logit, predict_tokens
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.concatenated import head_dim_of
 from ipr_engine.encoders.task_columns import HasTasks
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.measures.resampling import grouped_folds
@@ -80,8 +79,13 @@ class ColumnKinds(TypedDict):
 def column_kinds(encoder: Encoder) -> ColumnKinds:
     """Return how many columns of an encoder's x are of which kind; 0 where it does not say."""
     tasks = encoder.task_columns if isinstance(encoder, HasTasks) else ()
-    surface = int(getattr(encoder, "surface_dim", 0))
-    return {"head_dim": head_dim_of(encoder), "task_dim": len(tasks), "surface_dim": surface}
+    head, surface = (int(getattr(encoder, name, 0)) for name in ("head_dim", "surface_dim"))
+    return {"head_dim": head, "task_dim": len(tasks), "surface_dim": surface}
+
+
+def head_dim_of(encoder: object) -> int:
+    """Return how many columns of x before those are the mean of a prompt's first tokens, 0 where the encoder does not say."""
+    return int(getattr(encoder, "head_dim", 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ def test_a_bundle_with_a_head_view_is_read_as_it_was_written(tmp_path):
     assert (manifest["schema_version"], manifest["encoders"][0]["head_tokens"]) == (9, TOKENS)
     assert manifest["encoders"][0]["dim"] == DIM
     spec = Bundle.load(folder).encoders[0]
-    assert (spec.dim, spec.head_dim, spec.whole_dim, spec.head_tokens) == (2 * DIM, DIM, DIM, TOKENS)
+    assert (spec.dim, spec.head_dim, spec.head_tokens) == (2 * DIM, DIM, TOKENS)
     assert spec.identity == StaticEncoder.from_folder(tmp_path / "sources" / "encoder", head_tokens=TOKENS).identity
     again = write_bundle(tmp_path / "again", BundleParts(**head_parts(tmp_path / "sources")))
     assert again.name == folder.name  # equal input, equal bytes
@@ -111,7 +111,7 @@ def test_a_view_stands_behind_every_embedding_and_before_features(tmp_path):
         )
     )
     spec = made.encoders[-1]
-    assert (spec.whole_dim, spec.head_dim, spec.surface_dim) == (DIM, DIM, 168)
+    assert (spec.dim, spec.head_dim, spec.surface_dim) == (2 * DIM + 168, DIM, 168)
     make_encoder(tmp_path / "other", dim=8, seed=3)
     other = replace(
         table,

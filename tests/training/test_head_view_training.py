@@ -14,7 +14,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support import skips
 from tests.support.bundles import make_encoder
-from tests.support.training_data import train, write_source
+from tests.support.training_data import add_model, train, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
@@ -30,7 +30,7 @@ DIM = 16
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return write_source(tmp_path_factory.mktemp("data") / "made", ["m0", "m1", "m2"], PROMPTS)
+    return write_source(tmp_path_factory.mktemp("data") / "made", ["m0", "m1", "m2", "m3"], PROMPTS)
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,19 @@ def table(tmp_path_factory):
     return make_encoder(tmp_path_factory.mktemp("table"))
 
 
-@pytest.fixture(scope="module")
-def candidates(tmp_path_factory):
-    path = tmp_path_factory.mktemp("candidates") / "candidates.json"
+def listed(path, count):
     entries = [
         {"name": f"house/{m}", "source": f"m{m}", "family": "house", "provider": "test", "context_window": 4096}
         | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
-        for m in range(3)
+        for m in range(count)
     ]
     path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
     return path
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory):
+    return listed(tmp_path_factory.mktemp("candidates") / "candidates.json", 3)
 
 
 @pytest.mark.parametrize("estimator", ["plain", "caps"])
@@ -59,6 +62,10 @@ def test_heads_read_both_means_and_support_reads_the_first(source, table, candid
     assert bundle.quality_heads.tensors["len_skip"].shape == (3, 2 * DIM)
     assert bundle.support.centroids.shape[1] == DIM
     assert Engine(bundle).route(PROMPTS[0], tau=0.2).model in bundle.names
+    new = add_model(tmp_path / "root", listed(tmp_path / "new.json", 4), outcomes=source, created="2026-11-25").folder
+    added = Bundle.load(new)
+    assert (added.encoders[0].head_tokens, len(added.names)) == (2, 4)
+    assert added.quality_heads.tensors["skip"].shape == (4, 2 * DIM)
 
 
 def test_a_forest_stands_behind_both_means(source, table, candidates, tmp_path):
@@ -76,10 +83,10 @@ def test_the_view_is_of_the_last_table_named(table, tmp_path):
     other = make_encoder(tmp_path / "other", dim=8, seed=2)
     opened = EncoderChoice(folders=["surface", table, other], head_tokens=3).open()
     assert [getattr(source, "head_tokens", 0) for source in opened.sources] == [0, 3, 0, 0]
-    assert (opened.head_dim, opened.encoder.head_dim) == (8, 8)
-    assert opened.without_surface().head_dim == 8
-    assert EncoderChoice(folders=table, head_tokens=3).open().head_dim == DIM
-    assert EncoderChoice(folders=table).open().head_dim == 0
+    assert opened.encoder.head_dim == 8
+    assert opened.without_surface().encoder.head_dim == 8
+    assert EncoderChoice(folders=table, head_tokens=3).open().encoder.head_dim == DIM
+    assert EncoderChoice(folders=table).open().encoder.head_dim == 0
 
 
 def test_a_view_of_a_transformer_is_refused(table, tmp_path):
