@@ -6,7 +6,9 @@ HARDWARE = "machine lacks"  # a test adds what: "machine lacks avx512"
 GATEWAYS = "needs the environment of `make test-gateways`: litellm, nemo-switchyard"
 RAY = "needs the environment of `make test-examples`: ray"
 OUTCOMES = "needs --outcomes DIR: real routing outcomes, which are not ours to ship"
-MULTILINGUAL_TABLE = "needs tokenlearn-static-model (PyPI), a table of many languages; it states no licence, so no extra brings it"
+MULTILINGUAL_TABLE = (
+    "needs tokenlearn-static-model (PyPI), a table of many languages; it states no licence, so no extra brings it"
+)
 EXTRA = "needs extra"  # not allowed under --all-extras
 FASTAPI = f"{EXTRA} [test]: fastapi and uvicorn, which serve an example"
 TRAIN = f"{EXTRA} [train]"
