@@ -77,6 +77,7 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "ipr_engine/py.typed",
         "ipr_engine/_C.pyi",
         "ipr_engine/default_bundle/CURRENT",
+        "ipr_engine/default_bundle/default-2026",
         "ipr_engine/bundle/surface_lexicon.json",
         "ipr_engine/onboarding/public_models.json",
         "ipr_engine/kernels/decide.py",
@@ -87,6 +88,18 @@ def test_the_wheel_is_small_and_carries_types_bundle_and_licence(wheel):
         "NOTICE",
     ):
         assert any(name.endswith(wanted) for name in names), wanted
+
+
+def test_the_wheel_holds_the_table_of_its_bundles_once(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tables = [name for name in names if "/default_bundle/" in name and name.endswith("/model.safetensors")]
+    manifests = [name for name in names if "/default_bundle/" in name and name.endswith("/bundle.json")]
+    assert (len(tables), len(manifests)) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["default", "default-2026"])
+def test_the_installed_wheel_loads_each_bundle_by_name(ipr, name):
+    assert f"bundle='{name}'" in ipr("info", "--bundle", name).stdout
 
 
 def test_the_wheel_holds_the_package_alone_and_of_the_benchmarks_what_ipr_bench_runs(wheel):

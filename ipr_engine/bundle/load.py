@@ -45,7 +45,7 @@ _KEYS = (
 # The root of the embedded bundles. Links are followed: in a strict editable installation every file is one, out of the folder.
 DEFAULT_BUNDLE = Path(__file__).resolve().parent.parent / "default_bundle"
 # Embedded bundle by name -> the file of that root that holds its hash, in CURRENT's form.
-EMBEDDED: Mapping[str, str] = read_only({"default": CURRENT})
+EMBEDDED: Mapping[str, str] = read_only({"default": CURRENT, "default-2026": "default-2026"})
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)  # made as a BundleSpec is

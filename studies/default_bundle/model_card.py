@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,11 @@ class SourceFacts:
     cost: str
     datasets: Mapping[str, int]
 
+    @property
+    def datasets_total(self) -> int:
+        """The prompts of all tasks."""
+        return sum(self.datasets.values())
+
 
 def render(
     evaluated: Sequence[Mapping[str, Any]],
@@ -76,13 +81,13 @@ def _meaning(sources: Sequence[SourceFacts], bundle: Bundle, command: str) -> li
     return [
         f"# Model card: the {bundle.name} bundle",
         f"Written by `{command}`; do not edit.",
-        _fill(
+        filled(
             f"{len(bundle.names)} candidates of {len(families)} families: {', '.join(f'`{n}`' for n in bundle.names)}."
         ),
         "## What quality means here",
-        _fill("The chance that the candidate's one answer scores, as the outcome data judged it:"),
-        _list(kinds),
-        _fill("""Nothing else was fitted on. On chat, writing, retrieval or tool calls the predictions are
+        filled("The chance that the candidate's one answer scores, as the outcome data judged it:"),
+        bullets(kinds),
+        filled("""Nothing else was fitted on. On chat, writing, retrieval or tool calls the predictions are
             **extrapolation**: fit heads on outcomes of your own traffic (docs/own-bundle.md). The bundle exists so that
             the library works at once and its figures can be checked, not as a judge of LLMs."""),
     ]
@@ -122,7 +127,7 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
     ]
     if bundle.path_rows is not None:
         steps.append(_path(bundle.path_rows))
-    return ["## How it was made", "\n".join(_fill(step, f"{i}. ") for i, step in enumerate(steps, 1))]
+    return ["## How it was made", "\n".join(filled(step, f"{i}. ") for i, step in enumerate(steps, 1))]
 
 
 def _counted(candidates: Sequence[Candidate]) -> str:
@@ -189,7 +194,7 @@ def _on_test(name: str, f: Mapping[str, Any]) -> list[str]:
     head = ["candidate", "quality", "predicted", "Brier", "ECE", "USD per 1,000", "predicted", "tokens: median error"]
     return [
         f"## On the test split of {name} ({f['rows']['test']} prompts)",
-        _fill(f"""Figures as docs/metrics.md defines them, complete rows only (left out: {left_out}); brackets: 95 % bootstrap
+        filled(f"""Figures as docs/metrics.md defines them, complete rows only (left out: {left_out}); brackets: 95 % bootstrap
             intervals over prompts, {f["draws"]} draws. `ipr eval` writes these and more. Costs: list price x the source's
             token counts."""),
         table(head, rows),
@@ -216,12 +221,12 @@ def _routing(f: Mapping[str, Any]) -> list[str]:
         if any(abs(t["tau"] - shown) < 1e-9 for shown in TAUS)
     ]
     return [
-        _fill(f"""Quality over cost between the cheapest (`{f["axis"]["cheapest"]}`) and the best single candidate
+        filled(f"""Quality over cost between the cheapest (`{f["axis"]["cheapest"]}`) and the best single candidate
             (`{f["axis"]["best"]}`) of the training split: 0 = the cheapest one's quality everywhere, 0.5 = a random mix, 1 = the
             best one's quality everywhere. Savings: the setting is chosen on the {f["validation"]} to keep that share of the best
             single's quality; cost saved, then quality really kept."""),
         table(["", "area", "`worth` sweep minus it", *(f"keep {share:.0%}" for share in SHARES)], rows),
-        _fill(verdict(f, "router, worth").removeprefix("- ")),
+        filled(verdict(f, "router, worth").removeprefix("- ")),
         table(["`minmax`, tau", "quality", "USD per 1,000", "saved against the best single"], taus),
     ]
 
@@ -241,7 +246,7 @@ def _limits(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle) -> list[str]
         "Costs are list prices x estimated token counts, not bills.",
         f"Candidates and prices are of {bundle.prices.date[:4]}; models, prices and providers change.",
     ]
-    return ["## Limits", _list(points)]
+    return ["## Limits", bullets(points)]
 
 
 def _support(evaluated: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -280,14 +285,16 @@ def _licences(sources: Sequence[SourceFacts], encoder: Mapping[str, Any], path: 
         model2vec {encoder["versions"]["model2vec"]} (MIT).""",
         "Method: IPR, *Intelligent Prompt Routing*, arXiv 2509.06274; Platt (1999); Duan (1983).",
     ]
-    return ["## Sources and licences", _list(points)]
+    return ["## Sources and licences", bullets(points)]
 
 
-def _list(points: Sequence[str]) -> str:
-    return "\n".join(_fill(point, "- ") for point in points)
+def bullets(points: Iterable[str]) -> str:
+    """Return points as a Markdown list, each filled to the width of a card."""
+    return "\n".join(filled(point, "- ") for point in points)
 
 
-def _fill(text: str, bullet: str = "") -> str:
+def filled(text: str, bullet: str = "") -> str:
+    """Return a text in lines of a card's width, the first one behind `bullet`."""
     return textwrap.fill(
         " ".join(text.split()),
         120,

@@ -108,12 +108,12 @@ def build(
         for source in loaded:
             progress(f"evaluating on {source.source} ...")
             evaluated.append(evaluate_engine(engine, source, options=judged, progress=progress).figures)
-        facts = [_facts(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
+        facts = [facts_of(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
         command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
         text = render(evaluated, facts, engine.bundle, encoder, command)
         made = {
             "command": command,
-            "sources": [_source_provenance(folder, fact) for folder, fact in zip(outcomes, facts, strict=True)],
+            "sources": [source_provenance(folder, fact) for folder, fact in zip(outcomes, facts, strict=True)],
             "encoder": encoder,
             "versions": {"numpy": np.__version__},
         }
@@ -153,18 +153,19 @@ def _encoder_record(table: Path) -> dict[str, Any]:
     return {**record, "licence": "not stated"}
 
 
-def _facts(folder: Path, source: Outcomes) -> SourceFacts:
+def facts_of(folder: Path, source: Outcomes, *, split: str | None = "test") -> SourceFacts:
+    """Return what a source says of itself in stats.json. split: whose prompts are counted by task; None counts all."""
     path = folder / "stats.json"
     stats = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     keys = {"repository": "repo", "commit": "commit", "licence": "licence"}
     said = {name: str(stats.get(key, "not stated")) for name, key in keys.items()}
     meanings = {name: str(stats.get(name, "not stated")) for name in ("quality", "tokens", "cost")}
-    test = source.of_split("test")
-    datasets = {name: test.datasets.count(name) for name in sorted(set(test.datasets)) if name}
+    counted = source if split is None else source.of_split(split)
+    datasets = {name: counted.datasets.count(name) for name in sorted(set(counted.datasets)) if name}
     return SourceFacts(name=source.source, datasets=datasets, **said, **meanings)
 
 
-def _source_provenance(folder: Path, facts: SourceFacts) -> dict[str, Any]:
+def source_provenance(folder: Path, facts: SourceFacts) -> dict[str, Any]:
     """Return a source's provenance, which names no path of the machine."""
     files = sorted(path for path in folder.iterdir() if path.stem in ("prompts", "outcomes") and path.is_file())
     return {

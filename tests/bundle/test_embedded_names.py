@@ -69,3 +69,14 @@ def test_a_servers_config_names_its_shadow(tmp_path: Path) -> None:
     assert read_config(file).shadow.bundle == str(tmp_path / "default")
     file.write_text("shadow: {bundle: elsewhere/default}\n")
     assert read_config(file).shadow.bundle == str(tmp_path / "elsewhere" / "default")
+
+
+def test_a_server_serves_and_shadows_by_name() -> None:
+    for module in ("starlette", "yaml", "orjson"):
+        pytest.importorskip(module, reason=skips.SERVE)
+    from ipr_engine.server import ServerConfig, app
+    from ipr_engine.server.server_config import ShadowBundle
+
+    state = app("default-2026", ServerConfig(shadow=ShadowBundle(bundle="default"))).state.ipr
+    assert state.engine.bundle.name == "default-2026"
+    assert state.shadow.engine.bundle.name == "default"
