@@ -83,11 +83,6 @@ def column_kinds(encoder: Encoder) -> ColumnKinds:
     return {"head_dim": head, "task_dim": len(tasks), "surface_dim": surface}
 
 
-def head_dim_of(encoder: object) -> int:
-    """Return how many columns of x before those are the mean of a prompt's first tokens, 0 where the encoder does not say."""
-    return int(getattr(encoder, "head_dim", 0))
-
-
 @dataclass(frozen=True, eq=False)
 class HeadRows:
     """`HeadRows` are the rows that heads are fitted on.
