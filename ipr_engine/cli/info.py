@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ipr_engine._validate import shown_each
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import constant_notice, constant_of, price_dates, price_days, prior_of
@@ -99,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         "fitted_on": fitted_on,
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "path_rows": path_rows_facts(bundle),
+        "tasks": sorted(bundle.tasks),
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
             {
@@ -143,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
     told = fitted_on if fitted_on["prompts"] else {"source": fitted_on["source"]}  # hashes of no prompts say nothing
     print(f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}")
     print(path_rows_line(bundle))
+    if bundle.tasks:
+        print(f"tasks told apart: {shown_each(sorted(bundle.tasks))}")
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(
