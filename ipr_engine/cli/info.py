@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ipr_engine._validate import shown_each
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
 from ipr_engine.bundle.origin import constant_notice, constant_of, estimator_of, price_dates, price_days, prior_of
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "unsupported": None if bundle.unsupported is None else asdict(bundle.unsupported),
         "path_rows": path_rows_facts(bundle),
+        "tasks": sorted(bundle.tasks),
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
             {
@@ -151,6 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(path_rows_line(bundle))
     if (said := bundle.unsupported) is not None:
         print(f"prompts of support below {said.min_support:g} go to {said.model}, unless the policy says otherwise")
+    if bundle.tasks:
+        print(f"tasks told apart: {shown_each(sorted(bundle.tasks))}")
     for made in bundle.calibrations:
         stale = engine.calibrations.changed(made)
         print(

@@ -77,7 +77,7 @@ def test_every_field_of_a_decision_is_on_the_page(default_engine):
     policy = default_engine.policy(tau=0.2)
     asked = AskedPolicy(policy, policy.exclusions, best_position(policy, default_engine.bundle))
     question = AskedRequest("why", NO_CONTROLS, ANYBODY, "auto")
-    decision = default_engine.route("why", policy)
+    decision = default_engine.route("why", policy, task="support-bot")
     drawn = ExplorationDraw(0.1, explores=True, place=0.9).of(decision)
     told = decision_dict(Decided.of("0a", question, asked, decision, 0, drawn))
     table = TEXT[TEXT.index("| field of the reply |") :].partition("\n\n")[0]

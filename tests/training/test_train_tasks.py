@@ -175,6 +175,8 @@ def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["decision"]["task_known"] is True
     assert main(["explain", "--bundle", str(tmp_path), "--task", "else", "a sum"]) == 0
     assert "task 'else': not known to this bundle" in capsys.readouterr().out
+    assert main(["info", "--bundle", str(tmp_path)]) == 0
+    assert "tasks told apart: 'easy', 'hard', 'mixed'\n" in capsys.readouterr().out
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"prompt": "a sum", "task": "easy"}\n{"prompt": "a sum"}\n{"prompt": "a sum", "task": 7}\n')
     assert main(["route", "--bundle", str(tmp_path), "--task", "hard", "--jsonl", str(rows)]) == 3
