@@ -30,6 +30,7 @@ Indices = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 
 SOURCES = ("zeroeval", "cascade9", "openllm19")
+MOST = 1500  # prompts of a source
 COPIES = 1
 KMEANS, CAPS, FOREST = "k-means", "caps", "forest"
 ARMS: Mapping[str, tuple[str, int]] = {  # name -> estimator, copies
@@ -64,17 +65,18 @@ class Judged:
 def run(study: Study) -> list[Path]:
     page = study.page("edits", "Prompts written otherwise, and suffixes that ask for a dearer candidate")
     page.say(
-        f"""Cross-fitted: {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question; the prompts
-        of a source as in the study of the forest. *Copies*: fitted on {COPIES} copy of every prompt, written otherwise, too (`ipr train
-        --augment {COPIES}`). The greetings of the copies are not those of the edit *politeness*. Setting of each: the cheapest worth that
-        keeps {SHARE:.0%} of the best single candidate's quality on the prompts as they are. Outcomes and costs are those of the prompts
-        as they are (docs/metrics.md, section 8). Intervals: 95 %, {study.draws} paired draws of whole questions."""
+        f"""Cross-fitted: {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. At most
+        {MOST} prompts of a source, whole questions drawn by chance, both splits together. *Copies*: fitted on {COPIES} copy of every
+        prompt, written otherwise, too (`ipr train --augment {COPIES}`). The greetings of the copies are not those of the edit
+        *politeness*. Setting of each: the cheapest worth that keeps {SHARE:.0%} of the best single candidate's quality on the prompts
+        as they are. Outcomes and costs are those of the prompts as they are (docs/metrics.md, section 8). Intervals: 95 %,
+        {study.draws} paired draws of whole questions."""
     )
     areas: list[list[str]] = []
     edits: dict[str, dict[str, dict[str, Any]]] = {}
     suffixes: dict[str, dict[str, dict[str, Any]]] = {}
     for case in study.cases(SOURCES):
-        source = source_of(case, study.draws)
+        source = source_of(case, study.draws, MOST)
         x, width = seen_with_surface(study, source.prompts)
         arms = _judged(study, source, x, width)
         areas += _areas(source, arms)
@@ -92,24 +94,14 @@ def run(study: Study) -> list[Path]:
     page.table(["", *ALL], [[edit, *(_cell(edits, arm, edit) for arm in ALL)] for edit in (*EDITS, SENTENCE)])
     page.say("## Words found by a search")
     page.say(
-        f"""{WORDS} words behind every prompt of one fold, found on the prompts of the others (`searched_suffix`, of {TRIED} words). Mean
-        cost raised by them, and in brackets where prompts of support below {SUPPORTED:g} count as decided as before; the share of those.
-        *Knowing support*: the search counts them as nothing won. *Cut*: each prompt is decided as it is and without its last {WORDS}
-        words, and the cheaper candidate is taken: what that changes of plain prompts (flipped; quality lost; cost raised), what the
-        words of the second search raise then, and what they raise that stand before the prompt."""
+        f"""{WORDS} words behind every prompt of one fold, found on the prompts of the others (`searched_suffix`, of {TRIED} words; the
+        search counts prompts of support below {SUPPORTED:g} as nothing won). Mean cost raised by them, and in brackets where such prompts
+        count as decided as before; the share of those. *Cut*: each prompt is decided as it is and without its last {WORDS} words, and
+        the cheaper candidate is taken: what that changes of plain prompts (flipped; quality lost; cost raised), what the words raise
+        then, and what they raise that stand before the prompt."""
     )
     page.table(
-        [
-            "source",
-            "",
-            "searched",
-            "unsupported",
-            "knowing support",
-            "unsupported",
-            "cut: plain prompts",
-            "cut: behind",
-            "cut: before",
-        ],
+        ["source", "", "cost raised", "unsupported", "cut: plain prompts", "cut: words behind", "cut: words before"],
         [[name, arm, *_suffix_cells(found)] for name, of in suffixes.items() for arm, found in of.items()],
     )
     page.figures.update(edits=edits, suffixes=suffixes)
@@ -238,30 +230,23 @@ def _suffixed(study: Study, source: Source, arm: Judged, x: Array, width: int) -
     def figures(after: Indices) -> dict[str, Any]:
         return redecided_figures(before, after, outcomes, resamples)
 
-    made: dict[str, Any] = {}
-    words = words_of(others)[:TRIED]
-    for name, knows in (("searched", False), ("knowing", True)):
+    def cost(texts: Sequence[str]) -> Array:
+        found, told = believed(texts)
+        # Whoever searches knows `min_support`, too: what it tells apart is nothing won.
+        return np.asarray(np.where(told, spent.min(), spent[_chosen(found, arm.worth)]))
 
-        def cost(texts: Sequence[str], knows: bool = knows) -> Array:
-            found, told = believed(texts)
-            values = spent[_chosen(found, arm.worth)]
-            return np.asarray(np.where(told & knows, spent.min(), values))
-
-        suffix = searched_suffix(words, others, cost)
-        found, told = believed([prompt + suffix for prompt in prompts])
-        after = _chosen(found, arm.worth)
-        made[name] = {
-            "raised": figures(after)["raised"],
-            "raised_where_supported": figures(np.where(told, before, after))["raised"],
-            "unsupported": float(told.mean()),
-        }
-        study.progress(f"{source.name}: words are searched, {name}")
-    made["cut"] = {
+    suffix = searched_suffix(words_of(others)[:TRIED], others, cost)
+    found, told = believed([prompt + suffix for prompt in prompts])
+    after = _chosen(found, arm.worth)
+    study.progress(f"{source.name}: words are searched")
+    return {
+        "raised": figures(after)["raised"],
+        "raised_where_supported": figures(np.where(told, before, after))["raised"],
+        "unsupported": float(told.mean()),
         "plain": figures(cheaper(prompts)),
         "behind": figures(cheaper([prompt + suffix for prompt in prompts]))["raised"],
         "before": figures(cheaper([f"{suffix[1:]} {prompt}" for prompt in prompts]))["raised"],
     }
-    return made
 
 
 def _support_of(x: Array, keys: Sequence[str]) -> Callable[[Array], Array]:
@@ -277,16 +262,14 @@ def _support_of(x: Array, keys: Sequence[str]) -> Callable[[Array], Array]:
 
 
 def _suffix_cells(found: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for name in ("searched", "knowing"):
-        one = found[name]
-        cells += [
-            f"{_percent(one['raised'])} ({one['raised_where_supported']['value']:+.0%})",
-            f"{one['unsupported']:.0%}",
-        ]
-    plain = found["cut"]["plain"]
-    cells.append(f"{plain['flipped']['value']:.1%}; {plain['lost']['value']:+.4f}; {plain['raised']['value']:+.0%}")
-    return [*cells, _percent(found["cut"]["behind"]), _percent(found["cut"]["before"])]
+    plain = found["plain"]
+    return [
+        f"{_percent(found['raised'])} ({found['raised_where_supported']['value']:+.0%})",
+        f"{found['unsupported']:.0%}",
+        f"{plain['flipped']['value']:.1%}; {plain['lost']['value']:+.4f}; {plain['raised']['value']:+.0%}",
+        _percent(found["behind"]),
+        _percent(found["before"]),
+    ]
 
 
 def _percent(figure: Mapping[str, Any]) -> str:

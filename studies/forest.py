@@ -150,13 +150,13 @@ def run(study: Study) -> list[Path]:
     return [*page.write(study.out), plot]
 
 
-def source_of(case: Case, draws: int) -> Source:
-    """Put the splits together and draw at most `MOST` prompts."""
+def source_of(case: Case, draws: int, most: int = MOST) -> Source:
+    """Put the splits together and draw at most so many prompts."""
     parts = (case.train, case.test)
     keys = [key for part in parts for key in part.data.question_keys]
     prompts = [prompt for part in parts for prompt in part.data.prompts]
     quality, cost = (np.concatenate([getattr(part, name) for part in parts]) for name in ("quality", "cost"))
-    kept = drawn_questions(keys, MOST, seed=DRAWN) if len(keys) > MOST else np.ones(len(keys), np.bool_)
+    kept = drawn_questions(keys, most, seed=DRAWN) if len(keys) > most else np.ones(len(keys), np.bool_)
     keys, prompts = ([one for one, k in zip(of, kept, strict=True) if k] for of in (keys, prompts))
     outcomes = WeightedOutcomes.complete(quality[kept], cost[kept])
     return Source(case.name, prompts, keys, outcomes, resamples_of(keys, draws=draws))

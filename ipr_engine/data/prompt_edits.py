@@ -88,7 +88,6 @@ _BEHIND = (
     "Thanks!", "Thanks a lot.", "Many thanks for your time.", "Best regards", "I appreciate your help.", "Please.", "Cheers",
     "Looking forward to your answer.",
 )  # fmt: skip
-MOST_COPIES = 8  # of each prompt, to fit on
 _SHORTEST, _LONGEST = 8, 32  # words that a copy may have behind it
 
 

@@ -17,7 +17,6 @@ from ipr_engine._validate import shown
 from ipr_engine.bundle import Bundle, RuleConstants
 from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.data import Outcomes
-from ipr_engine.data.prompt_edits import MOST_COPIES
 from ipr_engine.data.task_rows import task_rows
 from ipr_engine.decision.decisions import Decisions
 from ipr_engine.encoders.base import Encoded
@@ -28,7 +27,7 @@ from ipr_engine.measures.resampling import grouped_folds, one_thread
 from ipr_engine.policy.policy import Policy
 from ipr_engine.request.route_request import RouteOptions
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, OPTIONS
-from ipr_engine.training.fitted_heads import HeadRows, column_kinds, fit_heads
+from ipr_engine.training.fitted_heads import MOST_COPIES, HeadRows, column_kinds, fit_heads
 from ipr_engine.training.seen_otherwise import seen_otherwise
 from ipr_engine.training.selection import compare_estimators, prompt_costs, winner
 from ipr_engine.training.training_inputs import FEWEST_JUDGED

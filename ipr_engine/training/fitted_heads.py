@@ -39,6 +39,7 @@ FOLDS = 5  # of the cross-validation that chooses penalties and feeds Platt's ma
 MOST_AT_ONCE = 1 << 22  # numbers of the hidden layer in `predict`: bounds its memory at some 32 MB
 # The intercept's column: large beside an embedding of norm 1, so that a penalty meant for embeddings hardly shrinks it.
 HEIGHT = 10.0
+MOST_COPIES = 8  # of each prompt, written otherwise
 READS_X = ("skip", "trunk", "down")  # the tensors whose last axis is x
 # No prediction above what the candidate wrote on all but one in two hundred fitting prompts.
 CAP_PERCENTILE = 99.5

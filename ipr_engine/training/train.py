@@ -22,6 +22,7 @@ from ipr_engine.bundle.context_windows import own_tokens
 from ipr_engine.bundle.origin import CONSTANT, TASK_COLUMN
 from ipr_engine.bundle.reliability import RELIABILITY
 from ipr_engine.data import embed_prompts
+from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.task_columns import columns_of, mark_tasks
 from ipr_engine.measures.prediction import brier, constant_heads, expected_calibration_error
 from ipr_engine.measures.resampling import one_thread
@@ -37,7 +38,6 @@ from ipr_engine.training.fitted_parts import (
     with_tokenizers,
 )
 from ipr_engine.training.platt import calibration_rows
-from ipr_engine.training.seen_otherwise import seen_otherwise
 from ipr_engine.training.selection import (
     PromptCosts,
     as_json,
@@ -46,7 +46,7 @@ from ipr_engine.training.selection import (
     refuse_constant,
     winner,
 )
-from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+from ipr_engine.training.train_options import BundleTarget, FitOptions, Folder, TrainingData
 from ipr_engine.training.training_inputs import TrainingRows, read_training_rows
 from ipr_engine.training.training_tasks import learnt_tasks
 
@@ -111,15 +111,7 @@ def train(
             rows.output_tokens,
             rows.keys,
             source,
-            otherwise=seen_otherwise(
-                frozen.encoder,
-                rows.prompts,
-                fit.augment,
-                tasks=rows.tasks,
-                seed=seed,
-                cache=data.cache,
-                progress=progress,
-            ),
+            otherwise=_otherwise(frozen.encoder, rows, fit, data.cache, progress),
             **column_kinds(frozen.encoder),
         )
         estimator = fit.estimator
@@ -224,6 +216,19 @@ def _standing(
     for line in where.text():
         progress(line)
     return where
+
+
+def _otherwise(
+    encoder: Encoder, rows: TrainingRows, fit: FitOptions, cache: Folder | None, progress: Callable[[str], None]
+) -> tuple[npt.NDArray[np.floating], ...]:
+    """Return x of the copies of the prompts that are fitted on too; none where none are asked for."""
+    if not fit.augment:
+        return ()
+    from ipr_engine.training.seen_otherwise import seen_otherwise
+
+    return seen_otherwise(
+        encoder, rows.prompts, fit.augment, tasks=rows.tasks, seed=fit.seed, cache=cache, progress=progress
+    )
 
 
 def _by_own_tokenizers(

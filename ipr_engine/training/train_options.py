@@ -16,7 +16,6 @@ from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON
 from ipr_engine.bundle.write import require_root
-from ipr_engine.data.prompt_edits import MOST_COPIES
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.heeded import warn_of_table
@@ -29,6 +28,7 @@ from ipr_engine.encoders.task_columns import TaskColumns
 from ipr_engine.encoders.transformer_files import read_transformer_folder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, ESTIMATORS, check_options
+from ipr_engine.training.fitted_heads import MOST_COPIES
 
 DEFAULT_ENCODER = "default"
 TASKS = "tasks"  # id of the entry of tasks
