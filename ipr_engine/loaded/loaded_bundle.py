@@ -171,7 +171,7 @@ class LoadedBundle(PlannedBundle):
                     raise
         intake = take_in(request.prompts, request.given, self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, len(intake.requests), self.bundle.names, policy.prices)
-        if self.gpu is not None and not keep_x and intake.tasks is None:
+        if self.gpu is not None and not keep_x:
             from ipr_engine.loaded.on_gpu import route_on_gpu
 
             rows = route_on_gpu(self, self.gpu, intake, policy, overrides)
