@@ -67,7 +67,9 @@ def test_a_policy_that_says_nothing_of_it_is_not_refused_where_nobody_is_known_t
 
 def test_a_swap_to_a_bundle_that_leaves_it_open_is_refused_unless_allowed(folder):
     engine, plain = Engine.load(folder), Bundle.load(DEFAULT_BUNDLE)
-    with pytest.raises(InvalidInputError, match=r"does not say who answers unsupported prompts.*allow_fewer_outputs=True"):
+    with pytest.raises(
+        InvalidInputError, match=r"does not say who answers unsupported prompts.*allow_fewer_outputs=True"
+    ):
         engine.swap(plain)
     assert engine.route("hello", tau=0.2).cause == "unsupported"
     engine.swap(plain, allow_fewer_outputs=True)
