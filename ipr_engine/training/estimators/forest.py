@@ -108,7 +108,9 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
 
     def grown(some: Rows) -> Trees:
         if len(some) > MOST_ROWS:
-            some = np.sort(np.random.default_rng(seed).choice(some, MOST_ROWS, replace=False))
+            prompt = some % (len(rows.x) // rows.copies)  # whole prompts: `grow` counts on all copies of each
+            drawn = np.random.default_rng(seed).choice(np.unique(prompt), MOST_ROWS // rows.copies, replace=False)
+            some = some[np.isin(prompt, drawn)]
         return grow(columns.take(some), filled[some], quality[some], options, seed=seed, copies=rows.copies)
 
     held_out = (1 - SHARE) * logit
