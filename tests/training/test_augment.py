@@ -1,6 +1,7 @@
 """Heads fitted on copies of prompts written otherwise: what copies are, that they weigh no more, and that decisions heed edits less."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_copies_that_are_the_prompts_change_no_ridge(request, estimator):
     assert two.out_of_fold_quality.shape == two.out_of_fold_tokens.shape == (400, 3)
     np.testing.assert_array_equal(one.folds, two.folds)
     assert np.abs(one.out_of_fold_quality - two.out_of_fold_quality).max() < 0.06  # a penalty is one of a grid
+
+
+@pytest.mark.parametrize("estimator", ["plain", "caps"])
+def test_copies_add_no_evidence_to_the_maps_of_sparse_candidates(request, estimator):
+    plain = rows_of(request.node.name, rows=400)
+    out = np.random.default_rng(0).random(plain.quality.shape) < 0.6
+    plain.quality[out & ~out.all(axis=1, keepdims=True)] = np.nan  # so their maps are held near one of all
+    apart = []
+    for rows in (plain, replace(plain, otherwise=(plain.x,) * 3)):
+        slope = fit_heads(rows, estimator=estimator).settings["platt_slope"]
+        apart.append(np.ptp(slope) / np.mean(slope))
+    assert apart[1] == pytest.approx(apart[0], rel=0.2)  # a penalty is one of a grid
 
 
 def test_copies_that_are_the_prompts_change_no_tree(request):
