@@ -193,7 +193,7 @@ class IprClassifier(LiteLLMSeat):
 
         Args:
             tiers: tier -> candidate, or names that are both; None: every candidate of the bundle is a tier of its name.
-            bundle: a bundle root or folder, None for the embedded default; or an Engine or AsyncEngine of your own.
+            bundle: a bundle root or folder, or an embedded bundle's name, None for the default; or an Engine or AsyncEngine of your own.
             watch_s: seconds between two looks at the root's CURRENT, to serve what it names; None: never.
             alias: the model name, or names, whose controls it checks; None: every request's. Say it where there are several seats.
             controls: options of a policy that a request may set; all but prices and performance.

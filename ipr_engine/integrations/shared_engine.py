@@ -11,13 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from ipr_engine.bundle.load import EMBEDDED
 from ipr_engine.bundle.spec import BundleSpec
 from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.policy.policy import Policy
 
 AGAIN_S = 10.0  # seconds between two tries to load a bundle that could not be loaded
-BundleSource: TypeAlias = Any  # a path, an Engine, an AsyncEngine, or None for the embedded default
+BundleSource: TypeAlias = Any  # a path or an embedded bundle's name, an Engine, an AsyncEngine, or None for the embedded default
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +114,9 @@ def shared_engine(bundle: BundleSource, watch_s: float | None) -> SharedEngine:
         return SharedEngine(lambda: faces.AsyncEngine(bundle))
     if bundle is not None and not isinstance(bundle, (str, os.PathLike)):
         raise InvalidInputError(f"bundle: expected a path, an Engine or an AsyncEngine, got {type(bundle).__name__}")
-    path = None if bundle is None else Path(bundle).absolute()
+    path = None if bundle is None else Path(bundle)
+    if path is not None and (path.exists() or str(path) not in EMBEDDED):
+        path = path.absolute()  # a path means the same wherever the process goes; an embedded bundle's name is none
 
     def load() -> ServingEngine:
         serving: ServingEngine = faces.AsyncEngine.load(path)

@@ -36,6 +36,11 @@ def test_it_decides_as_the_engine(seat, engine):
     assert decide(seat).decision.to_dict() == expected.to_dict()
 
 
+def test_an_embedded_bundle_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Seat({"a": "glm-5"}, {"tau": 0.3}, bundle="default-2026").engine.bundle.name == "default-2026"
+
+
 def test_among_fewer_it_decides_as_the_engine_allowed_these(seat, engine):
     among = {"beta/mid", "gamma/small", "delta/tiny"}  # the last one is not the seat's
     expected = engine.route(BODY, tau=0.3, allowed=["beta/mid", "gamma/small"])
