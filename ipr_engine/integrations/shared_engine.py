@@ -18,7 +18,8 @@ from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.policy.policy import Policy
 
 AGAIN_S = 10.0  # seconds between two tries to load a bundle that could not be loaded
-BundleSource: TypeAlias = Any  # a path or an embedded bundle's name, an Engine, an AsyncEngine, or None for the embedded default
+# A path or an embedded bundle's name, an Engine, an AsyncEngine, or None for the embedded default.
+BundleSource: TypeAlias = Any
 
 _log = logging.getLogger(__name__)
 
