@@ -159,7 +159,7 @@ def test_a_column_that_is_not_there_is_refused_by_name(files, tmp_path):
         fit(files, tmp_path, "plain", task_column="prompt")
     bare = tmp_path / "bare"
     outcomes = load_outcomes(files[0])
-    write_outcomes(outcomes.take(np.flatnonzero([task == "" for task in outcomes.tasks])), bare)
+    write_outcomes(outcomes.take(np.flatnonzero([task == "" for task in outcomes.tasks])), bare, format="jsonl")
     with pytest.raises(InvalidInputError, match="task_column: expected 'task' in the prompts of bare"):
         load_outcomes(bare).tasks_by("task")
 
