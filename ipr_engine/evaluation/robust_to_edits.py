@@ -41,7 +41,7 @@ class Redecided:
 
     Attributes:
         choices: (settings, texts) positions among the evaluated candidates. support: (texts,), None where none is measured.
-        x: (texts, dim) embeddings without surface features.
+        x: (texts, dim) embeddings without tasks and surface features.
     """
 
     choices: Choices
@@ -56,8 +56,8 @@ class EditedFor:
     Attributes:
         axis: whose best candidate sets the setting by worth.
         test: the split that is decided, its prompts, and the task of each, None where none is known.
-        train_prompts, train_x, train_outcomes: of the training split, embeddings without surface features. folds: (train rows,) fold
-            numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
+        train_prompts, train_x, train_outcomes: of the training split, embeddings without tasks and surface features.
+        folds: (train rows,) fold numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
         worths: of the sweep "worth" of the test split. rule: of the settings by tau.
         decide: the engine's decisions on texts, each for a task, under each of some policy options. tokens: counts those of a text.
         searches: whether many more texts may be asked to search words.

@@ -177,14 +177,14 @@ class LoadedBundle(PlannedBundle):
                     raise
         intake = take_in(request.prompts, request.given, self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, len(intake.requests), self.bundle.names, policy.prices)
-        if self.gpu is not None and not keep_x and intake.tasks is None:
+        if self.gpu is not None and not keep_x:
             from ipr_engine.loaded.on_gpu import route_on_gpu
 
             rows = route_on_gpu(self, self.gpu, intake, policy, overrides)
             if rows is not None:
                 made = Decisions(rows.result, policy, self.bundle, rows.figures, inputs=rows.inputs)
                 batch = len(intake.requests)
-                return with_failures(made, rows.rows, intake.errors, batch) if intake.errors else made
+                return with_failures(made, rows.rows, intake.errors, batch, intake.tasks) if intake.errors else made
         encoded = self._encode_all(intake)
         texts = [parsed.encoded for parsed in intake.requests]
         again = self.embed_texts(texts, intake.tasks)
@@ -301,7 +301,7 @@ class LoadedBundle(PlannedBundle):
             # rows are positions among the good: the batch's own are good[rows]
             again_good = None if again is None else lambda rows: again(good[rows])
             made = self.decide(encoded[good], policy, overrides.at(good), again_good)
-            return with_failures(made, good, encoded.errors, batch)
+            return with_failures(made, good, encoded.errors, batch, encoded.tasks)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:

@@ -118,7 +118,7 @@ def test_bad_prompts_leave_the_tasks_of_others_in_their_places(engine):
     prompts = [PROMPTS[0], "", PROMPTS[1], 7]
     made = engine.route_many(prompts, tau=0.3, task=["sql", "sql", None, "x"], on_error="status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok", "invalid_input"]
-    assert [made[0].task, made[2].task] == ["sql", None]
+    assert [(row.task, row.task_known) for row in made] == [("sql", True), ("sql", True), (None, None), ("x", False)]
     assert made.qualities[0].tobytes() == engine.route(PROMPTS[0], tau=0.3, task="sql").qualities.tobytes()
 
 
