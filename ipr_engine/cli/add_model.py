@@ -157,8 +157,15 @@ def run_remove(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.edit import without_candidate
 
-    folder = without_candidate(Bundle.load(arguments.bundle), arguments.name, root=arguments.out)
+    bundle = Bundle.load(arguments.bundle)
+    folder = without_candidate(bundle, arguments.name, root=arguments.out)
     left = Bundle.load(folder).names
+    if (said := bundle.unsupported) is not None and said.model not in left:
+        print(
+            f"ipr remove-model: {said.model} answered prompts of support below {said.min_support:g}; nobody is named in its place, so they "
+            "are decided by predicted quality, unless the policy says otherwise (min_support, unsupported)",
+            file=sys.stderr,
+        )
     if arguments.json:
         print(json.dumps({"bundle": folder.name, "removed": arguments.name, "candidates": list(left)}))
     else:
