@@ -180,3 +180,12 @@ def test_a_swap_to_other_tasks_is_another_encoder(engine, tmp_path):
     assert isinstance(engine.bundle, Bundle)
     other = Engine.load(make_task_bundle(tmp_path))
     assert other.encoder.identity != engine.encoder.identity
+
+
+def test_a_text_that_is_no_task_may_be_a_prompt_and_is_not_told(engine):
+    for task in (text := "my secret " * 30, [None] * 5 + [text]):
+        with pytest.raises(InvalidInputError, match="got a text of 300 characters") as caught:
+            engine.route_many(PROMPTS, tau=0.3, task=task)
+        assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match="got one with a lone surrogate"):
+        engine.route(PROMPTS[0], tau=0.3, task="a\ud800")
