@@ -48,6 +48,14 @@ def test_commands_take_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> 
     assert Bundle.load(name).hash[:12] in capsys.readouterr().out
 
 
+def test_what_holds_at_every_tau_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--bundle", "default-2026"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("which this does not count") == 1
+    assert "at every tau: prompts of support below 0.02 go to gemini-3.5-flash, which this does not count\n" in told
+    assert "any  the highest predicted quality on each prompt is expected to cost" in told
+
+
 def test_nothing_is_written_beside_an_embedded_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(DEFAULT_BUNDLE.iterdir())
     with pytest.raises(InvalidInputError, match="root: expected a folder of your own"):
