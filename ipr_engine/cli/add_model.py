@@ -157,8 +157,17 @@ def run_remove(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.edit import without_candidate
 
-    folder = without_candidate(Bundle.load(arguments.bundle), arguments.name, root=arguments.out)
-    left = Bundle.load(folder).names
+    old = Bundle.load(arguments.bundle)
+    folder = without_candidate(old, arguments.name, root=arguments.out)
+    new = Bundle.load(folder)
+    left, was = new.names, old.unsupported
+    if was is not None and new.unsupported is None:
+        print(
+            f"ipr remove-model: prompts of support below {was.min_support:g} went to {was.model}; from now on they are decided by "
+            "predicted quality: name another one with min_support= and unsupported= of a policy, or write it into the bundle "
+            "(with_unsupported, docs/usage.md)",
+            file=sys.stderr,
+        )
     if arguments.json:
         print(json.dumps({"bundle": folder.name, "removed": arguments.name, "candidates": list(left)}))
     else:
