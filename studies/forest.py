@@ -225,7 +225,7 @@ def _edited(source: Source, plain: Believed, others: Mapping[str, Believed]) -> 
     return figures
 
 
-def pooled_over(of: Sequence[Array], *, weighted: bool = False) -> Array:
+def pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
     """Return the mean over sources of a figure, (1 + draws,) of each; sources are resampled apart.
 
     weighted: by the inverse of the variance of each source's draws.
@@ -240,7 +240,7 @@ def pooled_over(of: Sequence[Array], *, weighted: bool = False) -> Array:
 
 
 def _with_pooled(of: list[Array]) -> list[Array]:
-    return [*of, pooled_over(of), pooled_over(of, weighted=True)]
+    return [*of, pooled(of), pooled(of, weighted=True)]
 
 
 def _signed(d: Estimate) -> str:
@@ -258,8 +258,8 @@ def _differences(
         cells = [f"{_signed(difference(of['forest'], of[one]))}, p {adjusted[one][k]:.3f}" for one in beside]
         rows.append([name, shown(of["caps"]), shown(of["forest"]), *cells])
     for name, weighted in (("pooled", False), ("weighted", True)):
-        pooled = [pooled_over([of["forest"] - of[one] for of in areas.values()], weighted=weighted) for one in beside]
-        rows.append([name, "", "", *(_signed(estimate(values)) for values in pooled)])
+        together = [pooled([of["forest"] - of[one] for of in areas.values()], weighted=weighted) for one in beside]
+        rows.append([name, "", "", *(_signed(estimate(values)) for values in together)])
     return ["source", "`caps`", "`forest`", *(f"{text} (Holm)" for text in beside.values())], rows
 
 
@@ -280,7 +280,7 @@ def _costs(costs: Mapping[str, Mapping[str, Mapping[float, Array]]]) -> tuple[li
     for name, weighted in (("pooled", False), ("weighted", True)):
         row = [name]
         for share in SHARES:
-            row += ["", shown(np.exp(pooled_over(logs[share], weighted=weighted)), digits=2)]
+            row += ["", shown(np.exp(pooled(logs[share], weighted=weighted)), digits=2)]
         rows.append(row)
     header = ["source"]
     for share in SHARES:

@@ -19,7 +19,7 @@ from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predi
 from ipr_engine.training.training_tasks import FEWEST_PROMPTS, learnt_tasks
 from studies.crossed import FOLDS, folds_of, kept
 from studies.equal_cost import holm, two_sided
-from studies.forest import Believed, Source, pooled_over, seen_with_surface, source_of, worth_curve
+from studies.forest import Believed, Source, pooled, seen_with_surface, source_of, worth_curve
 from studies.plots import intervals
 from studies.study import Study
 from studies.trials import NANO, shown_difference
@@ -251,7 +251,7 @@ def _table(
                 f"{shown_difference(named, without, digits=digits)}, p {chance:.3f}",
             ]
         for row, weighted in zip(rows[-2:], (False, True), strict=True):
-            total = pooled_over(gained, weighted=weighted)
+            total = pooled(gained, weighted=weighted)
             row += ["", shown_difference(total, np.zeros_like(total), digits=digits)]
     header = ["source", "tasks"]
     for name in figures:

@@ -157,8 +157,16 @@ def run_remove(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.edit import without_candidate
 
-    folder = without_candidate(Bundle.load(arguments.bundle), arguments.name, root=arguments.out)
-    left = Bundle.load(folder).names
+    before = Bundle.load(arguments.bundle)
+    folder = without_candidate(before, arguments.name, root=arguments.out)
+    after = Bundle.load(folder)
+    left = after.names
+    if before.unsupported is not None and after.unsupported is None:
+        print(
+            f"ipr remove-model: {arguments.name} answered prompts of support below {before.unsupported.min_support:g}; the bundle says "
+            "nothing of them now, so predicted quality decides them unless a policy has min_support=...",
+            file=sys.stderr,
+        )
     if arguments.json:
         print(json.dumps({"bundle": folder.name, "removed": arguments.name, "candidates": list(left)}))
     else:

@@ -34,6 +34,18 @@ def test_a_path_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Bundle.load("default").hash == own.name
 
 
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_is_no_bundle_and_hides_one_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(BundleNotFoundError, match=r"got a file; .*hides the embedded bundle of that name"):
+        Bundle.load(name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(BundleNotFoundError, match=r"with neither; .*hides the embedded bundle of that name"):
+        Bundle.load(name)
+
+
 def test_an_unknown_name_is_told_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = ", ".join(EMBEDDED)
     with pytest.raises(BundleNotFoundError, match=f"defualt.*or name an embedded bundle: {names}"):
