@@ -81,7 +81,7 @@ def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
     """Return a table's encoder; its entry must say what the table and its config say. Its dim there is the table's."""
     viewed = version >= HEAD_VIEW and "head_tokens" in entry.mapping()
     keys = entry.object((*_STATIC, "head_tokens") if viewed else _STATIC)
-    head_tokens = keys["head_tokens"].integer(at_least=1, at_most=2**31) if viewed else 0
+    head_tokens = keys["head_tokens"].integer(at_least=1, at_most=2**31 - 1) if viewed else 0
     dim, max_tokens = keys["dim"].integer(at_least=1), keys["max_tokens"].integer(at_least=1, at_most=2**31)
     pooling, normalize = keys["pooling"].one_of(("mean",)), keys["normalize"].boolean()
     files = {role: file_entry(file, folder) for role, file in keys["files"].object(tuple(STATIC_FILES)).items()}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ipr_engine.data.prompt_edits import EDITS, MATHS
 from ipr_engine.evaluation.baselines import kmeans
 from ipr_engine.evaluation.evaluation_inputs import Split
-from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, OPEN, sentences_of, shown
+from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, NOTHING, OPEN, sentences_of, shown
 from ipr_engine.evaluation.searched_suffix import searched_suffix, words_of
 from ipr_engine.measures.resampling import Resamples, drawn_questions, estimate, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes
@@ -31,6 +31,7 @@ SHARE = 0.98  # of the best single candidate's quality: the setting by worth
 TAUS = (0.1, 0.3, 0.5)
 LOST, RAISED = 0.01, 0.10  # the most of mean quality that an edit may lose, and by how much it may raise the mean cost
 SUPPORTED = 0.02  # a prompt of less support may be told from others by `min_support` (docs/usage.md)
+JUDGED = 256  # training prompts on which is told what the words found are worth
 MOST_CLUSTERED = 3000  # prompts on which k-means is asked too
 A_SENTENCE, SEARCHED = "a sentence of mathematics behind it", "searched words behind it"
 
@@ -85,14 +86,17 @@ def edit_figures(
     """Return the figures as plain JSON.
 
     Returns:
-        {"share", "limits": {"lost", "raised"}, "supported", "settings": [name, ...], "lines": [line, ...], "sentences": [text, ...]}; a
-        line is {"name", "kind": "edit" or "suffix", "settings": [{"flipped", "lost", "raised": estimates}, ...] in the order of
-        "settings", "flipped_by_kmeans", "unsupported": [before, after] or None, "verdict", "because": [text, ...]}.
+        {"share", "share_kept", "limits": {"lost", "raised"}, "supported", "settings": [name, ...], "lines": [line, ...],
+        "sentences": [text, ...]}; "share_kept" is false where no worth keeps the share, and the first setting then is the greatest. A
+        line is {"name", "kind": "edit" or "suffix", "changed": share of prompts whose text is another, "settings": [{"flipped", "lost",
+        "raised": estimates}, ...] in the order of "settings", "flipped_by_kmeans", "unsupported": [before, after] or None, "verdict",
+        "because": [text, ...]}.
     """
     outcomes = on.test.outcomes
     resamples = resamples_of(on.test.groups, draws=draws, seed=seed)
-    at = _reached(on.test.sweeps["worth"], outcomes.quality, on.axis)
-    settings = {f"worth of {SHARE:.0%}": {"rule": "minmax", "tau": 1.0, "worth": float(on.worths[at])}}
+    at, keeps = _reached(on.test.sweeps["worth"], outcomes.quality, on.axis)
+    first = f"worth of {SHARE:.0%}" if keeps else "greatest worth"
+    settings = {first: {"rule": "minmax", "tau": 1.0, "worth": float(on.worths[at])}}
     settings |= {f"tau {tau:g}": {"rule": on.rule, "tau": tau} for tau in TAUS}
     plan = list(settings.values())
     before = on.decide(on.prompts, on.tasks, plan)
@@ -103,6 +107,7 @@ def edit_figures(
         progress(f"{name} ...")
         # A text without a token is refused: its prompt stays as it was.
         asked = [text if on.tokens(text) else prompt for text, prompt in zip(texts, on.prompts, strict=True)]
+        changed = float(np.mean([text != prompt for text, prompt in zip(asked, on.prompts, strict=True)]))
         after = on.decide(asked, on.tasks, plan)
         choices, unsupported = after.choices, None
         if before.support is not None and after.support is not None:
@@ -111,11 +116,14 @@ def edit_figures(
                 choices = np.where(after.support < SUPPORTED, before.choices, choices)
         figures = [redecided_figures(*pair, outcomes, resamples) for pair in zip(before.choices, choices, strict=True)]
         seen.append(after.x[drawn])
-        lines.append({"name": name, "kind": kind, "settings": figures, "unsupported": unsupported})
+        lines.append({"name": name, "kind": kind, "changed": changed, "settings": figures, "unsupported": unsupported})
     for line, flipped in zip(lines, _flipped_by_kmeans(on, drawn, seen), strict=True):
         line |= {"flipped_by_kmeans": flipped, **verdict_of(list(settings), line["settings"])}
+        if not line["changed"]:  # then nothing is withstood, either
+            line["verdict"] = NOTHING
     return {
         "share": SHARE,
+        "share_kept": keeps,
         "limits": {"lost": LOST, "raised": RAISED},
         "supported": SUPPORTED,
         "settings": list(settings),
@@ -129,11 +137,15 @@ def failed(figures: Mapping[str, Any]) -> list[str]:
     return [line["name"] for line in figures["lines"] if line["verdict"] == FAILS]
 
 
-def _reached(sweep: Choices, quality: Array, axis: Axis) -> int:
-    """Return the cheapest setting that keeps `SHARE` of the best single's quality on these very prompts; the dearest where none does."""
+def _reached(sweep: Choices, quality: Array, axis: Axis) -> tuple[int, bool]:
+    """Return the cheapest setting that keeps `SHARE` of the best single's quality on these very prompts, and whether one does.
+
+    Where none does it is the last: of a sweep of worth the greatest, of the highest predicted quality.
+    """
     every = np.arange(len(quality))
     wanted = SHARE * quality[:, axis.best].mean()
-    return next((k for k, chosen in enumerate(sweep) if quality[every, chosen].mean() >= wanted), len(sweep) - 1)
+    found = next((k for k, chosen in enumerate(sweep) if quality[every, chosen].mean() >= wanted), None)
+    return (len(sweep) - 1, False) if found is None else (found, True)
 
 
 def _rewritten(
@@ -155,7 +167,12 @@ def _rewritten(
         return np.asarray(np.where(told, spent.min(), spent[found.choices[0]]))
 
     suffix = searched_suffix(words_of(on.train_prompts), on.train_prompts, cost, seed=seed)
-    progress(f"found:{suffix}")
+    some = list(on.train_prompts[:JUDGED])
+    plain, now = (float(cost(texts).mean()) for texts in (some, [text + suffix for text in some]))
+    if now > plain > 0:
+        progress(f"found; the mean cost of {len(some)} training prompts is raised by {now / plain - 1:.0%}:{suffix}")
+    else:
+        progress(f"no word raises the mean cost of {len(some)} training prompts; asked all the same:{suffix}")
     return [*made, (SEARCHED, "suffix", [prompt + suffix for prompt in on.prompts])]
 
 
@@ -200,7 +217,7 @@ def _flipped_by_kmeans(on: EditedFor, drawn: Mask, seen: Sequence[Array]) -> lis
         made[:, asked] = np.concatenate([found.quality, found.cost], axis=1).reshape(len(seen), -1, 2 * models)
     quality, cost = made[:, :, :models], made[:, :, models:]
     held = on.test.outcomes.subset(drawn)
-    place = _reached(worth_sweep(quality[0], cost[0], on.worths), held.quality, on.axis)
+    place, _ = _reached(worth_sweep(quality[0], cost[0], on.worths), held.quality, on.axis)
     chosen = [worth_sweep(q, c, on.worths[[place]])[0] for q, c in zip(quality, cost, strict=True)]
     return [float((after != chosen[0]).mean()) for after in chosen[1:]]
 

@@ -145,6 +145,37 @@ def test_what_cannot_be_meant_is_refused(said, error, told, tmp_path):
         with_unsupported(Bundle.load(DEFAULT_BUNDLE), said, root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"min_support": 0.1, "model": NAMED}, "unsupported: expected an UnsupportedDefault or None, got dict"),
+        (
+            UnsupportedDefault(min_support="0.1", model=NAMED),
+            "unsupported.min_support: expected a number, got str '0.1'",
+        ),
+        (UnsupportedDefault(min_support=True, model=NAMED), "unsupported.min_support: expected a number, got bool"),
+        (
+            UnsupportedDefault(min_support=float("nan"), model=NAMED),
+            "unsupported.min_support: expected a finite number",
+        ),
+    ],
+    ids=["dict", "text", "bool", "NaN"],
+)
+def test_what_is_nothing_of_the_kind_is_refused(tmp_path, said, told):
+    with pytest.raises(InvalidInputError, match=told):
+        with_unsupported(Bundle.load(DEFAULT_BUNDLE), said, root=tmp_path)
+
+
+def test_remove_model_says_that_nobody_is_named_any_more(folder, tmp_path, capsys):
+    assert main(["remove-model", NAMED, "--bundle", str(folder), "--out", str(tmp_path)]) == 0
+    assert f"{NAMED} answered prompts of support below 0.02; nobody is named" in capsys.readouterr().err
+    assert Bundle.load(tmp_path).unsupported is None
+    other = next(name for name in Bundle.load(folder).names if name != NAMED)
+    assert main(["remove-model", other, "--bundle", str(folder), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    assert Bundle.load(tmp_path).unsupported == SAID
+
+
 def test_a_bundle_without_support_says_nothing_of_it(tmp_path):
     bundle = Bundle.load(make_bundle(tmp_path, overrides={"support": None}))
     with pytest.raises(BundleFormatError, match="null in a bundle without support"):
