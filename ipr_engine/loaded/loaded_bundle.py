@@ -100,7 +100,7 @@ class LoadedBundle(PlannedBundle):
         if options and not NO_POLICY_OPTIONS.isdisjoint(options):
             if gpu is not None or type(options.get("task")) is not str or len(NO_POLICY_OPTIONS & options.keys()) > 1:
                 return None  # a task alone is a column of x that C++ sets
-            [task], options = asked_tasks(options["task"], 1, self.task_columns) or [None], policy_options(options)
+            [task], options = asked_tasks(options["task"], 1, self.bundle.tasks) or [None], policy_options(options)
         policy = self.resolve(policy, options)
         if type(prompt) is str:
             if gpu is not None:

@@ -14,6 +14,7 @@ from ipr_engine.audit.record_fields import parse_task
 from ipr_engine.audit.replay import ReplaySummary, replay
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.task_names import LONGEST_TASK
+from ipr_engine.bundle.two_tiers import two_tiers
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.request.asked_tasks import asked_tasks
 from tests.support.bundles import make_bundle
@@ -65,6 +66,17 @@ def test_a_prompt_for_a_task_is_one_call(engine, monkeypatch, prompt, task):
     for one in (engine.route(prompt, tau=0.3, task=task), engine.route(prompt, policy, task=task)):
         assert bytes_of(one.result) == bytes_of(walked.result)
         assert one.to_dict() == walked.to_dict()
+
+
+def test_a_task_that_the_second_heads_alone_know_is_known_in_one_call_too(tmp_path):
+    first, second = (
+        Bundle.load(make_bundle(tmp_path / "first", models=4)),
+        Bundle.load(make_task_bundle(tmp_path / "second")),
+    )
+    engine = Engine.load(two_tiers(first, second, gap=0.0, root=tmp_path / "both", provenance={}))
+    one, [walked] = engine.route(PROMPTS[0], tau=0.3, task="sql"), engine.route_many([PROMPTS[0]], tau=0.3, task="sql")
+    assert one.to_dict() == walked.to_dict()
+    assert (one.escalated, one.task_known) == (False, True)
 
 
 @pytest.mark.parametrize("column", [-2, 10**6])
