@@ -163,8 +163,8 @@ def run_remove(arguments: argparse.Namespace) -> int:
     left = after.names
     if before.unsupported is not None and after.unsupported is None:
         print(
-            f"ipr remove-model: {arguments.name} answered prompts of support below {before.unsupported.min_support:g}; the bundle says "
-            "nothing of them now, so predicted quality decides them unless a policy has min_support=...",
+            f"ipr remove-model: {arguments.name} answered prompts of support below {before.unsupported.min_support:g}; nobody is named "
+            "now, so predicted quality decides them unless a policy has min_support=...",
             file=sys.stderr,
         )
     if arguments.json:

@@ -78,20 +78,6 @@ def test_the_demo_says_that_its_prompts_are_unsupported(capsys: pytest.CaptureFi
     assert "unsupported" not in capsys.readouterr().out
 
 
-def test_taking_away_who_answers_unsupported_prompts_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--bundle", "default-2026", "--out", str(tmp_path)]
-    assert main(["remove-model", "gpt-5.5", *given]) == 0
-    assert capsys.readouterr().err == ""
-    assert main(["remove-model", "gemini-3.5-flash", *given]) == 0
-    assert (
-        "prompts of support below 0.02 went to gemini-3.5-flash; from now on they are decided by"
-        in capsys.readouterr().err
-    )
-    assert Bundle.load(tmp_path).unsupported is None
-
-
 def test_nothing_is_written_beside_an_embedded_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(DEFAULT_BUNDLE.iterdir())
     with pytest.raises(InvalidInputError, match="root: expected a folder of your own"):

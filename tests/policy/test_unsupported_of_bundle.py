@@ -106,12 +106,6 @@ def test_it_is_kept_by_edits_and_goes_with_its_model(folder, tmp_path):
     assert Bundle.load(without_candidate(bundle, NAMED, root=tmp_path)).unsupported is None
 
 
-def test_removing_the_model_tells_that_nobody_is_named_now(folder, tmp_path, capsys):
-    for name, told in (("gpt-4o-2024-08-06", False), (NAMED, True)):
-        assert main(["remove-model", name, "--bundle", str(folder), "--out", str(tmp_path)]) == 0
-        assert (f"{name} answered prompts of support below 0.02" in capsys.readouterr().err) is told
-
-
 def test_taking_it_back_leaves_it_to_the_policy(folder, tmp_path):
     plain = Engine.load(with_unsupported(folder, None, root=tmp_path))
     assert plain.policy(tau=0.2).unsupported.min_support == 0
