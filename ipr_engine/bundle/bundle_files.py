@@ -103,6 +103,11 @@ class FileEntry:
     size: int
     where: str
 
+    @property
+    def holder(self) -> Path:
+        """The folder of the bundle that holds the file: the bundle's own, or one beside it."""
+        return self.path.parents[self.relative.count("/")]
+
     def verify(self) -> Path:
         """Check the file's size, then its hash, and return its path."""
         with reading(self.where):
@@ -153,17 +158,18 @@ def in_neighbour(folder: Path, relative: str, digest: str, size: int) -> Path | 
     """Return the file of these bytes at the same relative path of another bundle of the root; None where there is none.
 
     So bundles of one encoder take its table's room once where hard links do not last: in a checkout, in a wheel. A copy,
-    which is not named by its hash, has no neighbours; nor is a link that leaves its folder followed.
+    which is not named by its hash, has no neighbours; a link to a bundle has those of the bundle. A neighbour's file that is a
+    link out of it is not followed.
 
     Args:
         folder: of the bundle that lacks the file. digest: its sha256. size: in bytes.
     """
-    if not is_hex64(folder.name):
-        return None
-    for beside in sorted(folder.parent.iterdir()):
+    meant = Path(os.path.realpath(folder))
+    roots = dict.fromkeys(place.parent for place in (folder, meant) if is_hex64(place.name))
+    for beside in (path for root in roots for path in sorted(root.iterdir())):
         file = beside / relative
         # The size first: a file of another encoder is told apart without being read.
-        if beside != folder and is_hex64(beside.name) and file.is_file() and file.stat().st_size == size:
+        if beside not in (folder, meant) and is_hex64(beside.name) and file.is_file() and file.stat().st_size == size:
             real = Path(os.path.realpath(file))
             if real.is_relative_to(os.path.realpath(beside)) and file_sha256(real)[0] == digest:
                 return file

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._validate import number
 from ipr_engine.bundle.bundle_files import (
     FOREST_VERSION,
     file_entry,
@@ -36,7 +37,13 @@ from ipr_engine.bundle.spec import (
     SupportSpec,
     UnsupportedDefault,
 )
-from ipr_engine.errors import BundleShapeError, BundleValueError, EncoderMismatchError, PathMismatchError
+from ipr_engine.errors import (
+    BundleShapeError,
+    BundleValueError,
+    EncoderMismatchError,
+    InvalidInputError,
+    PathMismatchError,
+)
 
 OUTPUTS = ("quality", "tokens")
 ACTIVATIONS = ("relu", "silu", "gelu")
@@ -150,7 +157,7 @@ def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
 
 
 def parse_support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:
-    """Return the support of the entry; None where it is null. dims: encoder -> its columns before a head view and surface features."""
+    """Return the support of the entry; None where it is null. dims: encoder -> its columns of the whole prompt's embedding."""
     if field.value is None:
         return None
     keys = field.object(SUPPORT_KEYS)
@@ -199,8 +206,12 @@ def parse_unsupported(field: Field, names: Sequence[str], *, measured: bool) -> 
 
 
 def unsupported_json(said: UnsupportedDefault | None) -> dict[str, Any] | None:
-    """Return the entry of who answers unsupported prompts."""
-    return None if said is None else {"min_support": float(said.min_support), "model": said.model}
+    """Return the entry of who answers unsupported prompts; InvalidInputError where it is nothing of the kind, or its number is none."""
+    if said is None:
+        return None
+    if not isinstance(said, UnsupportedDefault):
+        raise InvalidInputError(f"unsupported: expected an UnsupportedDefault or None, got {type(said).__name__}")
+    return {"min_support": number("unsupported.min_support", said.min_support), "model": said.model}
 
 
 def heads_version(heads: Sequence[HeadsSource]) -> int:

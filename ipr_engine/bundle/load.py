@@ -93,19 +93,21 @@ class Bundle(BundleSpec):
 def find_folder(path: Path) -> Path:
     """Return the bundle folder meant by `path`: itself, the one CURRENT names, or the embedded one of that name."""
     # A folder that must not be read says so in a BundleError too.
+    hides = "check the path: it hides the embedded bundle of that name; move or rename what is there to load that one"
     with reading(str(path)):
         if not path.is_dir():
             there = path.exists()
             if not there and str(path) in EMBEDDED:
                 return _named_by(DEFAULT_BUNDLE / EMBEDDED[str(path)])
             todo = f"check the path, or name an embedded bundle: {', '.join(EMBEDDED)}"
+            todo = hides if there and str(path) in EMBEDDED else todo
             got = "a file" if there else "nothing there"
             fail(BundleNotFoundError, str(path), "a bundle folder or a root with CURRENT", got, todo)
         if (path / MANIFEST).exists():
             return path.absolute()
         if not (path / CURRENT).exists():
-            got = "a folder with neither"
-            fail(BundleNotFoundError, str(path), f"a folder with {MANIFEST} or {CURRENT}", got, "check the path")
+            got, todo = "a folder with neither", hides if str(path) in EMBEDDED else "check the path"
+            fail(BundleNotFoundError, str(path), f"a folder with {MANIFEST} or {CURRENT}", got, todo)
     return _named_by(path / CURRENT)
 
 

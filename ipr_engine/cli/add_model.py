@@ -157,15 +157,14 @@ def run_remove(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.edit import without_candidate
 
-    old = Bundle.load(arguments.bundle)
-    folder = without_candidate(old, arguments.name, root=arguments.out)
-    new = Bundle.load(folder)
-    left, was = new.names, old.unsupported
-    if was is not None and new.unsupported is None:
+    before = Bundle.load(arguments.bundle)
+    folder = without_candidate(before, arguments.name, root=arguments.out)
+    after = Bundle.load(folder)
+    left = after.names
+    if before.unsupported is not None and after.unsupported is None:
         print(
-            f"ipr remove-model: prompts of support below {was.min_support:g} went to {was.model}; from now on they are decided by "
-            "predicted quality: name another one with min_support= and unsupported= of a policy, or write it into the bundle "
-            "(with_unsupported, docs/usage.md)",
+            f"ipr remove-model: {arguments.name} answered prompts of support below {before.unsupported.min_support:g}; the bundle says "
+            "nothing of them now, so predicted quality decides them unless a policy has min_support=...",
             file=sys.stderr,
         )
     if arguments.json:

@@ -22,6 +22,7 @@ STUDIES = {
     "rules": "decision rules, with mean and with predicted cost",
     "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
+    "family_forest": "the same with a forest, cross-fitted, on known datasets and on unknown ones",
     "acquisition": "which outcomes to buy: chosen cells beside random ones at equal dollars",
     "learning": "area over training prompts",
     "transfer": "heads of one source on another; sources mixed",

@@ -95,7 +95,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
     row, column, models = _pairs(prompts, outcomes, row_of)
     shape = (len(ids), len(models))
     splits, datasets = _optional(prompts, "split"), _optional(prompts, "dataset")
-    tasks = _task_cells(prompts)
+    tasks, no_tasks = _task_cells(prompts)
     keys = prompts.text("question_key") if "question_key" in prompts.columns else [None] * len(ids)
     measures = {measure: _placed(outcomes, measure, shape, row, column) for measure in MEASURES}
     # Every check has run: all bad rows are told in one error.
@@ -114,6 +114,7 @@ def assemble(name: str, prompts: Table, outcomes: Table, bad: BadRows | None = N
         output_tokens=measures["output_tokens"],
         cost_usd=measures["cost_usd"],
         tasks=tuple(tasks[i] for i in order) if any(tasks) else (),
+        no_tasks=no_tasks,
     )
 
 
@@ -226,14 +227,19 @@ def _optional(table: Table, column: str) -> list[str]:
     return [texts[code] or "" for code in codes.tolist()]
 
 
-def _task_cells(prompts: Table) -> list[str]:
-    """Return the tasks, "" where a cell or the column is missing; what no task may be called is a bad cell."""
+def _task_cells(prompts: Table) -> tuple[list[str], str]:
+    """Return the tasks, "" where a cell or the column is missing; and why the column holds none, "" where it does or is not there.
+
+    Nobody may ask for tasks: a column of that name that says something else is left alone, and is an error of who asks.
+    """
+    taken, prompts.bad = prompts.bad, (bad := BadRows())
     cells = _optional(prompts, TASK)
     problems = {cell: task_problem(cell) for cell in set(cells) if cell}
     for row, cell in enumerate(cells):
         if (problem := problems.get(cell)) is not None:
             prompts.complain(row, TASK, f"expected {problem}, got {len(cell)} characters")
-    return cells
+    prompts.bad = taken
+    return ([""] * len(cells), bad.summary) if len(bad) else (cells, "")
 
 
 def _pairs(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.task_names import task_problem
 from ipr_engine.errors import InvalidInputError
 
 Array = npt.NDArray[np.float64]
@@ -154,6 +155,7 @@ class Outcomes:
         input_tokens, output_tokens, cost_usd: (rows, models) float64 >= 0, USD; NaN where unknown.
         dropped: prompts that `complete` left out.
         tasks: what callers say each prompt is for, "" where nothing is said; empty where the source says it of none.
+        no_tasks: what is wrong with a column `task` that holds no tasks: it is left alone until somebody asks for them.
     """
 
     source: str
@@ -169,6 +171,7 @@ class Outcomes:
     cost_usd: Array
     dropped: int = 0
     tasks: tuple[str, ...] = ()
+    no_tasks: str = ""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -178,19 +181,33 @@ class Outcomes:
         """Return (rows, models) booleans: whether the candidate has a quality there."""
         return ~np.isnan(self.quality)
 
+    def tells_tasks(self, column: str) -> bool:
+        """Whether any row says something in this column of `TASK_COLUMNS`, be it a task or not."""
+        return any(self._tasks_of(column)) or (column == "task" and bool(self.no_tasks))
+
+    def _tasks_of(self, column: str) -> tuple[str, ...]:
+        return self.tasks if column == "task" else self.datasets
+
     def tasks_by(self, column: str) -> tuple[str | None, ...]:
         """Return the task of each row by a column of the prompts' table, one of `TASK_COLUMNS`; None where the cell is missing.
 
         Raises:
-            InvalidInputError: another column, or one that the source does not have.
+            InvalidInputError: another column, or one that the source does not have, or that holds what no task may be called.
         """
         if column not in TASK_COLUMNS:
             raise InvalidInputError(f"task_column: expected one of {', '.join(TASK_COLUMNS)}, got {column!r}")
-        cells = self.tasks if column == "task" else self.datasets
+        if column == "task" and self.no_tasks:
+            raise InvalidInputError(f"task_column: {self.no_tasks}")
+        cells = self._tasks_of(column)
         if len(self) and not any(cells):
             raise InvalidInputError(
                 f"task_column: expected {column!r} in the prompts of {self.source}, no row has one; add the column, or leave this out"
             )
+        for cell in dict.fromkeys(cells):
+            if cell and (problem := task_problem(cell)) is not None:
+                raise InvalidInputError(
+                    f"task_column: expected each {column!r} in the prompts of {self.source} to be {problem}, got {len(cell)} characters"
+                )
         return tuple(cell or None for cell in cells)
 
     @property

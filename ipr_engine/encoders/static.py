@@ -124,7 +124,9 @@ class StaticEncoder:
         if type(max_tokens) is not int or max_tokens < 1:
             raise InvalidInputError(f"max_tokens: expected an int >= 1, got {max_tokens!r}")
         if type(head_tokens) is not int or not 0 <= head_tokens < 1 << 31:
-            raise InvalidInputError(f"head_tokens: expected an int >= 0, 0 for no head view, got {head_tokens!r}")
+            raise InvalidInputError(
+                f"head_tokens: expected an int in [0, 2^31), 0 for no head view, got {head_tokens!r}"
+            )
         if not isinstance(isa, str):
             raise InvalidInputError(f"isa: expected str, got {type(isa).__name__}")
         tokenizer_bytes, config_bytes = read_bytes(tokenizer_path), read_bytes(config_path)

@@ -170,7 +170,8 @@ class CrossFittedEngine:
     """A `CrossFittedEngine` decides each row of one source by heads that were fitted on the other folds: a `DecidingEngine` of these rows.
 
     Attributes:
-        bundle: whose recipe is judged, without what its own fit left: path rows, support, calibrations. recipe: the recipe.
+        bundle: whose recipe is judged, without what its own fit left: path rows, support and who answers by it, calibrations.
+            recipe: the recipe.
         folds: (rows,) of the complete rows, as they are decided.
     """
 
@@ -294,7 +295,8 @@ def cross_fitted(
 
 def _bare(bundle: Bundle) -> Bundle:
     """Return the bundle without what its own fit left beside its heads."""
-    return replace(bundle, support=None, path_rows=None, calibrations=())
+    # Who answers unsupported prompts goes with the support: without it no prompt is one.
+    return replace(bundle, support=None, unsupported=None, path_rows=None, calibrations=())
 
 
 def _own(bundle: Bundle, encoded: Encoded, billed: npt.NDArray[np.float64]) -> npt.NDArray[np.float32] | None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ipr_engine.data.prompt_edits import EDITS, MATHS
 from ipr_engine.evaluation.baselines import kmeans
 from ipr_engine.evaluation.evaluation_inputs import Split
-from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, OPEN, sentences_of, shown
+from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, NOTHING, OPEN, sentences_of, shown
 from ipr_engine.evaluation.searched_suffix import searched_suffix, words_of
 from ipr_engine.measures.resampling import Resamples, drawn_questions, estimate, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes
@@ -42,7 +42,7 @@ class Redecided:
 
     Attributes:
         choices: (settings, texts) positions among the evaluated candidates. support: (texts,), None where none is measured.
-        x: (texts, dim) embeddings without surface features.
+        x: (texts, dim) embeddings without tasks and surface features.
     """
 
     choices: Choices
@@ -57,8 +57,8 @@ class EditedFor:
     Attributes:
         axis: whose best candidate sets the setting by worth.
         test: the split that is decided, its prompts, and the task of each, None where none is known.
-        train_prompts, train_x, train_outcomes: of the training split, embeddings without surface features. folds: (train rows,) fold
-            numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
+        train_prompts, train_x, train_outcomes: of the training split, embeddings without tasks and surface features.
+        folds: (train rows,) fold numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
         worths: of the sweep "worth" of the test split. rule: of the settings by tau.
         decide: the engine's decisions on texts, each for a task, under each of some policy options. tokens: counts those of a text.
         searches: whether many more texts may be asked to search words.
@@ -88,8 +88,9 @@ def edit_figures(
     Returns:
         {"share", "share_kept", "limits": {"lost", "raised"}, "supported", "settings": [name, ...], "lines": [line, ...],
         "sentences": [text, ...]}; "share_kept" is false where no worth keeps the share, and the first setting then is the greatest. A
-        line is {"name", "kind": "edit" or "suffix", "settings": [{"flipped", "lost", "raised": estimates}, ...] in the order of
-        "settings", "flipped_by_kmeans", "unsupported": [before, after] or None, "verdict", "because": [text, ...]}.
+        line is {"name", "kind": "edit" or "suffix", "changed": share of prompts whose text is another, "settings": [{"flipped", "lost",
+        "raised": estimates}, ...] in the order of "settings", "flipped_by_kmeans", "unsupported": [before, after] or None, "verdict",
+        "because": [text, ...]}.
     """
     outcomes = on.test.outcomes
     resamples = resamples_of(on.test.groups, draws=draws, seed=seed)
@@ -106,6 +107,7 @@ def edit_figures(
         progress(f"{name} ...")
         # A text without a token is refused: its prompt stays as it was.
         asked = [text if on.tokens(text) else prompt for text, prompt in zip(texts, on.prompts, strict=True)]
+        changed = float(np.mean([text != prompt for text, prompt in zip(asked, on.prompts, strict=True)]))
         after = on.decide(asked, on.tasks, plan)
         choices, unsupported = after.choices, None
         if before.support is not None and after.support is not None:
@@ -114,9 +116,11 @@ def edit_figures(
                 choices = np.where(after.support < SUPPORTED, before.choices, choices)
         figures = [redecided_figures(*pair, outcomes, resamples) for pair in zip(before.choices, choices, strict=True)]
         seen.append(after.x[drawn])
-        lines.append({"name": name, "kind": kind, "settings": figures, "unsupported": unsupported})
+        lines.append({"name": name, "kind": kind, "changed": changed, "settings": figures, "unsupported": unsupported})
     for line, flipped in zip(lines, _flipped_by_kmeans(on, drawn, seen), strict=True):
         line |= {"flipped_by_kmeans": flipped, **verdict_of(list(settings), line["settings"])}
+        if not line["changed"]:  # then nothing is withstood, either
+            line["verdict"] = NOTHING
     return {
         "share": SHARE,
         "share_kept": keeps,

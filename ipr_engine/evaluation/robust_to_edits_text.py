@@ -7,7 +7,7 @@ from typing import Any
 
 from ipr_engine.evaluation.markdown import number, table
 
-HOLDS, FAILS, OPEN = "holds", "fails", "open"
+HOLDS, FAILS, OPEN, NOTHING = "holds", "fails", "open", "changes nothing"
 
 
 def shown(name: str, figure: Mapping[str, Any]) -> str:
@@ -18,12 +18,15 @@ def shown(name: str, figure: Mapping[str, Any]) -> str:
 
 
 def sentences_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say how many edits and suffixes hold, and which do not."""
-    by = {verdict: [line["name"] for line in lines if line["verdict"] == verdict] for verdict in (HOLDS, FAILS, OPEN)}
+    """Say how many edits and suffixes hold, which do not, and which change none of the prompts."""
+    verdicts = (HOLDS, FAILS, OPEN, NOTHING)
+    by = {verdict: [line["name"] for line in lines if line["verdict"] == verdict] for verdict in verdicts}
     text = f"Of {len(lines)} ways to write the test prompts otherwise the decisions withstand {len(by[HOLDS])}"
     text += f"; they fail under: {', '.join(by[FAILS])}" if by[FAILS] else "; they are shown to fail under none"
     if by[OPEN]:
         text += f"; not told by so few prompts: {', '.join(by[OPEN])}"
+    if by[NOTHING]:
+        text += f"; not asked, since they change none of these prompts: {', '.join(by[NOTHING])}"
     return [f"{text}."]
 
 
@@ -35,6 +38,7 @@ def render_edits(figures: Mapping[str, Any]) -> str:
         rows.append(
             [
                 line["name"],
+                f"{line['changed']:.0%}",
                 number(first["flipped"], 1, percent=True),
                 f"{line['flipped_by_kmeans']:.1%}",
                 shown("lost", first["lost"]),
@@ -43,7 +47,16 @@ def render_edits(figures: Mapping[str, Any]) -> str:
                 f"**{line['verdict']}**" if line["verdict"] == FAILS else line["verdict"],
             ]
         )
-    head = ["", "decisions flipped", "by k-means", "quality lost", "cost raised", "unsupported", "verdict"]
+    head = [
+        "",
+        "prompts changed",
+        "decisions flipped",
+        "by k-means",
+        "quality lost",
+        "cost raised",
+        "unsupported",
+        "verdict",
+    ]
     taus = [
         [
             line["name"],
@@ -61,7 +74,7 @@ def render_edits(figures: Mapping[str, Any]) -> str:
         + " ".join(figures["sentences"])
         + f" The same prompts, written otherwise: outcomes and costs are those recorded of the prompts as they are. Table: {setting}. "
         f"Limits: mean quality lost {limits['lost']:g}, mean cost raised {limits['raised']:.0%}, at that setting and at each tau. "
-        "*holds*: every interval ends within them; *fails*: one lies beyond; *open*: neither. "
+        "*holds*: every interval ends within them; *fails*: one lies beyond; *open*: neither; *changes nothing*: no prompt's text is another. "
         f"Unsupported: the share of prompts of support below {figures['supported']:g}; behind a suffix they "
         "count as decided as before, since `min_support` tells them.\n\n"
         + table(head, rows)

@@ -101,6 +101,11 @@ def summarise(
         raise InvalidInputError("sweeps: expected the same names in both splits, at least one")
     if not all(np.isfinite(split.outcomes.quality).all() for split in (train, test)):
         raise InvalidInputError("outcomes: expected complete rows; drop the others with routing.complete_rows(...)")
+    if len(set(test.groups)) < 2:  # a half of one question is empty
+        raise InvalidInputError(
+            "outcomes: expected at least 2 different questions in the test split, got 1; split more of them off, or judge all by folds "
+            "(--cross-fit)"
+        )
     resamples = resamples_of(test.groups, draws=draws, seed=seed)
     axis = Axis.of(train.outcomes)
     singles = single_curve(test.outcomes, resamples)

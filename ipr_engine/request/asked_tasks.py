@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from ipr_engine._validate import shown
+from ipr_engine._validate import lone_surrogate, shown, shown_safely
 from ipr_engine.bundle.task_names import AskedTask, task_problem
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts import kind_of
@@ -33,6 +33,14 @@ def _one(name: object, where: str, known: Container[str]) -> AskedTask | None:
         return None
     problem = task_problem(name)
     if problem is not None:
-        got = shown(name) if isinstance(name, str) else kind_of(name)
-        raise InvalidInputError(f"{where}: expected {problem}, or None, got {got}")
+        raise InvalidInputError(f"{where}: expected {problem}, or None, got {_told(name)}")
     return AskedTask(str(name), name in known)
+
+
+def _told(name: object) -> str:
+    """Return what is no task for an error: a text is not shown, since it may be a prompt."""
+    if not isinstance(name, str):
+        return kind_of(name)
+    if not name.strip():
+        return shown(name)
+    return "one with a lone surrogate" if lone_surrogate(name) is not None else shown_safely(name)

@@ -34,6 +34,18 @@ def test_a_path_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Bundle.load("default").hash == own.name
 
 
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_is_no_bundle_and_hides_one_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    with pytest.raises(BundleNotFoundError, match=r"got a file; .*hides the embedded bundle of that name"):
+        Bundle.load(name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(BundleNotFoundError, match=r"with neither; .*hides the embedded bundle of that name"):
+        Bundle.load(name)
+
+
 def test_an_unknown_name_is_told_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = ", ".join(EMBEDDED)
     with pytest.raises(BundleNotFoundError, match=f"defualt.*or name an embedded bundle: {names}"):
@@ -64,20 +76,6 @@ def test_the_demo_says_that_its_prompts_are_unsupported(capsys: pytest.CaptureFi
     assert "-0%" not in told
     assert main(["demo"]) == 0
     assert "unsupported" not in capsys.readouterr().out
-
-
-def test_taking_away_who_answers_unsupported_prompts_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--bundle", "default-2026", "--out", str(tmp_path)]
-    assert main(["remove-model", "gpt-5.5", *given]) == 0
-    assert capsys.readouterr().err == ""
-    assert main(["remove-model", "gemini-3.5-flash", *given]) == 0
-    assert (
-        "prompts of support below 0.02 went to gemini-3.5-flash; from now on they are decided by"
-        in capsys.readouterr().err
-    )
-    assert Bundle.load(tmp_path).unsupported is None
 
 
 def test_nothing_is_written_beside_an_embedded_bundle(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,17 @@ def test_without_the_neighbour_it_is_missing(lean: tuple[Path, Path], tmp_path: 
         Bundle.load(second)
 
 
+def test_a_link_to_the_bundle_reads_what_the_bundle_reads(lean: tuple[Path, Path], tmp_path: Path) -> None:
+    second, first = lean
+    for link in (second.parent / "live", tmp_path / "live", tmp_path / second.name):
+        link.symlink_to(second)
+        assert Bundle.load(link).encoders[0].files["table"].samefile(first / TABLE)
+    (moved := tmp_path / "store").mkdir()
+    second = second.rename(moved / "second")  # what is meant has another name: the link's own neighbours count
+    (link := lean[0]).symlink_to(second)
+    assert Bundle.load(link).encoders[0].files["table"] == first / TABLE
+
+
 def test_other_bytes_under_the_same_path_are_no_such_file(lean: tuple[Path, Path]) -> None:
     second, first = lean
     data = bytearray((first / TABLE).read_bytes())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.bundle import UnsupportedDefault, with_unsupported
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
@@ -111,6 +112,14 @@ def test_the_cross_fit_is_asked_for_beside_a_test_split_too(made, capsys):
     assert "validate_on_train (--validation train): needs a test split" in capsys.readouterr().err
     assert main([*command, "--cross-fit", "--also", str(work / "one")]) == 1
     assert "also (--also): needs a test split" in capsys.readouterr().err
+
+
+def test_a_bundle_that_says_who_answers_unsupported_prompts_has_a_recipe_too(made):
+    engine, source, work = made
+    said = UnsupportedDefault(min_support=0.5, model="b")
+    named = Engine.load(with_unsupported(engine.bundle, said, root=work / "named", activate=False))
+    figures = [evaluate_engine(one, source, draws=3).figures["prediction"] for one in (engine, named)]
+    assert figures[0] == figures[1]
 
 
 def test_splits_of_other_names_are_no_reason_to_cross_fit(made):

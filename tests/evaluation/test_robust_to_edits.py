@@ -11,7 +11,7 @@ from ipr_engine.data.prompt_edits import EDITS, MATHS
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.evaluation.report import render, to_json
 from ipr_engine.evaluation.robust_to_edits import A_SENTENCE, SEARCHED, SUPPORTED, failed, verdict_of
-from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, OPEN, render_edits
+from ipr_engine.evaluation.robust_to_edits_text import FAILS, HOLDS, NOTHING, OPEN, render_edits
 from ipr_engine.evaluation.searched_suffix import WORDS, searched_suffix, words_of
 from tests.support import skips
 from tests.support.bundles import NAMES, make_bundle
@@ -82,10 +82,23 @@ def test_a_suffix_counts_as_decided_as_before_where_it_is_told_by_support(engine
 
 
 def test_an_edit_that_the_tokenizer_does_not_see_flips_nothing(figures):
-    line = line_of(figures, "lower case")
+    line = line_of(figures, "blank lines")
+    assert line["changed"] == 1
     assert all(found["flipped"]["value"] == 0 for found in line["settings"])
     assert line["verdict"] == HOLDS
     assert line["flipped_by_kmeans"] == 0
+
+
+def test_an_edit_that_changes_no_prompt_is_not_withstood(figures):
+    unchanged = [line["name"] for line in figures["edits"]["lines"] if line["verdict"] == NOTHING]
+    assert {"lower case", "curly quotes", "numbering style"} <= set(unchanged)
+    assert all(line_of(figures, name)["changed"] == 0 for name in unchanged)
+    held = sum(line["verdict"] == HOLDS for line in figures["edits"]["lines"])
+    (sentence,) = figures["edits"]["sentences"]
+    assert f"the decisions withstand {held};" in sentence
+    assert f"they change none of these prompts: {', '.join(unchanged)}." in sentence
+    assert "| lower case | 0% |" in render_edits(figures["edits"])
+    assert "| changes nothing |" in render_edits(figures["edits"])
 
 
 def test_the_report_has_the_section_and_no_word_of_a_prompt(figures):

@@ -95,6 +95,15 @@ def test_the_same_input_gives_the_same_bytes(summary):
     assert report.to_json(again.figures) == report.to_json(summary.figures)
 
 
+def test_one_question_has_no_halves():
+    train, test = make_split("summary"), make_split("summary", rows=2)
+    judged = (NAMES, train, test, Baselines(grouped_folds(train.groups, 5, 0)))
+    with pytest.raises(
+        InvalidInputError, match="outcomes: expected at least 2 different questions in the test split, got 1"
+    ):
+        summarise(*judged, options=EvaluationOptions(draws=5))
+
+
 def test_every_plot_is_a_png_of_some_size(summary, tmp_path):
     pytest.importorskip("matplotlib", reason=skips.EVAL)
     from ipr_engine.evaluation.plots import draw_all

@@ -253,12 +253,34 @@ def test_outcomes_keep_their_tasks(files, tmp_path):
     again = load_outcomes(write_outcomes(outcomes, tmp_path / "copy", format="jsonl"))
     assert again.tasks == outcomes.tasks
     assert outcomes.of_split("test").tasks == outcomes.tasks[225:]
-    long = tmp_path / "long"
-    long.mkdir()
+
+
+@pytest.mark.parametrize("column", ["task", "dataset"])
+def test_a_column_that_holds_no_tasks_is_an_error_of_who_asks_for_them_alone(files, tmp_path, column):
     for file in files[0].glob("*.csv"):
-        (long / file.name).write_text(file.read_text().replace(",easy,", f",{'x' * 201},"))
-    with pytest.raises(InvalidInputError, match="column 'task': expected a text of 1 to 200 characters"):
-        load_outcomes(long)
+        text = file.read_text().replace(
+            *{"task": (",easy,", f",{'x' * 201},"), "dataset": (",set", f",{'x' * 201}")}[column]
+        )
+        (tmp_path / file.name).write_text(text)
+    outcomes = load_outcomes(tmp_path)
+    assert len(outcomes) == 300
+    with pytest.raises(InvalidInputError, match=rf"(?s)task_column: .*'{column}'.*a text of 1 to 200 characters"):
+        outcomes.of_split("test").tasks_by(column)
+    with pytest.raises(InvalidInputError, match=rf"(?s)task_column: .*'{column}'"):
+        fit((tmp_path, *files[1:]), tmp_path / "root", "plain", task_column=column)
+
+
+def test_a_column_task_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text(
+        '{"prompt_id": "a", "prompt": "sum", "task": 1.5}\n{"prompt_id": "b", "prompt": "poem", "task": ["x"]}\n'
+    )
+    (tmp_path / "outcomes.jsonl").write_text('{"prompt_id": "a", "model": "m", "quality": 1}\n')
+    outcomes = load_outcomes(tmp_path)
+    assert outcomes.tasks == ()
+    with pytest.raises(
+        InvalidInputError, match=r"task_column: 2 bad rows:\n  prompts\.jsonl, row 1, column 'task': expected text"
+    ):
+        outcomes.tasks_by("task")
 
 
 @pytest.mark.parametrize("cross_fit", [False, True])
