@@ -75,8 +75,8 @@ def render_edits(figures: Mapping[str, Any]) -> str:
         + f" The same prompts, written otherwise: outcomes and costs are those recorded of the prompts as they are. Table: {setting}. "
         f"Limits: mean quality lost {limits['lost']:g}, mean cost raised {limits['raised']:.0%}, at that setting and at each tau. "
         "*holds*: every interval ends within them; *fails*: one lies beyond; *open*: neither; *changes nothing*: no prompt's text is "
-        f"another. Unsupported: the share of prompts of support below {figures['supported']:g}; behind a suffix they count as decided as "
-        "before, since `min_support` tells them.\n\n"
+        f"another. Unsupported: the share of prompts of support below {figures['supported']:g}; behind a suffix they "
+        "count as decided as before, since `min_support` tells them.\n\n"
         + table(head, rows)
         + "\n\nDecisions flipped; quality lost, by tau:\n\n"
         + table(["", *figures["settings"][1:]], taus)
