@@ -53,12 +53,22 @@ def prior_of(bundle: BundleSpec, name: str) -> str | None:
 
 def estimator_of(bundle: BundleSpec) -> str | None:
     """Return what the heads were fitted with, as `ipr train` wrote it down, of a two-tier bundle the first ones'; None where nobody did."""
-    made = bundle.provenance
-    if isinstance(first := made.get("first"), Mapping):
-        made = first.get("provenance", {})
-    settings = made.get("settings")
+    settings = _made(bundle).get("settings")
     named = settings.get("estimator") if isinstance(settings, Mapping) else None
     return named if isinstance(named, str) else None
+
+
+def copies_of(bundle: BundleSpec) -> int:
+    """Return how many copies of every prompt, written otherwise, the heads were fitted on too, of a two-tier bundle the first ones."""
+    copies = _made(bundle).get("augment")
+    return copies if isinstance(copies, int) else 0
+
+
+def _made(bundle: BundleSpec) -> Mapping[str, Any]:
+    """Return the provenance of a bundle, of a two-tier bundle that of its first heads."""
+    first = bundle.provenance.get("first")
+    made = first.get("provenance", {}) if isinstance(first, Mapping) else bundle.provenance
+    return made if isinstance(made, Mapping) else {}
 
 
 def constant_of(bundle: BundleSpec) -> dict[str, str]:

@@ -10,7 +10,15 @@ from typing import Any
 from ipr_engine._validate import shown_each
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
-from ipr_engine.bundle.origin import constant_notice, constant_of, estimator_of, price_dates, price_days, prior_of
+from ipr_engine.bundle.origin import (
+    constant_notice,
+    constant_of,
+    copies_of,
+    estimator_of,
+    price_dates,
+    price_days,
+    prior_of,
+)
 from ipr_engine.bundle.performance import UNITS, performance_json
 from ipr_engine.bundle.price import price_numbers
 from ipr_engine.cli.options import add_bundle_options, load_engine
@@ -103,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         "isas": list(available_isas()),
         "fitted_on": fitted_on,
         "estimator": estimator_of(bundle),
+        "copies": copies_of(bundle),
         "escalation": None if bundle.escalation is None else asdict(bundle.escalation),
         "unsupported": None if bundle.unsupported is None else asdict(bundle.unsupported),
         "path_rows": path_rows_facts(bundle),
@@ -149,10 +158,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"ipr_engine {facts['version']} · instruction sets here: {', '.join(available_isas())}")
     print(facts["engine"])
     told = fitted_on if fitted_on["prompts"] else {"source": fitted_on["source"]}  # hashes of no prompts say nothing
-    estimator = facts["estimator"]
+    estimator, copies = facts["estimator"], facts["copies"]
     print(
         f"fitted on: {', '.join(f'{key} {value}' for key, value in told.items())}"
         + (f"; estimator {estimator}" if estimator else "")
+        + (f"; {copies} {'copy' if copies == 1 else 'copies'} of every prompt, written otherwise" if copies else "")
     )
     print(path_rows_line(bundle))
     if (said := bundle.unsupported) is not None:

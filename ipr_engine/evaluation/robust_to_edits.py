@@ -155,7 +155,9 @@ def _rewritten(
     made = [(name, "edit", [edit(prompt) for prompt in on.prompts]) for name, edit in EDITS.items()]
     made.append((A_SENTENCE, "suffix", [prompt + MATHS for prompt in on.prompts]))
     if not on.searches:
-        progress("no words are searched: that is done for a bundle itself, on a table")
+        progress(
+            "no words are searched: that is done for a bundle itself, not by folds, on a table with a WordPiece tokenizer"
+        )
         return made
     progress("searching words that send prompts to dearer candidates ...")
     spent = on.train_outcomes.cost.mean(axis=0)

@@ -69,6 +69,7 @@ def render_edits(figures: Mapping[str, Any]) -> str:
     setting = f"the cheapest worth that keeps {share}"
     if not figures["share_kept"]:
         setting = f"the greatest worth, that of the highest predicted quality, since none keeps {share}"
+    searched = sum(line["kind"] == "suffix" for line in figures["lines"]) > 1  # beside the sentence
     return (
         "## Robust to edits\n\n"
         + " ".join(figures["sentences"])
@@ -76,7 +77,9 @@ def render_edits(figures: Mapping[str, Any]) -> str:
         f"Limits: mean quality lost {limits['lost']:g}, mean cost raised {limits['raised']:.0%}, at that setting and at each tau. "
         "*holds*: every interval ends within them; *fails*: one lies beyond; *open*: neither; *changes nothing*: no prompt's text is "
         f"another. Unsupported: the share of prompts of support below {figures['supported']:g}; behind a suffix they "
-        "count as decided as before, since `min_support` tells them.\n\n"
+        "count as decided as before, since `min_support` tells them."
+        + ("" if searched else " Words were not searched here (docs/metrics.md, section 8).")
+        + "\n\n"
         + table(head, rows)
         + "\n\nDecisions flipped; quality lost, by tau:\n\n"
         + table(["", *figures["settings"][1:]], taus)

@@ -104,6 +104,7 @@ def test_an_edit_that_changes_no_prompt_is_not_withstood(figures):
 def test_the_report_has_the_section_and_no_word_of_a_prompt(figures):
     text = render(figures)
     assert "## Robust to edits" in text
+    assert "not searched" not in text
     assert "## Robust to edits" not in render({**figures, "edits": None})
     assert "story" not in to_json(figures["edits"]) + render_edits(figures["edits"])
 
@@ -172,6 +173,7 @@ def test_a_recipe_judged_by_folds_is_asked_the_edits_too_and_no_searched_words(w
     assert [line["name"] for line in made["lines"]] == [*EDITS, A_SENTENCE]
     assert all(found["flipped"]["value"] == 0 for found in made["lines"][0]["settings"])
     assert any("no words are searched" in line for line in told)
+    assert "Words were not searched here" in render_edits(made)
 
 
 def candidates_file(work):

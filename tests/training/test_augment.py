@@ -166,3 +166,11 @@ def test_a_recipe_judged_by_folds_is_fitted_on_as_many_copies(work, bundles):
     assert "augment 2" in figures["about"]["judged"]
     assert any("2 copies of every prompt" in line for line in told)
     assert Bundle.load(bundles[2]).provenance["augment"] == 2
+
+
+@pytest.mark.parametrize("copies", [0, 2])
+def test_ipr_info_tells_the_copies(bundles, capsys, copies):
+    assert main(["info", "--bundle", str(bundles[copies])]) == 0
+    assert ("; 2 copies of every prompt, written otherwise\n" in capsys.readouterr().out) is bool(copies)
+    assert main(["info", "--bundle", str(bundles[copies]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["copies"] == copies
