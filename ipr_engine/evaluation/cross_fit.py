@@ -267,6 +267,10 @@ def cross_fitted(
         **column_kinds(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
+    if (said := bundle.unsupported) is not None:
+        progress(
+            f"that prompts of support below {said.min_support:g} go to {said.model} is not judged: heads of a fold measure no support"
+        )
     engines = []
     for fold in range(FOLDS):
         kept = (folds != fold) & ~np.isnan(rows.quality).all(axis=1)
@@ -294,7 +298,7 @@ def cross_fitted(
 
 def _bare(bundle: Bundle) -> Bundle:
     """Return the bundle without what its own fit left beside its heads."""
-    return replace(bundle, support=None, path_rows=None, calibrations=())
+    return replace(bundle, support=None, unsupported=None, path_rows=None, calibrations=())
 
 
 def _own(bundle: Bundle, encoded: Encoded, billed: npt.NDArray[np.float64]) -> npt.NDArray[np.float32] | None:

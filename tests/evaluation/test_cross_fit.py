@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ipr_engine import Engine
+from ipr_engine.bundle import UnsupportedDefault, with_unsupported
 from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.errors import InvalidInputError
@@ -111,6 +112,20 @@ def test_the_cross_fit_is_asked_for_beside_a_test_split_too(made, capsys):
     assert "validate_on_train (--validation train): needs a test split" in capsys.readouterr().err
     assert main([*command, "--cross-fit", "--also", str(work / "one")]) == 1
     assert "also (--also): needs a test split" in capsys.readouterr().err
+
+
+def test_a_bundles_own_rule_for_unsupported_prompts_is_left_out_and_told(made, tmp_path):
+    engine, source, work = made
+    said = UnsupportedDefault(min_support=0.5, model="b")
+    ruled, told = Engine.load(with_unsupported(engine.bundle, said, root=tmp_path)), []
+    figures, plain = (
+        evaluate_engine(one, source, draws=5, key=work / "bundles" / "owner.key", progress=told.append).figures
+        for one in (ruled, engine)
+    )
+    assert figures["contenders"] == plain["contenders"]
+    assert (
+        told.count("that prompts of support below 0.5 go to b is not judged: heads of a fold measure no support") == 1
+    )
 
 
 def test_splits_of_other_names_are_no_reason_to_cross_fit(made):
