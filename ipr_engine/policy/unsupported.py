@@ -25,6 +25,7 @@ def resolve_unsupported(
             is unknown or may not be chosen.
     """
     said = bundle.unsupported
+    unasked = min_support is None and unsupported is None  # the caller says nothing: the bundle's rule stops no policy
     if min_support is None and said is not None:
         min_support = said.min_support
     if min_support is None:
@@ -42,7 +43,7 @@ def resolve_unsupported(
         )
     if not least and unsupported is None:  # min_support=0 alone asks for what is done anyway
         return EVERY_ROW_PLAIN
-    # The bundle's model answers where the policy's conditions allow it; else the best of those that they leave.
+    # The bundle's model answers where the policy's conditions allow it; else the best of those that they leave, where one is known.
     default = BEST if said is None or said.model in exclusions else said.model
     asked = default if unsupported is None else unsupported
     if not isinstance(asked, str):
@@ -53,7 +54,12 @@ def resolve_unsupported(
         return Unsupported(least, CHEAPEST)
     kept = [name for name in bundle.names if name not in exclusions]
     if asked.casefold() == BEST:
-        return Unsupported(least, BEST, best_single(bundle, kept, prices))
+        try:
+            return Unsupported(least, BEST, best_single(bundle, kept, prices))
+        except InvalidInputError:
+            if unasked:
+                return EVERY_ROW_PLAIN
+            raise
     name = matched("unsupported", [asked], {*bundle.names})[asked]
     if name in exclusions:
         raise InvalidInputError(

@@ -54,6 +54,21 @@ def test_where_the_policy_keeps_the_model_out_the_best_that_it_leaves_answers(en
     assert engine.route("hello", policy).model == policy.unsupported.candidate
 
 
+def test_where_nobody_left_is_known_to_be_best_the_plain_decision_stands(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path))  # without outcomes of its fitting prompts
+    first, *others = bundle.names
+    engine = Engine.load(with_unsupported(bundle, UnsupportedDefault(min_support=1.0, model=first)))
+    assert engine.route("hello", tau=0.2).cause == "unsupported"
+    for policy in ({"exclude": [first]}, {"allowed": others[:1]}):
+        made = engine.route("hello", tau=0.2, **policy)
+        assert (made.model, made.cause) == (
+            (plain := engine.route("hello", tau=0.2, min_support=0.0, **policy)).model,
+            plain.cause,
+        )
+    with pytest.raises(InvalidInputError, match="nobody of"):  # who asks for it is told
+        engine.policy(tau=0.2, min_support=0.5, exclude=[first])
+
+
 def test_what_is_certified_does_not_count_such_prompts(engine):
     assert f"prompts of support below 0.02 go to {NAMED}" in str(engine.policy(tau=0.2).promise)
 
