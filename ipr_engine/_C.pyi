@@ -309,9 +309,12 @@ class Router:
         """
 
     def route_one(
-        self, prompt: str, policy: DecidePolicy
+        self, prompt: str, policy: DecidePolicy, task_column: int = -1
     ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
-        """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (models,) float32 as bytes."""
+        """The decision, billed_tokens, truncated, support (None without centroids), own_tokens (models,) float32 as bytes.
+
+        task_column: the column of x that is set to 1, for the prompt's task; -1 for none.
+        """
 
     def route_request(
         self,
@@ -321,6 +324,7 @@ class Router:
         allowed: bytes | None,
         max_tokens: int,
         answers: int,
+        task_column: int = -1,
     ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
         """The same of a whole request, whose billed_only texts are counted and not encoded.
 

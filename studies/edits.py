@@ -70,7 +70,7 @@ def run(study: Study) -> list[Path]:
         prompt, written otherwise, too (`ipr train --augment {COPIES}`). The greetings of the copies are not those of the edit
         *politeness*. Setting of each: the cheapest worth that keeps {SHARE:.0%} of the best single candidate's quality on the prompts
         as they are. Outcomes and costs are those of the prompts as they are (docs/metrics.md, section 8). Intervals: 95 %,
-        {study.draws} paired draws of whole questions."""
+        {study.draws} paired draws of whole questions; bold where zero is outside."""
     )
     areas: list[list[str]] = []
     edits: dict[str, dict[str, dict[str, Any]]] = {}

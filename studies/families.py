@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.measures.resampling import Estimate, difference, estimate
-from ipr_engine.measures.routing import bounded_arqgc, oracle_quality, sweep_curve
+from ipr_engine.measures.resampling import Estimate, Resamples, difference, estimate
+from ipr_engine.measures.routing import Axis, Curve, WeightedOutcomes, bounded_arqgc, oracle_quality, sweep_curve
 from studies.bars import Series, intervals
 from studies.cases import WITH_COSTS, Case
 from studies.study import Study
@@ -108,7 +108,10 @@ def run(study: Study) -> list[Path]:
                 }
                 sweeps = {name: sweep(fit, "worth") for name, fit in fits.items()}
                 areas = {name: area(one, choices) for name, choices in sweeps.items()} | {"hull": hull_area(one)}
-                points = {name: along_axis(one, choices) for name, choices in sweeps.items()}
+                points = {
+                    name: along_axis(one.test.outcomes, one.resamples, one.axis, one.singles, choices)
+                    for name, choices in sweeps.items()
+                }
                 figures.setdefault(f"{case.name}, {family}", {})[estimator] = areas
                 differences[estimator][f"{case.name}, {family}"] = difference(points["unified"], points["own"])
                 rows[estimator].append(
@@ -163,12 +166,12 @@ def run(study: Study) -> list[Path]:
     return [*page.write(study.out), plot]
 
 
-def along_axis(case: Case, choices: Indices) -> Array:
+def along_axis(outcomes: WeightedOutcomes, resamples: Resamples, axis: Axis, singles: Curve, choices: Indices) -> Array:
     """Return mean quality along the cost axis, per cent, (1 + draws,): the area before it is normalised, NaN without a cost range."""
-    top = oracle_quality(case.test.outcomes, case.resamples)
-    floor = case.singles.quality[:, case.axis.cheapest]
-    curve = sweep_curve(choices, case.test.outcomes, case.resamples)
-    return np.asarray(100 * (floor + (top - floor) * bounded_arqgc(curve, case.axis, case.singles, top=top)))
+    top = oracle_quality(outcomes, resamples)
+    floor = singles.quality[:, axis.cheapest]
+    curve = sweep_curve(choices, outcomes, resamples)
+    return np.asarray(100 * (floor + (top - floor) * bounded_arqgc(curve, axis, singles, top=top)))
 
 
 def restricted(prediction: Prediction, columns: Sequence[int]) -> Prediction:

@@ -65,11 +65,12 @@ class Believed:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A `Source` is a case with its splits put together: prompts, their keys, what was paid, and one set of resamples."""
+    """A `Source` is a case with its splits put together: prompts, their keys and datasets, what was paid, and one set of resamples."""
 
     name: str
     prompts: list[str]
     keys: list[str]
+    datasets: list[str]
     outcomes: WeightedOutcomes
     resamples: Resamples
 
@@ -155,11 +156,12 @@ def source_of(case: Case, draws: int, most: int = MOST) -> Source:
     parts = (case.train, case.test)
     keys = [key for part in parts for key in part.data.question_keys]
     prompts = [prompt for part in parts for prompt in part.data.prompts]
+    datasets = [dataset for part in parts for dataset in part.data.datasets]
     quality, cost = (np.concatenate([getattr(part, name) for part in parts]) for name in ("quality", "cost"))
     kept = drawn_questions(keys, most, seed=DRAWN) if len(keys) > most else np.ones(len(keys), np.bool_)
-    keys, prompts = ([one for one, k in zip(of, kept, strict=True) if k] for of in (keys, prompts))
+    keys, prompts, datasets = ([one for one, k in zip(of, kept, strict=True) if k] for of in (keys, prompts, datasets))
     outcomes = WeightedOutcomes.complete(quality[kept], cost[kept])
-    return Source(case.name, prompts, keys, outcomes, resamples_of(keys, draws=draws))
+    return Source(case.name, prompts, keys, datasets, outcomes, resamples_of(keys, draws=draws))
 
 
 def _believed(study: Study, source: Source) -> tuple[dict[str, Believed], dict[str, dict[str, Believed]]]:
@@ -223,7 +225,7 @@ def _edited(source: Source, plain: Believed, others: Mapping[str, Believed]) -> 
     return figures
 
 
-def _pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
+def pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
     """Return the mean over sources of a figure, (1 + draws,) of each; sources are resampled apart.
 
     weighted: by the inverse of the variance of each source's draws.
@@ -238,7 +240,7 @@ def _pooled(of: Sequence[Array], *, weighted: bool = False) -> Array:
 
 
 def _with_pooled(of: list[Array]) -> list[Array]:
-    return [*of, _pooled(of), _pooled(of, weighted=True)]
+    return [*of, pooled(of), pooled(of, weighted=True)]
 
 
 def _signed(d: Estimate) -> str:
@@ -256,8 +258,8 @@ def _differences(
         cells = [f"{_signed(difference(of['forest'], of[one]))}, p {adjusted[one][k]:.3f}" for one in beside]
         rows.append([name, shown(of["caps"]), shown(of["forest"]), *cells])
     for name, weighted in (("pooled", False), ("weighted", True)):
-        pooled = [_pooled([of["forest"] - of[one] for of in areas.values()], weighted=weighted) for one in beside]
-        rows.append([name, "", "", *(_signed(estimate(values)) for values in pooled)])
+        together = [pooled([of["forest"] - of[one] for of in areas.values()], weighted=weighted) for one in beside]
+        rows.append([name, "", "", *(_signed(estimate(values)) for values in together)])
     return ["source", "`caps`", "`forest`", *(f"{text} (Holm)" for text in beside.values())], rows
 
 
@@ -278,7 +280,7 @@ def _costs(costs: Mapping[str, Mapping[str, Mapping[float, Array]]]) -> tuple[li
     for name, weighted in (("pooled", False), ("weighted", True)):
         row = [name]
         for share in SHARES:
-            row += ["", shown(np.exp(_pooled(logs[share], weighted=weighted)), digits=2)]
+            row += ["", shown(np.exp(pooled(logs[share], weighted=weighted)), digits=2)]
         rows.append(row)
     header = ["source"]
     for share in SHARES:

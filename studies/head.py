@@ -84,11 +84,11 @@ def run(study: Study) -> list[Path]:
             intervals(
                 study.out / "head.png",
                 {
-                    way: {one: [estimate(at[one]) for at in of.values()] for one in (f"N = {n}" for n in TOKENS[:3])}
+                    way: {one: [estimate(at[one]) for at in of.values()] for one in (f"N = {n}" for n in TOKENS)}
                     for way, of in ratios.items()
                 },
                 list(ESTIMATORS),
-                "distance to the chance, with over without",
+                "squared distance to the chance, with a head view over without: below 1 it helps",
                 title="A head view where documents stand under instructions",
                 zero=1.0,
                 per_row=2,

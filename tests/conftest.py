@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from ipr_engine import Engine
 from ipr_engine import _old_spellings as old_spellings
@@ -22,6 +22,9 @@ pytest.register_assert_rewrite("tests.support")  # what is asserted there shows 
 from tests.support import skips  # noqa: E402
 from tests.support.bundles import make_bundle  # noqa: E402
 
+# A machine that other work keeps busy is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 settings.register_profile("quick", max_examples=25)
 
 

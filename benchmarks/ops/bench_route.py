@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
@@ -17,14 +18,16 @@ from ipr_engine import Engine, Policy
 from ipr_engine._C import count_texts
 from ipr_engine.decide.contract import available_isas
 from ipr_engine.errors import BackendUnavailableError
+from ipr_engine.request.route_request import RequestOptions
 
 from ..harness.results import Line
 from ..harness.turns import FULL, Size, interleave
 from ..peers.registry import Setup, open_peers
-from .grown_bundle import with_everything
+from .grown_bundle import grown
 from .prompts import ASCII, OTHER
 
 TAU = 0.2
+TASKS = tuple(f"task {n}" for n in range(8))
 SAME = "model2vec"  # the peer that does the same work
 PEERS = {SAME: "model2vec + numpy", "litellm-heuristic-v2": "LiteLLM heuristic_v2"}  # name of the peer -> label
 
@@ -64,16 +67,19 @@ def variants(engine: Engine, policy: Policy, prompts: Sequence[str]) -> dict[str
     bundle = engine.bundle
     bare = tuple(replace(candidate, tokenizer=None) for candidate in bundle.candidates)
     calls["Engine.route, one count for all"] = bound_route(Engine(replace(bundle, candidates=bare, hash="0" * 64)))
-    calls["Engine.route, surface features and a forest"] = bound_route(Engine(with_everything(bundle, prompts)))
+    calls["Engine.route, surface features and a forest"] = bound_route(Engine(grown(bundle, prompts)))
+    everything = grown(bundle, prompts, head_tokens=16, tasks=TASKS)
+    calls["Engine.route, a head view and tasks beside"] = bound_route(Engine(everything))
+    calls["Engine.route, the same, a task named"] = bound_route(Engine(everything), task=TASKS[0])
     for isa in available_isas():
         forced = Engine.load(isa=isa)
         calls[f"Engine.route, {isa}"] = bound_route(forced)
     return calls
 
 
-def bound_route(engine: Engine) -> Callable[[str], object]:
+def bound_route(engine: Engine, **given: Unpack[RequestOptions]) -> Callable[[str], object]:
     policy = engine.policy(tau=TAU)
-    return lambda prompt: engine.route(prompt, policy)
+    return lambda prompt: engine.route(prompt, policy, **given)
 
 
 def check(engine: Engine, policy: Policy, peer: Callable[[str], str], prompts: list[str]) -> None:

@@ -65,18 +65,29 @@ std::optional<FloatArray> own_array(const PyRouter& self, py::ssize_t batch) {
   return FloatArray({batch, static_cast<py::ssize_t>(self.router.plan().models())});
 }
 
+// Throws InvalidInput for what is neither -1 nor a column of x.
+void check_task_column(const PyRouter& self, int64_t column) {
+  const int64_t dim = self.router.plan().dim();
+  IPR_CHECK(column >= -1 && column < dim, "task_column: expected -1 to ", dim - 1, ", got ", column);
+}
+
 // A plain text.
-py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy) {
+py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy& policy, int64_t task_column) {
+  check_task_column(self, task_column);
   const Utf8 text = utf8_of(prompt, "prompt");
-  const Prompts prompts{{&text.data, &text.bytes, 1}, nullptr};
+  const Prompts prompts{{&text.data, &text.bytes, 1}, nullptr, &task_column};
   return route_alone(self, policy, prompts, {nullptr, nullptr, nullptr}, text.bytes).facts();
 }
 
 // A whole request.
 py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tuple& billed_only,
-                        const DecidePolicy& policy, py::handle allowed, int64_t max_tokens, int64_t answers) {
+                        const DecidePolicy& policy, py::handle allowed, int64_t max_tokens, int64_t answers,
+                        int64_t task_column) {
+  check_task_column(self, task_column);
   const AskedTexts asked(encoded, billed_only, allowed, max_tokens, answers, self.router.plan().models());
-  return route_alone(self, policy, asked.prompts(), asked.limits(), asked.bytes()).facts();
+  Prompts prompts = asked.prompts();
+  prompts.task_column = &task_column;
+  return route_alone(self, policy, prompts, asked.limits(), asked.bytes()).facts();
 }
 
 py::tuple route_many(const PyRouter& self, const py::list& prompts, const DecidePolicy& policy) {
@@ -200,9 +211,9 @@ void bind_router(pybind11::module_& m) {
            py::arg("token_ratio"), py::arg("most_output"), py::arg("centroids") = py::none(),
            py::arg("distances") = py::none(), py::arg("coefficients") = py::none(), py::arg("per_request") = py::none(),
            py::arg("tokenizer_of") = std::vector<int32_t>())
-      .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"))
+      .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("task_column") = -1)
       .def("route_request", &route_request, py::arg("encoded"), py::arg("billed_only"), py::arg("policy"),
-           py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"))
+           py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"), py::arg("task_column") = -1)
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),

@@ -222,6 +222,7 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Req
       const EncodeInfo info = encoder_->encode(encoded.utf8[at], encoded.bytes[at], x + row * dim);
       IPR_CHECK(info.tokens > 0, encoded.count == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
                 ": expected text, got ", encoded.bytes[at], " bytes without one token");
+      if (prompts.task_column && prompts.task_column[at] >= 0) x[row * dim + prompts.task_column[at]] = 1.0f;
       facts.truncated[at] = info.truncated;
       count(tokenizer, prompts, at, info.tokens, facts);
     }

@@ -271,7 +271,7 @@ def support(loaded: PlannedBundle, record: Record, policy: Policy) -> tuple[np.f
     if policy.unsupported.min_support:
         raise InvalidInputError(
             f"support: measured on centroids {record.centroids}, this bundle has {now.key}, and min_support decides by it; record with "
-            "keep_x=True and a key (ipr route --record-x --key FILE), or replay without min_support"
+            "keep_x=True and a key (ipr route --record-x --key FILE), or replay with min_support=0"
         )
     return measured, [KeptFigure("support", f"measured on centroids {record.centroids}, and this bundle has {now.key}")]
 

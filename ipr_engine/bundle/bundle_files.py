@@ -103,6 +103,11 @@ class FileEntry:
     size: int
     where: str
 
+    @property
+    def holder(self) -> Path:
+        """The folder of the bundle that holds the file: the bundle's own, or one beside it."""
+        return self.path.parents[self.relative.count("/")]
+
     def verify(self) -> Path:
         """Check the file's size, then its hash, and return its path."""
         with reading(self.where):

@@ -26,7 +26,13 @@ from ipr_engine.bundle.fields import REWRITE, Field, fail, parse_json, require_d
 from ipr_engine.bundle.spec import EncoderSpec
 from ipr_engine.bundle.surface_lexicon import parse_lexicon
 from ipr_engine.bundle.task_names import MOST_TASKS, task_problem
-from ipr_engine.errors import BundleFormatError, BundleShapeError, BundleValueError, EncoderMismatchError
+from ipr_engine.errors import (
+    BundleFormatError,
+    BundleNotFoundError,
+    BundleShapeError,
+    BundleValueError,
+    EncoderMismatchError,
+)
 
 KINDS = {
     "static": 1,
@@ -117,6 +123,15 @@ def _transformer(entry: Field, folder: Path) -> EncoderSpec:
         keys["files"].fail(f"{_MANIFEST_ROLE!r} among them, or none at all")
     if files and files[_MANIFEST_ROLE].path.name != MANIFEST:  # the tiers read the file of that name in its folder
         keys["files"].mapping()[_MANIFEST_ROLE].fail(f"a file named {MANIFEST}")
+    if len({file.holder for file in files.values()}) > 1:  # those of a neighbour too: the tiers read one folder
+        todo = "copy those here that a bundle beside it holds"
+        fail(
+            BundleNotFoundError,
+            keys["files"].where,
+            "all files of the model in one bundle",
+            "some of them in another",
+            todo,
+        )
     return EncoderSpec(
         id=keys["id"].id(),
         kind="transformer",

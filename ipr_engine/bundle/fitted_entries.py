@@ -157,7 +157,7 @@ def _fitted_on(field: Field, folder: Path, version: int) -> FittedOn:
 
 
 def parse_support(field: Field, folder: Path, dims: Mapping[str, int]) -> SupportSpec | None:
-    """Return the support of the entry; None where it is null. dims: encoder -> its columns before a head view and surface features."""
+    """Return the support of the entry; None where it is null. dims: encoder -> its columns of the whole prompt's embedding."""
     if field.value is None:
         return None
     keys = field.object(SUPPORT_KEYS)

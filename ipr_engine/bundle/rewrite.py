@@ -127,7 +127,9 @@ def with_unsupported(
     folder = bundle.path if isinstance(bundle, Bundle) else find_folder(as_path(bundle, "bundle"))
     draft, document = begin_rewrite(folder, root)
     draft.keep(document, folder)
-    manifest = {**raised(document.value, UNSUPPORTED_VERSION), "unsupported": unsupported_json(said)}
+    manifest = document.value
+    if said is not None or manifest["schema_version"] >= UNSUPPORTED_VERSION:
+        manifest = {**raised(manifest, UNSUPPORTED_VERSION), "unsupported": unsupported_json(said)}
     return draft.publish(manifest, activate)
 
 

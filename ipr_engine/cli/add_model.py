@@ -157,13 +157,14 @@ def run_remove(arguments: argparse.Namespace) -> int:
     from ipr_engine.bundle import Bundle
     from ipr_engine.bundle.edit import without_candidate
 
-    bundle = Bundle.load(arguments.bundle)
-    folder = without_candidate(bundle, arguments.name, root=arguments.out)
-    left = Bundle.load(folder).names
-    if (said := bundle.unsupported) is not None and said.model not in left:
+    before = Bundle.load(arguments.bundle)
+    folder = without_candidate(before, arguments.name, root=arguments.out)
+    after = Bundle.load(folder)
+    left = after.names
+    if before.unsupported is not None and after.unsupported is None:
         print(
-            f"ipr remove-model: {said.model} answered prompts of support below {said.min_support:g}; nobody is named in its place, so they "
-            "are decided by predicted quality, unless the policy says otherwise (min_support, unsupported)",
+            f"ipr remove-model: {arguments.name} answered prompts of support below {before.unsupported.min_support:g}; the bundle says "
+            "nothing of them now, so predicted quality decides them unless a policy has min_support=...",
             file=sys.stderr,
         )
     if arguments.json:

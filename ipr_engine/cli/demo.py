@@ -56,11 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
     page.table(_prompt_table(routed, arguments.tau))
     page.text("\n")
     page.table(_tau_table(engine))
+    elsewhere = [decision.model for decision in routed if decision.cause == "unsupported"]
+    if elsewhere:
+        page.text(
+            f"{len(elsewhere)} of {len(DEMO_PROMPTS)} prompts are unlike what this bundle was fitted on, and go to "
+            f"{', '.join(sorted(set(map(str, elsewhere))))} at every tau: ask prompts of your own with `ipr route`.\n\n",
+            "yellow",
+        )
     best = sum(_best_cost(decision) for decision in routed)
     chosen = sum(decision.cost_usd for decision in routed)
     microseconds = _time(engine, arguments.tau)
     page.text(
-        f"tau {arguments.tau:g}: {1 - chosen / best:.0%} less expected cost than always asking the best predicted model; "
+        f"tau {arguments.tau:g}: {_saved(chosen, best)} less expected cost than always asking the best predicted model; "
         f"{microseconds:.1f} us per decision, text to choice (median of {TIMED_CALLS} calls, one thread).",
         "bold",
     )
@@ -70,6 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _best_cost(decision: Decision) -> float:
     """Return what the candidate of highest predicted quality would have cost, in USD."""
     return float(decision.costs_usd[int(np.argmax(decision.qualities))])
+
+
+def _saved(cost: float, best: float) -> str:
+    """Return what is saved against a cost in percent; a loss that rounds to nothing is 0 %, without a sign."""
+    return f"{round(1 - cost / best, 2) + 0.0:.0%}"
 
 
 def _prompt_table(routed: Decisions, tau: float) -> TextTable:
@@ -83,13 +95,22 @@ def _prompt_table(routed: Decisions, tau: float) -> TextTable:
             f"{decision.quality:.2f}",
             f"{1000 * decision.cost_usd:.3f}",
             f"{1000 * _best_cost(decision):.3f}",
-            "-" if support is None else f"{support:.2f}" if support >= 0.005 else Cell("outside", "yellow"),
+            "-" if support is None else Cell(_support(decision, support), "" if support >= 0.005 else "yellow"),
         )
     table.caption = (
         "quality: predicted share of correct answers · cost: expected, USD per 1,000 such prompts · "
         "support: share of fitting prompts less typical than this one; outside = extrapolation"
     )
+    if any(decision.cause == "unsupported" for decision in routed):
+        table.caption += "; unsupported = so far outside that the bundle names who answers"
     return table
+
+
+def _support(decision: Decision, support: float) -> str:
+    """Return what the table says of a prompt's support."""
+    if decision.cause == "unsupported":
+        return "unsupported"
+    return f"{support:.2f}" if support >= 0.005 else "outside"
 
 
 def _tau_table(engine: Engine) -> TextTable:
@@ -108,7 +129,7 @@ def _tau_table(engine: Engine) -> TextTable:
             f"{tau:g}",
             f"{decisions.quality.mean():.3f}",
             f"{1000 * cost / len(decisions):.3f}",
-            f"{1 - cost / best:.0%}",
+            _saved(cost, best),
             mix,
         )
     return table

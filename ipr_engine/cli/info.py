@@ -76,14 +76,18 @@ def _print_path(path: dict[str, Any]) -> None:
     print(
         f"best single {one['best']} {one['best_quality']:.3f}, cheapest {one['cheapest']} {one['cheapest_quality']:.3f}"
     )
+    notes = [(line["promise"]["note"] or "").split("; ") for line in path["taus"]]
+    shared = [note for note in notes[0] if note and all(note in others for others in notes)]
     print(f"{'tau':>5}  {'promised':>8}  {'USD/1k':>8}  {'worth USD':>9}  note")
-    for line in path["taus"]:
+    for line, noted in zip(path["taus"], notes, strict=True):
         promise = line["promise"]
         worth = f"{line['worth']:.3g}" if line["tau"] else "any"  # the highest quality, at any cost
         print(
             f"{line['tau']:>5g}  {promise['quality']:>8.3f}  {1000 * promise['cost_usd']:>8.4g}  {worth:>9}  "
-            f"{promise['note'] or ''}".rstrip()
+            f"{'; '.join(note for note in noted if note not in shared)}".rstrip()
         )
+    for note in shared:
+        print(f"at every tau: {note}")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -170,4 +170,6 @@ def _line(row: PromptRow, decision: Row) -> str:
     status = f" {decision.calibration:<12}" if decision.policy.rule == "calibrated" else ""
     if decision.support == 0 and decision.cause != "unsupported":
         prior += " [support 0: unlike the fitting data]"
+    if decision.task_known is False:
+        prior += " [task unknown: decided without]"
     return f"{decision.model:<28} quality {decision.quality:.3f}  {decision.cost_usd:.6f} USD  {decision.cause:<17}{status}{prior} {text}"

@@ -22,6 +22,7 @@ STUDIES = {
     "rules": "decision rules, with mean and with predicted cost",
     "tau": "does tau keep its promise: pairs, triples and full sets on test splits",
     "families": "unified against family-specific heads",
+    "family_forest": "the same with a forest, cross-fitted, on known datasets and on unknown ones",
     "acquisition": "which outcomes to buy: chosen cells beside random ones at equal dollars",
     "learning": "area over training prompts",
     "transfer": "heads of one source on another; sources mixed",
@@ -40,6 +41,7 @@ STUDIES = {
     "conversations": "what of a conversation is encoded: the last turn, all, the earlier ones with less weight",
     "head": "a mean of a prompt's first tokens beside that of the whole: documents under instructions",
     "edits": "prompts written otherwise and suffixes that ask for a dearer candidate; what copies bring to a fit",
+    "tasks": "what naming the task brings: the dataset of each prompt, told to heads that were fitted with tasks",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }
 

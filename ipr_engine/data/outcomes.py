@@ -262,7 +262,12 @@ class Outcomes:
         """Return the rows of one split."""
         if split not in self.splits:
             known = ", ".join(repr(name) for name in sorted(set(self.splits)))
-            raise InvalidInputError(f"split: expected one of {self.source}'s ({known or 'none'}), got {split!r}")
+            if not any(self.splits):
+                raise InvalidInputError(
+                    f"split: {self.source} states no splits, got {split!r}; make some with `ipr data split`, or take all of its "
+                    "prompts (`ipr train --split all`)"
+                )
+            raise InvalidInputError(f"split: expected one of {self.source}'s ({known}), got {split!r}")
         return self.take(np.array([name == split for name in self.splits]))
 
     def complete(self, models: Sequence[str] | None = None, *, measures: Sequence[str] = ("quality",)) -> Outcomes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from ipr_engine._C import DecideResult, decide_result
 from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import CAUSE, STATUS
 from ipr_engine.decision.decision import OK, Decision, FailedRow, Row
 from ipr_engine.encoders.base import Encoded
@@ -271,8 +273,17 @@ class Decisions:
         return f"Decisions({len(self)} rows; {shown})"
 
 
-def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[int, str], batch: int) -> Decisions:
-    """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error."""
+def with_failures(
+    made: Decisions,
+    good: npt.NDArray[np.int64],
+    errors: Mapping[int, str],
+    batch: int,
+    tasks: tuple[AskedTask | None, ...] | None = None,
+) -> Decisions:
+    """Return the decisions `made` of the rows `good`, and for every other row the status "invalid_input" with its error.
+
+    tasks: what each of all rows is for; None where nothing is said of any.
+    """
     arrays = {name: spread_rows(getattr(made.result, name), good, batch, fill) for name, fill in _FILL.items()}
     nan = np.float32("nan")
     figures = (
@@ -282,7 +293,7 @@ def with_failures(made: Decisions, good: npt.NDArray[np.int64], errors: Mapping[
         None if made.own_tokens is None else spread_rows(made.own_tokens, good, batch, nan),
     )
     escalated = spread_rows(made.escalated, good, batch, np.False_)
-    inputs = made.inputs.spread(good, batch, errors)
+    inputs = replace(made.inputs.spread(good, batch, errors), tasks=tasks)
     return Decisions(decide_result(**arrays), made.policy, made.bundle, figures, escalated, inputs)
 
 

@@ -170,7 +170,8 @@ class CrossFittedEngine:
     """A `CrossFittedEngine` decides each row of one source by heads that were fitted on the other folds: a `DecidingEngine` of these rows.
 
     Attributes:
-        bundle: whose recipe is judged, without what its own fit left: path rows, support, calibrations. recipe: the recipe.
+        bundle: whose recipe is judged, without what its own fit left: path rows, support and who answers by it, calibrations.
+            recipe: the recipe.
         folds: (rows,) of the complete rows, as they are decided.
     """
 
@@ -267,10 +268,6 @@ def cross_fitted(
         **column_kinds(engine.encoder),
     )
     costs = prompt_costs(bundle.candidates, bundle.prices, billed, _own(bundle, encoded, billed), rows.output_tokens)
-    if (said := bundle.unsupported) is not None:
-        progress(
-            f"that prompts of support below {said.min_support:g} go to {said.model} is not judged: heads of a fold measure no support"
-        )
     engines = []
     for fold in range(FOLDS):
         kept = (folds != fold) & ~np.isnan(rows.quality).all(axis=1)
@@ -298,6 +295,7 @@ def cross_fitted(
 
 def _bare(bundle: Bundle) -> Bundle:
     """Return the bundle without what its own fit left beside its heads."""
+    # Who answers unsupported prompts goes with the support: without it no prompt is one.
     return replace(bundle, support=None, unsupported=None, path_rows=None, calibrations=())
 
 

@@ -87,7 +87,7 @@ class Split:
     """A `Split` is one split of an evaluation: its outcomes, and what the router sees and believes. Every array has the split's rows.
 
     Attributes:
-        x: (rows, dim) embeddings, without surface features, for the baselines that need some.
+        x: (rows, dim) embeddings, without tasks and surface features, for the baselines that need some.
         groups: (rows,) question keys; copies of one question share one.
         predicted, predicted_cost: (rows, models) of the router under test.
         sweeps: name -> choices (points, rows) of the router under test, the cheap end first; the same in both splits.

@@ -31,6 +31,7 @@ SHARE = 0.98  # of the best single candidate's quality: the setting by worth
 TAUS = (0.1, 0.3, 0.5)
 LOST, RAISED = 0.01, 0.10  # the most of mean quality that an edit may lose, and by how much it may raise the mean cost
 SUPPORTED = 0.02  # a prompt of less support may be told from others by `min_support` (docs/usage.md)
+JUDGED = 256  # training prompts on which is told what the words found are worth
 MOST_CLUSTERED = 3000  # prompts on which k-means is asked too
 A_SENTENCE, SEARCHED = "a sentence of mathematics behind it", "searched words behind it"
 
@@ -41,7 +42,7 @@ class Redecided:
 
     Attributes:
         choices: (settings, texts) positions among the evaluated candidates. support: (texts,), None where none is measured.
-        x: (texts, dim) embeddings without surface features.
+        x: (texts, dim) embeddings without tasks and surface features.
     """
 
     choices: Choices
@@ -56,8 +57,8 @@ class EditedFor:
     Attributes:
         axis: whose best candidate sets the setting by worth.
         test: the split that is decided, its prompts, and the task of each, None where none is known.
-        train_prompts, train_x, train_outcomes: of the training split, embeddings without surface features. folds: (train rows,) fold
-            numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
+        train_prompts, train_x, train_outcomes: of the training split, embeddings without tasks and surface features.
+        folds: (train rows,) fold numbers, for k-means. crossed: whether both splits are the same rows, each decided by its fold's heads.
         worths: of the sweep "worth" of the test split. rule: of the settings by tau.
         decide: the engine's decisions on texts, each for a task, under each of some policy options. tokens: counts those of a text.
         searches: whether many more texts may be asked to search words.
@@ -85,15 +86,17 @@ def edit_figures(
     """Return the figures as plain JSON.
 
     Returns:
-        {"share", "limits": {"lost", "raised"}, "supported", "settings": [name, ...], "lines": [line, ...], "sentences": [text, ...]}; a
+        {"share", "share_kept", "limits": {"lost", "raised"}, "supported", "settings": [name, ...], "lines": [line, ...],
+        "sentences": [text, ...]}; "share_kept" is false where no worth keeps the share, and the first setting then is the greatest. A
         line is {"name", "kind": "edit" or "suffix", "changed": share of prompts whose text is another, "settings": [{"flipped", "lost",
         "raised": estimates}, ...] in the order of "settings", "flipped_by_kmeans", "unsupported": [before, after] or None, "verdict",
         "because": [text, ...]}.
     """
     outcomes = on.test.outcomes
     resamples = resamples_of(on.test.groups, draws=draws, seed=seed)
-    at = _reached(on.test.sweeps["worth"], outcomes.quality, on.axis)
-    settings = {f"worth of {SHARE:.0%}": {"rule": "minmax", "tau": 1.0, "worth": float(on.worths[at])}}
+    at, keeps = _reached(on.test.sweeps["worth"], outcomes.quality, on.axis)
+    first = f"worth of {SHARE:.0%}" if keeps else "greatest worth"
+    settings = {first: {"rule": "minmax", "tau": 1.0, "worth": float(on.worths[at])}}
     settings |= {f"tau {tau:g}": {"rule": on.rule, "tau": tau} for tau in TAUS}
     plan = list(settings.values())
     before = on.decide(on.prompts, on.tasks, plan)
@@ -120,6 +123,7 @@ def edit_figures(
             line["verdict"] = NOTHING
     return {
         "share": SHARE,
+        "share_kept": keeps,
         "limits": {"lost": LOST, "raised": RAISED},
         "supported": SUPPORTED,
         "settings": list(settings),
@@ -133,11 +137,15 @@ def failed(figures: Mapping[str, Any]) -> list[str]:
     return [line["name"] for line in figures["lines"] if line["verdict"] == FAILS]
 
 
-def _reached(sweep: Choices, quality: Array, axis: Axis) -> int:
-    """Return the cheapest setting that keeps `SHARE` of the best single's quality on these very prompts; the dearest where none does."""
+def _reached(sweep: Choices, quality: Array, axis: Axis) -> tuple[int, bool]:
+    """Return the cheapest setting that keeps `SHARE` of the best single's quality on these very prompts, and whether one does.
+
+    Where none does it is the last: of a sweep of worth the greatest, of the highest predicted quality.
+    """
     every = np.arange(len(quality))
     wanted = SHARE * quality[:, axis.best].mean()
-    return next((k for k, chosen in enumerate(sweep) if quality[every, chosen].mean() >= wanted), len(sweep) - 1)
+    found = next((k for k, chosen in enumerate(sweep) if quality[every, chosen].mean() >= wanted), None)
+    return (len(sweep) - 1, False) if found is None else (found, True)
 
 
 def _rewritten(
@@ -159,7 +167,12 @@ def _rewritten(
         return np.asarray(np.where(told, spent.min(), spent[found.choices[0]]))
 
     suffix = searched_suffix(words_of(on.train_prompts), on.train_prompts, cost, seed=seed)
-    progress(f"found:{suffix}")
+    some = list(on.train_prompts[:JUDGED])
+    plain, now = (float(cost(texts).mean()) for texts in (some, [text + suffix for text in some]))
+    if now > plain > 0:
+        progress(f"found; the mean cost of {len(some)} training prompts is raised by {now / plain - 1:.0%}:{suffix}")
+    else:
+        progress(f"no word raises the mean cost of {len(some)} training prompts; asked all the same:{suffix}")
     return [*made, (SEARCHED, "suffix", [prompt + suffix for prompt in on.prompts])]
 
 
@@ -204,7 +217,7 @@ def _flipped_by_kmeans(on: EditedFor, drawn: Mask, seen: Sequence[Array]) -> lis
         made[:, asked] = np.concatenate([found.quality, found.cost], axis=1).reshape(len(seen), -1, 2 * models)
     quality, cost = made[:, :, :models], made[:, :, models:]
     held = on.test.outcomes.subset(drawn)
-    place = _reached(worth_sweep(quality[0], cost[0], on.worths), held.quality, on.axis)
+    place, _ = _reached(worth_sweep(quality[0], cost[0], on.worths), held.quality, on.axis)
     chosen = [worth_sweep(q, c, on.worths[[place]])[0] for q, c in zip(quality, cost, strict=True)]
     return [float((after != chosen[0]).mean()) for after in chosen[1:]]
 

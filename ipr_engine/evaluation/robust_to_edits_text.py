@@ -65,16 +65,18 @@ def render_edits(figures: Mapping[str, Any]) -> str:
         for line in figures["lines"]
     ]
     why = [f"- {line['name']}: {'; '.join(line['because'])}." for line in figures["lines"] if line["because"]]
-    limits = figures["limits"]
+    limits, share = figures["limits"], f"{figures['share']:.0%} of the best single's quality on these prompts"
+    setting = f"the cheapest worth that keeps {share}"
+    if not figures["share_kept"]:
+        setting = f"the greatest worth, that of the highest predicted quality, since none keeps {share}"
     return (
         "## Robust to edits\n\n"
         + " ".join(figures["sentences"])
-        + f" The same prompts, written otherwise: outcomes and costs are those recorded of the prompts as they are. Table: the cheapest "
-        f"worth that keeps {figures['share']:.0%} of the best single's quality on these prompts. Limits: mean quality lost "
-        f"{limits['lost']:g}, mean cost raised {limits['raised']:.0%}, at that setting and at each tau. *holds*: every interval ends "
-        "within them; *fails*: one lies beyond; *open*: neither; *changes nothing*: no prompt's text is another. "
-        "Unsupported: the share of prompts of support below "
-        f"{figures['supported']:g}; behind a suffix they count as decided as before, since `min_support` tells them.\n\n"
+        + f" The same prompts, written otherwise: outcomes and costs are those recorded of the prompts as they are. Table: {setting}. "
+        f"Limits: mean quality lost {limits['lost']:g}, mean cost raised {limits['raised']:.0%}, at that setting and at each tau. "
+        "*holds*: every interval ends within them; *fails*: one lies beyond; *open*: neither; *changes nothing*: no prompt's text is "
+        f"another. Unsupported: the share of prompts of support below {figures['supported']:g}; behind a suffix they "
+        "count as decided as before, since `min_support` tells them.\n\n"
         + table(head, rows)
         + "\n\nDecisions flipped; quality lost, by tau:\n\n"
         + table(["", *figures["settings"][1:]], taus)

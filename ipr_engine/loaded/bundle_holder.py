@@ -147,7 +147,8 @@ class BundleHolder:
             allow_other_encoder: embeddings kept from the encoder of before will be refused by `decide`.
             allow_fewer_candidates: policies that name a missing candidate will be refused by `route`.
             allow_fewer_outputs: heads that predict no tokens will refuse calls without tokens_out; without path rows a bare tau
-                means rule `minmax`; without centroids there is no `min_support`.
+                means rule `minmax`; without centroids there is no `min_support`; a bundle that does not say who answers unsupported
+                prompts decides them by predicted quality.
         Returns:
             The bundle that serves; the one that already did when the hash is the same.
         Raises:
@@ -252,6 +253,11 @@ def _lost(before: Bundle, after: Bundle) -> str | None:
     """Return what policies of the one bundle would lose on the other, or would mean otherwise there; None for nothing."""
     if before.support is not None and after.support is None:
         return "has no centroids, the bundle that serves has: policies of min_support=... would fail"
+    if before.unsupported is not None and after.unsupported is None:
+        return (
+            "does not say who answers unsupported prompts, the bundle that serves does: predicted quality would decide them, and "
+            "policies of unsupported=... alone would fail"
+        )
     if Paths(before).lacking(before.names) is None:
         lacking = Paths(after).lacking(after.names)
         if lacking is not None:

@@ -42,13 +42,12 @@ from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.asked_tasks import asked_tasks
 from ipr_engine.request.intake import Intake, all_counted, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
+from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, policy_options
 from ipr_engine.request.row_inputs import (
     PLAIN_BATCH,
     BatchInputs,
     RequestLimits,
     RowInputs,
-    RowLimits,
     moved_by,
     of_rows,
     request_limits,
@@ -95,17 +94,25 @@ class LoadedBundle(PlannedBundle):
         Raises:
             InvalidInputError: a bad prompt or argument. RowError: it cannot be decided, unless `on_error` is "status".
         """
-        if not (self.routes_text or self.gpu) or (options and not NO_POLICY_OPTIONS.isdisjoint(options)):
+        gpu, task = self.gpu, None
+        if not (self.routes_text or gpu):
             return None
+        if options and not NO_POLICY_OPTIONS.isdisjoint(options):
+            if gpu is not None or type(options.get("task")) is not str or len(NO_POLICY_OPTIONS & options.keys()) > 1:
+                return None  # a task alone is a column of x that C++ sets
+            [task], options = asked_tasks(options["task"], 1, self.task_columns) or [None], policy_options(options)
         policy = self.resolve(policy, options)
         if type(prompt) is str:
-            gpu = self.gpu
-            figures = self.router.route_one(prompt, policy.compiled) if gpu is None else gpu.route_one(prompt, policy)
-            return self._one_row(figures, None, policy, on_error)
+            if gpu is not None:
+                return self._one_row(gpu.route_one(prompt, policy), None, policy, on_error)
+            figures = self.router.route_one(prompt, policy.compiled, self.column_of(task))
+            return self._one_row(figures, None if task is None else RowInputs(task=task), policy, on_error)
         request = parse_request(prompt)
-        return self._route_request(request, policy, on_error) if request.all_text else None
+        return self._route_request(request, policy, on_error, task) if request.all_text else None
 
-    def _route_request(self, request: ParsedRequest, policy: Policy, on_error: str) -> Row | None:
+    def _route_request(
+        self, request: ParsedRequest, policy: Policy, on_error: str, task: AskedTask | None = None
+    ) -> Row | None:
         """Decide one request, all counted, in one C++ call; None where the second tier must be asked, or the walk on a GPU."""
         needs, limits, allowed = request.needs, None, None
         if needs is not None:
@@ -114,17 +121,16 @@ class LoadedBundle(PlannedBundle):
                 check_features(needs, "prompt", self.bundle, policy)
         stated = -1 if request.max_output_tokens is None else request.max_output_tokens
         texts = request.encoded, request.billed_only
+        inputs = None if limits is None and task is None else RowInputs(limits, task=task)
         if self.gpu is None:
-            one = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers)
-            return self._one_row(one, limits, policy, on_error)
+            column = self.column_of(task)
+            one = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers, column)
+            return self._one_row(one, inputs, policy, on_error)
         figures = self.gpu.route_request(*texts, policy, allowed, stated, request.answers)
-        return self._one_row(figures, limits, policy, on_error)
+        return self._one_row(figures, inputs, policy, on_error)
 
-    def _one_row(self, figures: OneRow | None, limits: RowLimits | None, policy: Policy, on_error: str) -> Row | None:
-        """Return the row that one C++ call made; None where it made none, or the second tier must be asked.
-
-        limits: what its request asks for.
-        """
+    def _one_row(self, figures: OneRow | None, inputs: RowInputs | None, policy: Policy, on_error: str) -> Row | None:
+        """Return the row that one C++ call made, with these inputs; None where it made none, or the second tier must be asked."""
         if figures is None:
             return None
         result, billed, truncated, support, own = figures
@@ -136,8 +142,8 @@ class LoadedBundle(PlannedBundle):
             if on_error == "raise":
                 check_rows(result, on_error)
             made = FailedRow(result, 0, policy, self.bundle, billed, truncated, support, own)
-        if limits is not None:
-            made.inputs = RowInputs(limits)
+        if inputs is not None:
+            made.inputs = inputs
         return made
 
     def route(self, request: RouteRequest) -> Decisions:
@@ -171,14 +177,14 @@ class LoadedBundle(PlannedBundle):
                     raise
         intake = take_in(request.prompts, request.given, self.bundle, policy, request.on_error)
         overrides = RequestOverrides.of(request.given, len(intake.requests), self.bundle.names, policy.prices)
-        if self.gpu is not None and not keep_x and intake.tasks is None:
+        if self.gpu is not None and not keep_x:
             from ipr_engine.loaded.on_gpu import route_on_gpu
 
             rows = route_on_gpu(self, self.gpu, intake, policy, overrides)
             if rows is not None:
                 made = Decisions(rows.result, policy, self.bundle, rows.figures, inputs=rows.inputs)
                 batch = len(intake.requests)
-                return with_failures(made, rows.rows, intake.errors, batch) if intake.errors else made
+                return with_failures(made, rows.rows, intake.errors, batch, intake.tasks) if intake.errors else made
         encoded = self._encode_all(intake)
         texts = [parsed.encoded for parsed in intake.requests]
         again = self.embed_texts(texts, intake.tasks)
@@ -295,7 +301,7 @@ class LoadedBundle(PlannedBundle):
             # rows are positions among the good: the batch's own are good[rows]
             again_good = None if again is None else lambda rows: again(good[rows])
             made = self.decide(encoded[good], policy, overrides.at(good), again_good)
-            return with_failures(made, good, encoded.errors, batch)
+            return with_failures(made, good, encoded.errors, batch, encoded.tasks)
         if self.second is not None and policy.second is not None and self.is_second(encoded.encoder):
             router, compiled, escalated = self.second.router, policy.second.compiled, np.ones(batch, np.bool_)
         else:

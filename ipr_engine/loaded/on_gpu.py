@@ -52,7 +52,10 @@ class DecidesOnGpu(Protocol):
 def route_on_gpu(
     bundle: DecidesOnGpu, gpu: GpuRoutePlan, intake: Intake, policy: Policy, overrides: RequestOverrides
 ) -> GpuRows | None:
-    """Return the rows, decided in recordings; None where a prompt has no token, which leaves a recording nothing to read."""
+    """Return the rows, decided in recordings; None where a prompt has no token, which leaves a recording nothing to read.
+
+    Tasks are told and decide nothing: heads that read some stand on encoders side by side, which the CPU decides.
+    """
     batch, good = len(intake.requests), intake.good
     counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
     with span("tokenize"):
@@ -87,5 +90,11 @@ def route_on_gpu(
     moved = None
     if overrides is not NO_OVERRIDES or not all_counted(terms):
         moved = moved_by(len(rows), terms, tokens, extra, with_cached, overrides.tokens_in)
-    inputs = BatchInputs(limits=limits, extra_usd=usd, moved=moved, tokens_in_given=overrides.tokens_in_given)
+    inputs = BatchInputs(
+        limits=limits,
+        extra_usd=usd,
+        moved=moved,
+        tokens_in_given=overrides.tokens_in_given,
+        tasks=None if intake.tasks is None else tuple(intake.tasks[row] for row in rows.tolist()),
+    )
     return GpuRows(rows, result, (asked.billed, truncated[rows], support, own), inputs)

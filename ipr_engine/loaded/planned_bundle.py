@@ -20,6 +20,7 @@ from ipr_engine._C import TEXT_TERMS, DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
+from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
@@ -143,6 +144,10 @@ class PlannedBundle:
         refreshed: Figures = MappingProxyType({}) if before is None else before.policies.refreshed
         second_plan = None if self.second is None else self.second.plan
         self.policies: PoliciesInUse = PoliciesInUse(bundle, self.plan, second_plan, self.calibrations, refreshed)
+
+    def column_of(self, task: AskedTask | None) -> int:
+        """Return the column of x that a prompt for this task has a 1 in; -1 for none."""
+        return -1 if task is None else self.task_columns.get(task.name, -1)
 
     def is_second(self, identity: str | None) -> bool:
         """Return whether embeddings of this encoder are for the second heads; those of an encoder that both read are for the first."""

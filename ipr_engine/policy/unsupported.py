@@ -24,8 +24,7 @@ def resolve_unsupported(
         InvalidInputError: one without the other, a bundle that measures no support or knows no best candidate, or a name that
             is unknown or may not be chosen.
     """
-    said = bundle.unsupported
-    unasked = min_support is None and unsupported is None  # the caller says nothing: the bundle's rule stops no policy
+    said, nothing_asked = bundle.unsupported, min_support is None and unsupported is None
     if min_support is None and said is not None:
         min_support = said.min_support
     if min_support is None:
@@ -57,7 +56,7 @@ def resolve_unsupported(
         try:
             return Unsupported(least, BEST, best_single(bundle, kept, prices))
         except InvalidInputError:
-            if unasked:
+            if nothing_asked:  # no caller is refused for what the bundle alone says
                 return EVERY_ROW_PLAIN
             raise
     name = matched("unsupported", [asked], {*bundle.names})[asked]

@@ -183,7 +183,7 @@ class BatchInputs:
         )
 
     def spread(self, good: npt.NDArray[np.int64], batch: int, errors: Mapping[int, str]) -> BatchInputs:
-        """Return the inputs of a whole batch from these, of its rows `good`; every other row has an error."""
+        """Return the inputs of a whole batch from these, of its rows `good`, without tasks; every other row has an error."""
         moved, limits, extra = self.moved, self.limits, self.extra_usd
         if moved is not None:
             by_row = dict(zip(good.tolist(), moved, strict=True))
@@ -195,17 +195,13 @@ class BatchInputs:
             limits = RequestLimits(tuple(rows))
         if extra is not None and extra.ndim == 2:  # (models,) is of each row
             extra = spread_rows(extra, good, batch, np.float32("nan"))
-        given, tasks = self.tokens_in_given, self.tasks
-        if tasks is not None:
-            of_row = dict(zip(good.tolist(), tasks, strict=True))
-            tasks = tuple(of_row.get(row) for row in range(batch))
+        given = self.tokens_in_given
         return BatchInputs(
             limits=limits,
             extra_usd=extra,
             moved=moved,
             tokens_in_given=None if given is None else spread_rows(given, good, batch, np.False_),
             errors=errors,
-            tasks=tasks,
         )
 
 

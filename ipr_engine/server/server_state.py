@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from ipr_engine._validate import shown_each
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.load import CURRENT
 from ipr_engine.bundle.origin import prior_of
@@ -293,6 +294,13 @@ class ServerState:
         priors = [name for name in bundle.names if prior_of(bundle, name) is not None]
         if priors:
             lines.append(f"priors, no outcomes of their own: {', '.join(priors)}")
+        said = bundle.unsupported
+        if said is not None:
+            lines.append(
+                f"prompts of support below {said.min_support:g} go to {said.model}, unless a policy says otherwise"
+            )
+        if bundle.tasks:
+            lines.append(f"tasks told apart: {shown_each(sorted(bundle.tasks))}")
         records = self.config.records
         if records is not None and records.keep_prompts and records.key is None:
             lines.append(f"records: prompts are kept in clear in {records.path}; a key seals them (ipr key)")
@@ -303,6 +311,11 @@ class ServerState:
         if self.upstreams is None:
             return [*lines, "no upstreams: a decision server"]
         spoken = speakers(self.config, bundle.names)
+        if said is not None and said.model not in spoken:
+            lines.append(
+                f"warning: {said.model} has no upstream: where a policy names nobody else (--min-support, --unsupported), the best "
+                "single candidate of those left answers, whatever it costs"
+            )
         for name in bundle.names:
             lines.append(f"  {name}: {' '.join(spoken[name]) if name in spoken else 'no upstream, never chosen'}")
         for form in FORMATS.values():

@@ -58,7 +58,8 @@ class DecisionCache:
             digest.update(len(data).to_bytes(8, "little"))  # so that parts cannot run into each other
             digest.update(data)
         if task is not None:
-            digest.update(b"task" + task.encode())  # no part begins so: its length does not
+            data = task.encode()
+            digest.update(b"task" + len(data).to_bytes(8, "little") + data)  # no part begins so: its length does not
         if text.needs is not None:
             digest.update(
                 f"{sorted(text.features.items())} {text.max_output_tokens} {text.answers} {text.images}".encode()

@@ -153,6 +153,11 @@ class HeadRows:
         )
 
     @property
+    def first(self) -> slice:
+        """The rows of the prompts as they are: copies tell no more of a level, a task or the traffic."""
+        return slice(len(self.quality) // self.copies)
+
+    @property
     def at_home(self) -> npt.NDArray[np.bool_]:
         """Return whether each row is of source 0: (rows,)."""
         return np.ones(len(self.x), np.bool_) if self.source is None else self.source == 0
@@ -244,8 +249,9 @@ def fit_heads(
         run=run,
         progress=progress,
     )
+    first = rows.first
     # The map is fitted on scores out of fold: on its own rows a head is too sure of itself.
-    slope, offset = calibrate(scores.out_of_fold, quality, at_home, pooled)
+    slope, offset = calibrate(scores.out_of_fold[first], quality[first], at_home[first], pooled)
     logit = slope * scores.out_of_fold + offset
     length = ready.length
     tensors = {
@@ -254,9 +260,6 @@ def fit_heads(
         "len_bias": length.bias,
         "len_cap": length.cap,
     }
-    first = slice(
-        len(quality) // rows.copies
-    )  # the prompts as they are: copies tell no more of a task or of the traffic
     logit, tokens, fold_of_prompt = logit[first], length.out_of_fold[first], fold_of_row[first]
     calibrated = sigmoid(logit)  # (prompts, models)
     if rows.task_dim:

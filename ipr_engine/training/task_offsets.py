@@ -3,7 +3,7 @@
     logit       = logit of the heads + b[task, candidate]          b ~ N(0, WIDTH^2), the most probable value
     log tokens  = log of the heads' tokens + r[task, candidate]    r the mean residual, shrunk by SHRINK rows of 0
 
-Both are fitted to predictions out of fold. So a prompt of no task, or of one that no fit has seen, is decided as by heads without
+Both are fitted to predictions out of fold. So a prompt of no task, or of one that no fit has seen, is predicted as by heads without
 tasks: one-hot columns beside the embedding gain more where a task is named, and lose where it is not.
 """
 

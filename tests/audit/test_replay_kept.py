@@ -248,6 +248,9 @@ def test_min_support_is_not_decided_by_support_of_other_centroids(engines):
     terms = {"tau": 0.5, "min_support": 1.0, "unsupported": "cheapest"}
     one = replayed(recorded(engines["plain"]), engines["other centroids"], **terms)
     assert "min_support decides by it; record with keep_x=True and a key" in one.refused
+    assert one.refused.endswith(
+        "or replay with min_support=0"
+    )  # to leave it out would leave the record's, or the bundle's own
     line = recorded(engines["plain"], recorder={"keep_x": True, "key": KEY})
     one = replayed(line, engines["other centroids"], key=KEY, **terms)
     assert one.outcome.cause == "unsupported"

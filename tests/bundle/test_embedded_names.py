@@ -60,6 +60,38 @@ def test_commands_take_a_name(name: str, capsys: pytest.CaptureFixture[str]) -> 
     assert Bundle.load(name).hash[:12] in capsys.readouterr().out
 
 
+def test_what_holds_at_every_tau_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--bundle", "default-2026"]) == 0
+    told = capsys.readouterr().out
+    assert told.count("which this does not count") == 1
+    assert "at every tau: prompts of support below 0.02 go to gemini-3.5-flash, which this does not count\n" in told
+    assert "any  the highest predicted quality on each prompt is expected to cost" in told
+
+
+def test_the_demo_says_that_its_prompts_are_unsupported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--bundle", "default-2026"]) == 0
+    told = capsys.readouterr().out
+    assert "12 of 12 prompts are unlike what this bundle was fitted on, and go to gemini-3.5-flash at every tau" in told
+    assert "unsupported = so far outside that the bundle names who answers" in " ".join(told.split())
+    assert "-0%" not in told
+    assert main(["demo"]) == 0
+    assert "unsupported" not in capsys.readouterr().out
+
+
+def test_taking_away_who_answers_unsupported_prompts_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--bundle", "default-2026", "--out", str(tmp_path)]
+    assert main(["remove-model", "gpt-5.5", *given]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["remove-model", "gemini-3.5-flash", *given]) == 0
+    assert (
+        "prompts of support below 0.02 went to gemini-3.5-flash; from now on they are decided by"
+        in capsys.readouterr().err
+    )
+    assert Bundle.load(tmp_path).unsupported is None
+
+
 def test_nothing_is_written_beside_an_embedded_bundle(capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(DEFAULT_BUNDLE.iterdir())
     with pytest.raises(InvalidInputError, match="root: expected a folder of your own"):

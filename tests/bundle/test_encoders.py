@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle, BundleParts, ConcatenatedSource, EscalationSpec, with_prices, write_bundle
+from ipr_engine.bundle import (
+    Bundle,
+    BundleParts,
+    ConcatenatedSource,
+    EscalationSpec,
+    with_extra_files,
+    with_prices,
+    write_bundle,
+)
 from ipr_engine.encoders.manifest import read_export
 from ipr_engine.errors import (
     BackendUnavailableError,
@@ -92,6 +101,20 @@ def test_encoders_side_by_side_give_their_columns_in_order(tmp_path, export):
     static, transformer = (part.encode([PROMPT]).x for part in engine.encoder.encoders)
     np.testing.assert_array_equal(x, np.concatenate([static, transformer], axis=1))
     assert engine.encoder.identity == bundle.encoder("both").identity
+
+
+def test_a_neighbour_holds_all_files_of_a_transformer_or_none(tmp_path, export):
+    first = write(tmp_path, export)
+    second = with_extra_files(first, {"card.md": b"another"})
+    root = tmp_path / "root"
+    shutil.copytree(first.parent, root)  # no hard links
+    lean = root / second.name
+    shutil.rmtree(lean / "encoders" / "transformer")
+    assert Bundle.load(lean).encoder("transformer").files["manifest"].is_relative_to(root / first.name)
+    (lean / "encoders" / "transformer").mkdir()
+    shutil.copy(second / "encoders" / "transformer" / "encoder.json", lean / "encoders" / "transformer")
+    with pytest.raises(BundleNotFoundError, match="all files of the model in one bundle"):
+        Bundle.load(lean)
 
 
 def test_new_prices_keep_every_encoder(tmp_path, export):

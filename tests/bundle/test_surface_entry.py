@@ -89,7 +89,7 @@ def test_one_call_embeds_as_the_parts_do(tmp_path):
     assert found.truncated.tolist() == expected.truncated.tolist()
     assert both.count_tokens("what is it") == table.count_tokens("what is it")
     assert "surface" in both.summary
-    with pytest.raises(InvalidInputError, match="columns behind the table's, which are of a text"):
+    with pytest.raises(InvalidInputError, match="columns behind the embedding's, which are of a text"):
         both.native.encode_ids(np.zeros(1, np.uint32), np.ones(1, np.bool_))
 
 

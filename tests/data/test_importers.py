@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ipr_engine.data import load_outcomes, write_outcomes
+from ipr_engine.data import load_outcomes, split_outcomes, write_outcomes
 from ipr_engine.data.importers import import_llmrouterbench, import_routellm, import_routerbench, import_wide
 from ipr_engine.errors import InvalidInputError
 
@@ -268,6 +268,17 @@ def test_wide_with_measures_and_keys(tmp_path):
     assert outcomes.question_keys == ("K-1",)
     np.testing.assert_array_equal(outcomes.cost_usd, [[0.001, np.nan]])
     np.testing.assert_array_equal(outcomes.output_tokens, [[12, np.nan]])
+
+
+def test_wide_keeps_tasks_up_to_a_split(tmp_path):
+    rows = [["prompt", "task", "a"], *([f"prompt of its own {'xyz' * i}", ("sql", "")[i % 2], "1"] for i in range(8))]
+    outcomes = import_wide(write_csv(tmp_path / "mine.csv", rows))
+    assert outcomes.models == ("a",)
+    assert outcomes.tasks == ("sql", "") * 4
+    again = load_outcomes(write_outcomes(outcomes, tmp_path / "out", format="csv"))
+    assert split_outcomes(again, {"train": 0.5, "test": 0.5})[0].tasks == outcomes.tasks
+    with pytest.raises(InvalidInputError, match=r"mine\.csv, row 1.*'task'"):
+        import_wide(write_csv(tmp_path / "mine.csv", [["prompt", "task", "a"], ["p", "x" * 201, "1"]]))
 
 
 def test_wide_models_can_be_named(tmp_path):

@@ -102,6 +102,12 @@ def test_a_split_is_selected(tmp_path, form):
         load_outcomes(folder, split="dev")
 
 
+def test_a_split_asked_of_a_source_without_any_is_an_error_that_says_how_to_make_some(tmp_path, form):
+    folder = write(tmp_path, form, {name: values for name, values in PROMPTS.items() if name != "split"})
+    with pytest.raises(InvalidInputError, match=r"states no splits, got 'train'; make some with `ipr data split`"):
+        load_outcomes(folder, split="train")
+
+
 def test_the_two_files_may_be_named_and_of_two_formats(tmp_path):
     write_table(tmp_path / "p.jsonl", PROMPTS)
     write_table(tmp_path / "o.csv", OUTCOMES)

@@ -1,5 +1,7 @@
 """The same prompts, written otherwise: figures are those of the engine's own decisions, verdicts of intervals; words are searched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -104,6 +106,25 @@ def test_the_report_has_the_section_and_no_word_of_a_prompt(figures):
     assert "## Robust to edits" in text
     assert "## Robust to edits" not in render({**figures, "edits": None})
     assert "story" not in to_json(figures["edits"]) + render_edits(figures["edits"])
+
+
+def test_where_no_worth_keeps_the_share_the_report_says_what_runs_instead(engine, work):
+    home = load_outcomes(write_source(work / "apart", NAMES[:3], PROMPTS))
+    quality = np.zeros_like(home.quality)
+    quality[:, 0] = np.arange(len(home)) % 2  # the best single candidate; whoever is asked beside it loses
+    made = evaluate_engine(engine, replace(home, quality=quality), draws=5, edits=True).figures["edits"]
+    text = render_edits(made)
+    assert made["share_kept"] is False
+    assert made["settings"][0] == "greatest worth"
+    assert "since none keeps 98% of the best single's quality" in text
+    assert "cheapest worth" not in text
+    assert "cheapest worth that keeps 98%" in render_edits({**made, "share_kept": True})
+
+
+def test_the_search_says_what_its_words_raise(engine, outcomes):
+    told = []
+    evaluate_engine(engine, outcomes, draws=5, edits=True, progress=told.append)
+    assert any("training prompts is raised by" in line or "no word raises the mean cost of" in line for line in told)
 
 
 def estimate(low, high):

@@ -66,6 +66,18 @@ def test_one_request_in_one_call_is_what_the_walk_gives_to_the_bit(engine):
         assert got.excluded == want.excluded
 
 
+def test_a_task_that_no_head_knows_is_told_and_changes_neither_the_way_nor_a_bit(engine, monkeypatch):
+    policy, asked = engine.policy(tau=0.4), ["sql", None, "chat"]
+    want = engine.route_many(PROMPTS[:2], policy)
+    monkeypatch.setattr(type(engine.loaded), "_encode_all", None)  # of the walk that decides on the CPU
+    got = engine.route_many([*PROMPTS[:2], ""], policy, task=asked, on_error="status")
+    for name in ("qualities", "tokens_out", "costs_usd"):
+        assert getattr(got, name)[:2].tobytes() == getattr(want, name).tobytes()
+    assert [(row.status, row.task) for row in got] == [("ok", "sql"), ("ok", None), ("invalid_input", "chat")]
+    assert got[0].task_known is False
+    assert engine.route(PROMPTS[0], policy, task="sql").task == "sql"
+
+
 def test_support_of_one_prompt_in_one_call_sends_it_where_the_policy_says(export, tmp_path):
     folder = make_bundle(tmp_path, export, support=True)
     engine = gpu_engine(folder, batches=(1,))

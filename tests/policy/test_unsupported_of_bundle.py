@@ -54,19 +54,26 @@ def test_where_the_policy_keeps_the_model_out_the_best_that_it_leaves_answers(en
     assert engine.route("hello", policy).model == policy.unsupported.candidate
 
 
-def test_where_nobody_left_is_known_to_be_best_the_plain_decision_stands(tmp_path):
-    bundle = Bundle.load(make_bundle(tmp_path))  # without outcomes of its fitting prompts
-    first, *others = bundle.names
-    engine = Engine.load(with_unsupported(bundle, UnsupportedDefault(min_support=1.0, model=first)))
+def test_a_policy_that_says_nothing_of_it_is_not_refused_where_nobody_is_known_to_be_best(tmp_path):
+    bundle = Bundle.load(make_bundle(tmp_path))  # neither path rows nor a reliability table
+    out = bundle.names[0]
+    said = UnsupportedDefault(min_support=1.0, model=out)
+    engine = Engine.load(with_unsupported(bundle, said))
+    assert engine.route("hello", tau=0.2).model == out
+    assert engine.route("hello", tau=0.2, exclude=[out]).cause != "unsupported"
+    with pytest.raises(InvalidInputError, match="is known to be 'best'"):
+        engine.policy(tau=0.2, exclude=[out], min_support=0.5)
+
+
+def test_a_swap_to_a_bundle_that_leaves_it_open_is_refused_unless_allowed(folder):
+    engine, plain = Engine.load(folder), Bundle.load(DEFAULT_BUNDLE)
+    with pytest.raises(
+        InvalidInputError, match=r"does not say who answers unsupported prompts.*allow_fewer_outputs=True"
+    ):
+        engine.swap(plain)
     assert engine.route("hello", tau=0.2).cause == "unsupported"
-    for policy in ({"exclude": [first]}, {"allowed": others[:1]}):
-        made = engine.route("hello", tau=0.2, **policy)
-        assert (made.model, made.cause) == (
-            (plain := engine.route("hello", tau=0.2, min_support=0.0, **policy)).model,
-            plain.cause,
-        )
-    with pytest.raises(InvalidInputError, match="nobody of"):  # who asks for it is told
-        engine.policy(tau=0.2, min_support=0.5, exclude=[first])
+    engine.swap(plain, allow_fewer_outputs=True)
+    engine.swap(folder)
 
 
 def test_what_is_certified_does_not_count_such_prompts(engine):
@@ -99,9 +106,17 @@ def test_it_is_kept_by_edits_and_goes_with_its_model(folder, tmp_path):
     assert Bundle.load(without_candidate(bundle, NAMED, root=tmp_path)).unsupported is None
 
 
+def test_removing_the_model_tells_that_nobody_is_named_now(folder, tmp_path, capsys):
+    for name, told in (("gpt-4o-2024-08-06", False), (NAMED, True)):
+        assert main(["remove-model", name, "--bundle", str(folder), "--out", str(tmp_path)]) == 0
+        assert (f"{name} answered prompts of support below 0.02" in capsys.readouterr().err) is told
+
+
 def test_taking_it_back_leaves_it_to_the_policy(folder, tmp_path):
     plain = Engine.load(with_unsupported(folder, None, root=tmp_path))
     assert plain.policy(tau=0.2).unsupported.min_support == 0
+    bundle = Bundle.load(DEFAULT_BUNDLE)
+    assert with_unsupported(bundle, None, root=tmp_path).name == bundle.hash  # nothing to take back
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ipr_engine.audit.record_fields import parse_task
 from ipr_engine.audit.replay import ReplaySummary, replay
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.task_names import LONGEST_TASK
+from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.request.asked_tasks import asked_tasks
 from tests.support.bundles import make_bundle
 from tests.support.decide_requests import bytes_of
@@ -47,6 +48,32 @@ def test_a_row_of_a_batch_is_that_prompt_alone_for_its_task(engine):
     kept = engine.decide(engine.encode(PROMPTS, task=ASKED), tau=0.3)
     assert bytes_of(kept.result) == bytes_of(many.result)
     assert [row.task for row in kept] == ASKED
+
+
+CHAT = {
+    "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROMPTS[0]}],
+    "max_tokens": 40,
+}
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[0], CHAT], ids=["text", "request"])
+@pytest.mark.parametrize("task", ["sql", "unheard of"])
+def test_a_prompt_for_a_task_is_one_call(engine, monkeypatch, prompt, task):
+    [walked] = engine.route_many([prompt], tau=0.3, task=task)
+    monkeypatch.setattr(LoadedBundle, "walk", None)
+    policy = engine.policy(tau=0.3)
+    for one in (engine.route(prompt, tau=0.3, task=task), engine.route(prompt, policy, task=task)):
+        assert bytes_of(one.result) == bytes_of(walked.result)
+        assert one.to_dict() == walked.to_dict()
+
+
+@pytest.mark.parametrize("column", [-2, 10**6])
+def test_a_column_that_x_has_not_is_refused(engine, column):
+    router, policy = engine.loaded.router, engine.policy(tau=0.3).compiled
+    with pytest.raises(InvalidInputError, match="task_column: expected -1 to "):
+        router.route_one(PROMPTS[0], policy, column)
+    with pytest.raises(InvalidInputError, match="task_column: expected -1 to "):
+        router.route_request(PROMPTS[0], (), policy, None, -1, 1, column)
 
 
 def test_the_task_enters_by_the_heads_own_weight(engine):
@@ -91,7 +118,7 @@ def test_bad_prompts_leave_the_tasks_of_others_in_their_places(engine):
     prompts = [PROMPTS[0], "", PROMPTS[1], 7]
     made = engine.route_many(prompts, tau=0.3, task=["sql", "sql", None, "x"], on_error="status")
     assert [row.status for row in made] == ["ok", "invalid_input", "ok", "invalid_input"]
-    assert [made[0].task, made[2].task] == ["sql", None]
+    assert [(row.task, row.task_known) for row in made] == [("sql", True), ("sql", True), (None, None), ("x", False)]
     assert made.qualities[0].tobytes() == engine.route(PROMPTS[0], tau=0.3, task="sql").qualities.tobytes()
 
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from ipr_engine import Engine, InvalidInputError
-from ipr_engine.prompts import ParsedRequest
+from ipr_engine.prompts import ParsedRequest, parse_request
 from ipr_engine.serving import BatchingEngine
 from ipr_engine.serving.decision_cache import DecisionCache
 from tests.support.decisions import bits
@@ -50,6 +50,15 @@ def test_anything_else_that_can_change_a_decision_is_another_entry(bundles):
             for prompt, terms in asked:
                 assert bits(serving.route(prompt, **terms)) == bits(serving.engine.route(prompt, **terms))
         assert looked_up(serving) == (len(asked), len(asked))
+
+
+def test_a_task_and_what_a_request_needs_cannot_run_into_each_other(bundles):
+    cache, policy = DecisionCache(1), Engine(bundles[0]).policy(tau=0.3)
+    asks = parse_request({"messages": CHAT, "max_tokens": 7})
+    plain = parse_request({"messages": CHAT})
+    assert plain.needs is None
+    needs = f"{sorted(asks.features.items())} {asks.max_output_tokens} {asks.answers} {asks.images}"
+    assert cache.key(asks, policy, "a") != cache.key(plain, policy, f"a{needs}")
 
 
 def test_requests_with_tokens_bills_or_costs_of_their_own_stay_out(bundles):

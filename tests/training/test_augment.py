@@ -1,6 +1,7 @@
 """Heads fitted on copies of prompts written otherwise: what copies are, that they weigh no more, and that decisions heed edits less."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ipr_engine.cli import main
 from ipr_engine.data import load_outcomes
 from ipr_engine.data.prompt_edits import EDITS, written_otherwise
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.estimators import forest
 from ipr_engine.training.estimators.forest import ForestOptions, grow
 from ipr_engine.training.fitted_heads import FitRows, HeadRows, fit_heads, predict
 from ipr_engine.training.train_options import FitOptions
@@ -71,6 +73,18 @@ def test_copies_that_are_the_prompts_change_no_ridge(request, estimator):
     assert np.abs(one.out_of_fold_quality - two.out_of_fold_quality).max() < 0.06  # a penalty is one of a grid
 
 
+@pytest.mark.parametrize("estimator", ["plain", "caps"])
+def test_copies_add_no_evidence_to_the_maps_of_sparse_candidates(request, estimator):
+    plain = rows_of(request.node.name, rows=400)
+    out = np.random.default_rng(0).random(plain.quality.shape) < 0.6
+    plain.quality[out & ~out.all(axis=1, keepdims=True)] = np.nan  # so their maps are held near one of all
+    apart = []
+    for rows in (plain, replace(plain, otherwise=(plain.x,) * 3)):
+        slope = fit_heads(rows, estimator=estimator).settings["platt_slope"]
+        apart.append(np.ptp(slope) / np.mean(slope))
+    assert apart[1] == pytest.approx(apart[0], rel=0.2)  # a penalty is one of a grid
+
+
 def test_copies_that_are_the_prompts_change_no_tree(request):
     z = rows_of(request.node.name).x.astype(np.float32)
     quality = rows_of(request.node.name).quality
@@ -78,6 +92,16 @@ def test_copies_that_are_the_prompts_change_no_tree(request):
     two = grow(np.tile(z, (3, 1)), *[np.tile(quality, (3, 1))] * 2, ForestOptions(trees=4), seed=0, copies=3)
     np.testing.assert_array_equal(one.column, two.column)
     np.testing.assert_allclose(one.leaf, two.leaf, atol=1e-6)
+
+
+def test_trees_are_grown_on_whole_prompts_where_these_are_too_many(request, monkeypatch):
+    plain, grown = rows_of(request.node.name, rows=400), []
+    for copies in (1, 3):
+        monkeypatch.setattr(forest, "MOST_ROWS", 100 * copies)
+        rows = rows_of(request.node.name, rows=400, otherwise=[plain.x] * (copies - 1))
+        grown.append(fit_heads(rows, estimator="forest", options={"trees": 4}).tensors)
+    for name in ("tree_column", "tree_threshold"):
+        np.testing.assert_array_equal(grown[0][name], grown[1][name])
 
 
 def test_heads_heed_less_what_the_copies_have_and_outcomes_do_not_depend_on(request):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from ipr_engine import Engine
-from ipr_engine.bundle import Bundle
+from ipr_engine.bundle import Bundle, with_extra_files
+from ipr_engine.bundle.reliability import RELIABILITY, reliability_bytes
 from ipr_engine.cli import main
 from ipr_engine.encoders.manifest import MANIFEST
 from ipr_engine.errors import InvalidInputError
+from ipr_engine.training.add.candidate_prior import mean_qualities
+from ipr_engine.training.fitted_heads import predict
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support import skips
 from tests.support.bundles import make_encoder
@@ -66,6 +70,15 @@ def test_heads_read_both_means_and_support_reads_the_first(source, table, candid
     added = Bundle.load(new)
     assert (added.encoders[0].head_tokens, len(added.names)) == (2, 4)
     assert added.quality_heads.tensors["skip"].shape == (4, 2 * DIM)
+
+
+def test_centroids_stand_for_short_prompts_whose_two_means_are_the_same(source, table, candidates, tmp_path):
+    more = {"estimator": "caps", "allow_constant": True, "head_tokens": 2}
+    made = train(source, candidates, tmp_path / "root", name="t", created="2026-11-24", encoder=table, **more)
+    bundle = Bundle.load(with_extra_files(made.folder, {RELIABILITY: reliability_bytes({})}, root=tmp_path / "bare"))
+    heads, centroids = bundle.quality_heads, np.asarray(bundle.support.centroids, np.float64)
+    quality, _ = predict(heads.tensors, np.concatenate([centroids, centroids], axis=1), heads.activation)
+    assert list(mean_qualities(bundle).values()) == pytest.approx(quality.mean(axis=0).tolist(), abs=1e-9)
 
 
 def test_a_forest_stands_behind_both_means(source, table, candidates, tmp_path):

@@ -173,6 +173,9 @@ def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     assert "3 tasks are told apart: 'easy' " in err
     assert main(["route", "--bundle", str(tmp_path), "--task", "hard", "--json", "a sum"]) == 0
     assert json.loads(capsys.readouterr().out)["decision"]["task_known"] is True
+    for task, marked in (("hard", False), ("else", True)):
+        assert main(["route", "--bundle", str(tmp_path), "--task", task, "a sum"]) == 0
+        assert ("[task unknown: decided without]" in capsys.readouterr().out) is marked
     assert main(["explain", "--bundle", str(tmp_path), "--task", "else", "a sum"]) == 0
     assert "task 'else': not known to this bundle" in capsys.readouterr().out
     assert main(["info", "--bundle", str(tmp_path)]) == 0

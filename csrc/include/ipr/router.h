@@ -87,6 +87,10 @@ struct Prompts {
 
   // (batch): every other text of the request, which is billed and not encoded. Null: nobody has any.
   const Texts* billed_only;
+
+  // (batch): the column of x that is set to 1, since the request is for that column's task; -1 for none. Null: nobody
+  // names a task. A recorded route (ipr/recorded_route.h) takes null alone.
+  const int64_t* task_column = nullptr;
 };
 
 // The bill has a floor of one token for so many bytes of each text: a word of over 100 characters (base64, say) is one

@@ -1,7 +1,7 @@
 """`import_wide` reads a wide table: one row a prompt, columns per model; CSV, JSONL or Parquet.
 
-Columns: prompt; optionally prompt_id (else row numbers), split, dataset, question_key; per model `<model>` or
-`<model>|quality`, and optionally `<model>|input_tokens`, `<model>|output_tokens`, `<model>|cost_usd`. Quality is a number in [0, 1],
+Columns: prompt; optionally prompt_id (else row numbers), split, dataset, question_key, task; per model `<model>`
+or `<model>|quality`, and optionally `<model>|input_tokens`, `<model>|output_tokens`, `<model>|cost_usd`. Quality is a number in [0, 1],
 or True or False; an empty cell is a missing outcome.
 """
 
@@ -17,7 +17,7 @@ from ipr_engine.data.table_files import read_table
 from ipr_engine.data.tables import BadRows, Table
 from ipr_engine.errors import InvalidInputError
 
-RESERVED = ("prompt_id", "prompt", "split", "dataset", "question_key")
+RESERVED = ("prompt_id", "prompt", "split", "dataset", "question_key", "task")
 
 
 def import_wide(
@@ -48,10 +48,10 @@ def import_wide(
     ]
     # Row numbers with leading zeros: ids sort as the rows stand.
     width = len(str(table.rows))
-    for row, (given_id, prompt, split, dataset, key) in enumerate(zip(*optional, strict=True)):
+    for row, (given_id, prompt, split, dataset, key, task) in enumerate(zip(*optional, strict=True)):
         where = table.where(row)
         prompt_id = f"{path.stem}:{row + 1:0{width}d}" if "prompt_id" not in cells else given_id or ""
-        builder.add_prompt(prompt_id, prompt, where=where, split=split, dataset=dataset, key=key)
+        builder.add_prompt(prompt_id, prompt, where=where, split=split, dataset=dataset, key=key, task=task)
         for model, score, measures in measured:
             rest = {name: values[row] for name, values in measures.items()}
             builder.add_outcome(prompt_id, model, score[row], where=where, **rest)

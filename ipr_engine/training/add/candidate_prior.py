@@ -184,14 +184,16 @@ def mean_qualities(bundle: Bundle) -> dict[str, float]:
 def _typical_logits(bundle: Bundle) -> Array:
     """Predict the logits (prompts, models) at the centroids of the support, which stand for prompts; without any at x = 0."""
     heads = bundle.quality_heads
-    support = bundle.support
-    dim = bundle.encoder(heads.encoder).dim
-    x = np.zeros((1, dim))
+    support, spec = bundle.support, bundle.encoder(heads.encoder)
+    x = np.zeros((1, spec.dim))
     if support is not None and support.encoder == heads.encoder:
         # Centroids may be of the first columns alone; a forest may read the others.
-        x = np.zeros((len(support.centroids), dim))
+        x = np.zeros((len(support.centroids), spec.dim))
         x[:, : support.centroids.shape[1]] = support.centroids
-    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation, dim=x.shape[1]), x)  # type: ignore[arg-type]
+        # A head view is that of short prompts, whose two means are the same: zeros are of prompts without a known token.
+        whole, head = spec.whole_dim, spec.head_dim
+        x[:, whole : whole + head] = x[:, whole - head : whole]
+    logits = predict_logit(Heads(**heads.tensors, activation=heads.activation, dim=spec.dim), x)  # type: ignore[arg-type]
     return logits[:, [heads.candidates.index(name) for name in bundle.names]]
 
 

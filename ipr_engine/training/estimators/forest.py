@@ -101,14 +101,17 @@ def fit_forest(rows: FoldedRows, options: ForestOptions, hinges: HingeOptions, *
     """
     caps = fit_caps(rows, hinges, seed=seed)
     at_home = np.ones(len(rows.x), np.bool_) if rows.source is None else rows.source == 0
-    slope, offset = calibrate(caps.out_of_fold, rows.quality, at_home, None)
+    first = slice(len(rows.x) // rows.copies)  # the prompts as they are
+    slope, offset = calibrate(caps.out_of_fold[first], rows.quality[first], at_home[first], None)
     logit = slope * caps.out_of_fold + offset  # (rows, models)
     quality, filled = at_level_of_home(rows.quality, sigmoid(logit), rows.source)
     columns = _Columns(rows)
 
     def grown(some: Rows) -> Trees:
         if len(some) > MOST_ROWS:
-            some = np.sort(np.random.default_rng(seed).choice(some, MOST_ROWS, replace=False))
+            prompt = some % (len(rows.x) // rows.copies)  # whole prompts: `grow` counts on all copies of each
+            drawn = np.random.default_rng(seed).choice(np.unique(prompt), MOST_ROWS // rows.copies, replace=False)
+            some = some[np.isin(prompt, drawn)]
         return grow(columns.take(some), filled[some], quality[some], options, seed=seed, copies=rows.copies)
 
     held_out = (1 - SHARE) * logit
