@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipr_engine.bundle import Bundle
 
 
 def add_parser(subparsers: Any) -> None:
@@ -45,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         provenance={"recipe": "ipr escalate", "version": __version__},
     )
     joined = Bundle.load(folder)
+    for notice in _left_behind(first, second):
+        print(f"ipr escalate: {notice}", file=sys.stderr)
     if arguments.json:
         stated = {"bundle": folder.name, "gap": arguments.gap, "first": first.hash, "second": second.hash}
         print(json.dumps({**stated, "path_rows": path_rows_facts(joined)}))
@@ -54,3 +60,20 @@ def run(arguments: argparse.Namespace) -> int:
     if first.calibrations or second.calibrations:
         print("calibration maps are of one tier and were left out; make one with `ipr calibrate`")
     return 0
+
+
+def _left_behind(first: Bundle, second: Bundle) -> list[str]:
+    """Return what the joined bundle does not take from the second one, a sentence each."""
+    from ipr_engine.bundle.origin import task_column
+
+    notices, columns = [], (task_column(first), task_column(second))
+    if None not in columns and columns[0] != columns[1]:
+        notices.append(
+            f"the tiers tell tasks of two columns apart: evaluations and calibrations read {columns[0]!r} for both, and none of "
+            f"{columns[1]!r}; train both with one --task-column"
+        )
+    if second.unsupported not in (None, first.unsupported):
+        notices.append(
+            "who answers unsupported prompts is the first bundle's to say; what the second one says was left out"
+        )
+    return notices

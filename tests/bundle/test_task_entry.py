@@ -10,9 +10,18 @@ import pytest
 
 from ipr_engine import Engine
 from ipr_engine._C import available_isas
-from ipr_engine.bundle import Bundle, BundleParts, ConcatenatedSource, TaskSource, task_identity, write_bundle
+from ipr_engine.bundle import (
+    Bundle,
+    BundleParts,
+    ConcatenatedSource,
+    TaskSource,
+    UnsupportedDefault,
+    task_identity,
+    write_bundle,
+)
 from ipr_engine.bundle.task_names import LONGEST_TASK, MOST_TASKS
 from ipr_engine.bundle.two_tiers import two_tiers
+from ipr_engine.cli import main
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
@@ -174,3 +183,19 @@ def test_the_second_tier_decides_by_the_task_too(tmp_path):
         )
         assert kept.qualities.tobytes() == both.qualities.tobytes()
         assert [row.task for row in kept] == [row.task for row in both]
+
+
+def test_escalate_says_what_it_does_not_take_from_the_second_bundle(tmp_path, capsys):
+    parts, made = task_parts(tmp_path / "sources"), {}
+    for name, column, rule in (("a", "task", 0.1), ("b", "dataset", 0.2), ("c", "task", 0.1)):
+        said = UnsupportedDefault(min_support=rule, model=parts["candidates"][0].name)
+        heads = [replace(parts["heads"][0], tensors=make_tensors(models=4, dim=TABLE_DIM + len(TASKS), seed=ord(name)))]
+        given = {**parts, "heads": heads, "provenance": {"task_column": column}, "unsupported": said}
+        made[name] = str(write_bundle(tmp_path / name, BundleParts(**given)))
+    assert main(["escalate", made["a"], made["b"], "--gap", "0.1", "--out", str(tmp_path / "ab"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["gap"] == 0.1
+    assert "evaluations and calibrations read 'task' for both, and none of 'dataset'" in err
+    assert "what the second one says was left out" in err
+    assert main(["escalate", made["a"], made["c"], "--gap", "0.1", "--out", str(tmp_path / "ac")]) == 0
+    assert capsys.readouterr().err == ""
