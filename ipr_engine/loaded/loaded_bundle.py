@@ -39,10 +39,10 @@ from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, esc
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
-from ipr_engine.request.asked_tasks import asked_tasks
+from ipr_engine.request.asked_tasks import asked_task, asked_tasks
 from ipr_engine.request.intake import Intake, all_counted, check_features, encode_all, take_in, text_terms
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
-from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest, policy_options
+from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (
     PLAIN_BATCH,
     BatchInputs,
@@ -98,9 +98,10 @@ class LoadedBundle(PlannedBundle):
         if not (self.routes_text or gpu):
             return None
         if options and not NO_POLICY_OPTIONS.isdisjoint(options):
-            if gpu is not None or type(options.get("task")) is not str or len(NO_POLICY_OPTIONS & options.keys()) > 1:
+            asked, options = options.get("task"), {name: value for name, value in options.items() if name != "task"}
+            if gpu is not None or type(asked) is not str or not NO_POLICY_OPTIONS.isdisjoint(options):
                 return None  # a task alone is a column of x that C++ sets
-            [task], options = asked_tasks(options["task"], 1, self.bundle.tasks) or [None], policy_options(options)
+            task = asked_task(asked, "task", self.bundle.tasks)
         policy = self.resolve(policy, options)
         if type(prompt) is str:
             if gpu is not None:

@@ -24,11 +24,14 @@ def asked_tasks(task: object, batch: int, known: Container[str]) -> tuple[AskedT
     if isinstance(task, (list, tuple)):
         if len(task) != batch:
             raise InvalidInputError(f"task: expected one a prompt, {batch} in all, got {len(task)}")
-        return tuple(_one(name, f"task[{row}]", known) for row, name in enumerate(task))
-    return (_one(task, "task", known),) * batch
+        return tuple(asked_task(name, f"task[{row}]", known) for row, name in enumerate(task))
+    return (asked_task(task, "task", known),) * batch
 
 
-def _one(name: object, where: str, known: Container[str]) -> AskedTask | None:
+def asked_task(name: object, where: str, known: Container[str]) -> AskedTask | None:
+    """Return the task of one prompt, as `asked_tasks`. where: what errors call it."""
+    if type(name) is str and name in known:  # its name was checked when the bundle was read
+        return AskedTask(name, True)
     if name is None:
         return None
     problem = task_problem(name)
