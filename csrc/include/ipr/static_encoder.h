@@ -9,10 +9,10 @@
 // The sum of weights is not divided by: the mean is over the number of tokens. Without a known token the mean is 0.
 // Where the config has a head view, a second mean stands behind the first: that of the prompt's first head_tokens known
 // tokens, taken before anything is cut and scaled as the first is. Where the config has task columns, they stand behind
-// the means, 0 each: a text does not tell its task. Where the config has surface features, these come last, of the whole
-// text whatever was cut.
-// The table is read in place, so it may be a file that is mapped into memory. Billing and embedding see different
-// tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since an LLM reads all of it.
+// the means, 0 each: a text does not tell its task. Where the config has surface features, these come last, of the
+// whole text whatever was cut. The table is read in place, so it may be a file that is mapped into memory. Billing and
+// embedding see different tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since
+// an LLM reads all of it.
 //
 // Numbers: float32. Every sum starts at +0 and takes the rows in their order, by fused multiply-add with the row's
 // weight; the norm's sum of squares keeps 16 partial sums. Every instruction set gives the same bits.
@@ -117,9 +117,7 @@ class StaticEncoder {
 
   // Columns of x; those of them that are means of rows; the config's own max_tokens; the config's tokenizer, null where
   // there is none, and whether there is one, so that encode may be called.
-  size_t dim() const {
-    return embedding_dim() + config_.task_columns + (config_.surface ? config_.surface->dim() : 0);
-  }
+  size_t dim() const { return embedding_dim() + config_.task_columns + (config_.surface ? config_.surface->dim() : 0); }
   size_t embedding_dim() const { return config_.table.dim * (config_.head_tokens > 0 ? 2 : 1); }
   size_t max_tokens() const { return config_.max_tokens; }
   const WordPiece* tokenizer() const { return config_.tokenizer.get(); }
