@@ -17,7 +17,7 @@ from ipr_engine.calibration.observed import Observed, OperatingPath, fit_path, o
 from ipr_engine.data import load_outcomes, overlap, prompt_hashes
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.evaluation.embedded import embed_for
+from ipr_engine.evaluation.embedded import embed_rows
 
 Array = npt.NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def load_population(arguments: argparse.Namespace) -> Population:
     held_out = held_out.take(~overlap(held_out, prompt_hashes(path_data.prompts, path_data.question_keys)))
     bundle, names = engine.bundle, engine.bundle.names
     path_rows, rows = (
-        observe(bundle, partial(embed_for, engine), part, names, sources, label=f"{part.source}, split {split}")
+        observe(bundle, partial(embed_rows, engine), part, names, sources, label=f"{part.source}, split {split}")
         for part, split in ((path_data, arguments.path_split), (held_out, arguments.split))
     )
     cost = rows.outcomes.cost_usd

@@ -15,7 +15,7 @@ from ipr_engine.calibration.observed import observe
 from ipr_engine.calibration.promises import certify_path
 from ipr_engine.cli.calibrate import render
 from ipr_engine.errors import BundleError
-from ipr_engine.evaluation.embedded import embed_for
+from ipr_engine.evaluation.embedded import embed_rows
 from tests.support.calibration_data import calibrate, make_engine, make_outcomes
 from tests.support.seeds import seeded
 
@@ -95,7 +95,7 @@ def observed(scene):
     """The sample and the path's data as calibration sees them, and what rule `path` runs at LEVELS."""
     engine, _, path_data, sample, _ = scene
     parts = (sample.take(np.arange(250)), path_data.take(np.arange(100)))
-    embed = partial(embed_for, engine)
+    embed = partial(embed_rows, engine)
     policies = [engine.policy(tau=tau, rule="path", allowed=list(engine.bundle.names)) for tau in LEVELS]
     return [*(observe(engine.bundle, embed, rows, engine.bundle.names, {}, label="made") for rows in parts), policies]
 

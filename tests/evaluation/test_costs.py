@@ -145,10 +145,10 @@ def test_a_candidate_with_neither_is_refused_by_name(engine, outcomes):
 
 
 def test_without_tokens_and_without_a_tokens_head_the_error_says_what_to_record(outcomes, work, monkeypatch):
-    def embed_for(*_, **__):
+    def embed_rows(*_, **__):
         pytest.fail("prompts are embedded before it is told")
 
-    monkeypatch.setattr(evaluate, "embed_for", embed_for)
+    monkeypatch.setattr(evaluate, "embed_rows", embed_rows)
     bundle = make_bundle(work / "no tokens", models=3, dim=16, tokens=False)
     bare = without(outcomes, "output_tokens", *NAMES)
     with pytest.raises(InvalidInputError, match="no output_tokens in made and the bundle's heads predict none"):
