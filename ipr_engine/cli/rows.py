@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from ipr_engine.errors import InvalidInputError
-from ipr_engine.prompts import BODY, TURNS
+from ipr_engine.prompts import BODY, TURNS, kind_of
 
 # arguments of Engine.route that a row may state
 COUNTS = ("billed_tokens", "tokens_out", "extra_usd", "cached_tokens", "tokens_in")
@@ -89,6 +89,8 @@ def _problem_of(record: dict[str, Any]) -> str | None:
         return f"expected an object with one of {', '.join(map(repr, TURNS))}, got {' and '.join(map(repr, given)) or 'none of them'}"
     if "decision" in record:
         return '"decision" is where the answer goes; rename that field'
+    if not isinstance(record.get("task"), str | None):
+        return f"task: expected a text, got {kind_of(record['task'])}"
     return None
 
 

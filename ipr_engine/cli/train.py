@@ -20,7 +20,8 @@ def add_parser(subparsers: Any) -> None:
         "train",
         help="fit heads on outcome data and write a bundle (extra [train])",
         description="Fit a quality head and a tokens head per candidate on outcome data (docs/outcome-data.md) and write a bundle "
-        "(docs/own-bundle.md). The frozen encoder is a table, a transformer, or several side by side; by default the embedded table.",
+        "(docs/own-bundle.md). The frozen encoder is a table, a transformer, or several side by side; by default the embedded table, "
+        "and what a text looks like beside it.",
     )
     parser.add_argument(
         "--outcomes",
@@ -36,7 +37,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         metavar="DIR",
         help="model2vec folder (from ipr distill, say), export (ipr export-encoder) or transformers folder; repeat to put encoders "
-        "side by side; 'default' is the embedded bundle's table (default); 'surface', beside one, adds what a text looks like",
+        "side by side; 'default' is the embedded bundle's table; 'surface', beside one, adds what a text looks like (default: both "
+        "where a forest may be fitted, else the table)",
     )
     parser.add_argument(
         "--max-tokens",
@@ -50,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
         default=0,
         metavar="N",
         help="of a table: give the first N tokens of a prompt a mean of their own, beside that of the whole: for traffic where one text "
-        "stands under many instructions (default 0: none)",
+        "stands under many instructions; at most what the table reads of a prompt, 512 (default 0: none)",
     )
     parser.add_argument(
         "--dtype",

@@ -173,7 +173,7 @@ def stand(
     # The least squares line through three points, a doubling apart.
     slopes = (router - next(iter(learned.values()))) / (len(learned) - 1) if len(learned) > 1 else ()
     doubling = tuple(estimate(slope) for slope in slopes)
-    told = (_beside_hull(lines, best), _more_prompts(doubling, list(learned)))
+    told = (_beside_hull(lines, best) + _beside_clusters(lines), _more_prompts(doubling, list(learned)))
     learning = {n: (estimate(figures[0]), estimate(figures[1])) for n, figures in learned.items()}
     return Standing(outcomes.rows, best, told, tuple(lines), learning, doubling)
 
@@ -203,6 +203,20 @@ def _beside_hull(lines: Sequence[Line], best: str) -> str:
     if area.high < 0:
         return f"{costs}: not told apart in this cost; in area the router is behind the hull"
     return f"{costs}: not told apart, neither in this cost nor in area; a mix of single candidates may do as well"
+
+
+def _beside_clusters(lines: Sequence[Line]) -> str:
+    """Say where k-means is ahead of the router, told apart or not; "" where it is ahead in neither figure."""
+    clusters = next(line for line in lines if line.name == CLUSTERS)
+    assert clusters.cost_behind is not None
+    assert clusters.area_behind is not None
+    cost, area = clusters.cost_behind, clusters.area_behind
+    ahead = [name for name, is_ahead in (("cost", cost.value > 0), ("area", area.value < 0)) if is_ahead]
+    if not ahead:
+        return ""
+    apart = [name for name, is_apart in (("cost", cost.low > 0), ("area", area.high < 0)) if is_apart]
+    told = f"told apart{'' if apart == ahead else f' in {apart[0]} alone'}" if apart else "not told apart"
+    return f"; {CLUSTERS} costs {clusters.cost.shown(percent=True)} there, and is ahead of the router in {' and in '.join(ahead)}: {told}"
 
 
 def _more_prompts(doubling: Sequence[Estimate], fitted_on: Sequence[int]) -> str:

@@ -28,6 +28,7 @@ from ipr_engine.measures.prediction import brier, constant_heads, expected_calib
 from ipr_engine.measures.resampling import one_thread
 from ipr_engine.prompts.parsed import bill_floors
 from ipr_engine.training.estimators.by_name import CLOSED_FORM, READS_SURFACE, comparable, need_packages
+from ipr_engine.training.estimators.forest import trees_missing
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, column_kinds, fit_heads
 from ipr_engine.training.fitted_parts import (
     PROMPTS_PER_CENTROID,
@@ -86,7 +87,10 @@ def train(
     )  # read before the work; where there is none it is made after it, by key_of_root
     asked = read_candidates(Path(data.candidates))
     names = [candidate.name for candidate in asked.candidates]
-    frozen = data.encoder.open()
+    may_read = fit.estimator == READS_SURFACE or (
+        fit.estimator == "auto" and len(names) > 1 and trees_missing() is None
+    )
+    frozen = (data.encoder.with_surface() if may_read else data.encoder).open()
     with one_thread():
         rows = read_training_rows(
             data.folders, asked, split=data.split, task_column=data.task_column, progress=progress

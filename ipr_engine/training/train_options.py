@@ -84,7 +84,7 @@ class EncoderChoice:
     Attributes:
         folders: a model2vec folder, an export or a transformers folder; or several, side by side in this order. "default", and
             None, is the embedded default bundle's table. "surface", beside one of these, is surface features with the English
-            lexicon, which come last wherever it stands.
+            lexicon, which come last wherever it stands; `train` adds them to None where an estimator may read them.
         options: who runs a transformer, and where.
         max_tokens: of the transformers; None is an export's own, and 256 of a transformers folder.
         pooling: "mean", "cls" or "last" for a transformers folder that does not tell it.
@@ -104,12 +104,16 @@ class EncoderChoice:
     head_tokens: int = 0
     contained: bool = True
 
+    def with_surface(self) -> EncoderChoice:
+        """Return the choice with surface features beside the default table; itself where encoders are named."""
+        return self if self.folders is not None else replace(self, folders=(DEFAULT_ENCODER, SURFACE))
+
     def open(self) -> TrainingEncoder:
         """Open the encoders; several are one, side by side.
 
         Raises:
-            InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, or a
-                transformer is to have a head view.
+            InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, a
+                transformer is to have a head view, or one has more tokens than its table reads of a prompt.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
@@ -169,6 +173,10 @@ class EncoderChoice:
             )
         if _is_table(folder):
             files = replace(encoder_files(folder), id=_free("static", ids), head_tokens=head_tokens)
+            if type(head_tokens) is int and head_tokens > files.max_tokens:
+                raise InvalidInputError(
+                    f"head_tokens: expected at most {files.max_tokens}, all that {path.name} reads of a prompt, got {head_tokens}"
+                )
             table = StaticEncoder.load(
                 files.table,
                 files.tokenizer,

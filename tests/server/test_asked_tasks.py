@@ -84,3 +84,10 @@ def test_a_tenant_may_be_kept_from_naming_tasks(folder: Path, monkeypatch: pytes
     key = (b"authorization", b"Bearer " + b"k" * 40)
     reply, _ = asked(folder, config, (as_json({"prompt": PROMPT}), (key, (b"x-ipr-task", b"sql"))))
     assert (reply.status, json.loads(reply.content)["error"]["param"]) == (403, "x-ipr-task")
+
+
+def test_half_a_surrogate_pair_in_a_task_reads_as_u_fffd_and_so_as_no_known_one(folder: Path) -> None:
+    body = b'{"prompt": "%s", "ipr": {"task": "%s\\ud800"}}' % (PROMPT.encode(), sorted(TASKS)[0].encode())
+    reply, _ = asked(folder, {}, (body, ()))
+    found = json.loads(reply.content)
+    assert (reply.status, found["task"], found["task_known"]) == (200, f"{sorted(TASKS)[0]}\ufffd", False)

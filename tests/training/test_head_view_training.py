@@ -113,6 +113,16 @@ def test_a_view_of_a_transformer_is_refused(table, tmp_path):
         EncoderChoice(folders=table, head_tokens=-3).open()
 
 
+def test_a_view_of_more_tokens_than_the_table_reads_is_refused(table):
+    with pytest.raises(
+        InvalidInputError, match=r"head_tokens: expected at most 512, all that .* reads of a prompt, got 513"
+    ):
+        EncoderChoice(folders=table, head_tokens=513).open()
+    assert EncoderChoice(folders=table, head_tokens=512).open().encoder.head_dim == DIM
+    with pytest.raises(InvalidInputError, match="all that default reads"):
+        EncoderChoice(head_tokens=1_000_000_000).open()
+
+
 def test_the_command_line_takes_the_tokens(source, table, candidates, tmp_path, capsys):
     asked = ["--outcomes", str(source), "--candidates", str(candidates), "--out", str(tmp_path / "r")]
     more = ["--encoder", str(table), "--estimator", "plain", "--head-tokens", "2", "--allow-constant", "--no-standing"]

@@ -15,7 +15,7 @@ from ipr_engine.training import standing
 from ipr_engine.training.cross_fitted import heads_cross_fitted, kmeans_cross_fitted, means_cross_fitted
 from ipr_engine.training.fitted_heads import HeadRows
 from ipr_engine.training.selection import PromptCosts
-from ipr_engine.training.standing import COIN, HULL, Line, stand
+from ipr_engine.training.standing import CLUSTERS, COIN, HULL, Line, stand
 from tests.support.seeds import seeded
 from tests.support.training_data import write_source
 
@@ -96,6 +96,33 @@ def test_a_sentence_says_what_the_intervals_tell(cost, area, said):
     sentence = standing._beside_hull([Line("router", one, one), Line(HULL, one, one, cost, area)], "dear")  # noqa: SLF001
     assert sentence.endswith(said)
     assert "at 98% of dear's quality the router costs 50% [40%, 60%] of always asking dear" in sentence
+
+
+@pytest.mark.parametrize(
+    ("cost", "area", "said"),
+    [
+        (Estimate(-0.1, -0.2, 0.1), Estimate(0.1, -0.1, 0.2), ""),
+        (Estimate(0.1, -0.2, 0.3), Estimate(0.1, -0.1, 0.2), "ahead of the router in cost: not told apart"),
+        (
+            Estimate(0.1, -0.2, 0.3),
+            Estimate(-0.1, -0.2, 0.1),
+            "ahead of the router in cost and in area: not told apart",
+        ),
+        (Estimate(0.1, 0.01, 0.3), Estimate(-0.1, -0.2, 0.1), "in cost and in area: told apart in cost alone"),
+        (Estimate(-0.1, -0.2, 0.1), Estimate(-0.1, -0.2, -0.01), "ahead of the router in area: told apart"),
+        (Estimate(np.nan, np.nan, np.nan), Estimate(0.1, -0.1, 0.2), ""),
+    ],
+)
+def test_where_k_means_is_ahead_the_sentence_says_so(cost, area, said):
+    one = Estimate(0.5, 0.4, 0.6)
+    lines = [Line("router", one, one), Line(CLUSTERS, one, one, cost, area)]
+    sentence = standing._beside_clusters(lines)  # noqa: SLF001
+    assert sentence.endswith(said)
+    assert (
+        bool(sentence)
+        == sentence.startswith("; k-means costs 50% [40%, 60%] there, and is ahead of the router in ")
+        == bool(said)
+    )
 
 
 @pytest.mark.parametrize(

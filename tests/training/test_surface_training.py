@@ -17,6 +17,9 @@ from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.errors import BundleNotFoundError, InvalidInputError
 from ipr_engine.evaluation import evaluate
 from ipr_engine.evaluation.evaluation_inputs import Split
+from ipr_engine.training import train as training
+from ipr_engine.training.estimators import by_name
+from ipr_engine.training.selection import EstimatorScore
 from ipr_engine.training.train_options import EncoderChoice, FitOptions
 from tests.support import skips
 from tests.support.bundles import make_encoder
@@ -111,6 +114,51 @@ def test_features_that_no_head_reads_are_left_out_and_that_is_told(source, table
     for name, tensor in without.quality_heads.tensors.items():
         assert made.quality_heads.tensors[name].tobytes() == tensor.tobytes()
     assert made.support.centroids.tobytes() == without.support.centroids.tobytes()
+
+
+def test_where_no_encoder_is_named_a_forest_reads_the_table_and_the_surface(source, tmp_path):
+    options = {"trees": 4, "depth": 2, "leaf": 4, "caps": 4}
+    bundle = Bundle.load(fit(source, tmp_path / "root", None, options=options, head_tokens=3))
+    assert [spec.kind for spec in bundle.encoders] == ["static", "surface", "concatenated"]
+    assert bundle.encoders[0].head_tokens == 3
+    alone = Bundle.load(fit(source, tmp_path / "alone", "default", options=options))
+    assert [spec.kind for spec in alone.encoders] == ["static"]
+
+
+def test_auto_compares_a_forest_that_sees_the_surface_of_the_default_encoder(source, tmp_path, monkeypatch):
+    seen = {}
+
+    def compared(rows, costs, *, estimators, **_):
+        seen["dims"] = (rows.embedding.shape[1], rows.surface_dim)
+        return [
+            EstimatorScore(name, (float(name == "caps"),) * 2, (0.0,) * 2, (0.0,) * 2, (0.1,) * 2)
+            for name in estimators
+        ]
+
+    monkeypatch.setattr(training, "compare_estimators", compared)
+    told = []
+    made = fit(source, tmp_path / "root", None, estimator="auto", progress=told.append)
+    assert seen["dims"] == (256, SurfaceEncoder.load().dim)
+    assert "surface features are left out of the bundle: caps does not read them, forest does" in told
+    assert [spec.kind for spec in Bundle.load(made).encoders] == ["static"]
+
+
+def test_an_estimator_that_reads_no_surface_gives_the_bytes_of_the_table_alone(source, tmp_path):
+    told = []
+    by_none = fit(source, tmp_path / "root", None, estimator="caps", progress=told.append)
+    assert not [line for line in told if "surface" in line]
+    assert fit(source, tmp_path / "root", "default", estimator="caps").name == by_none.name
+
+
+def test_without_scikit_learn_the_default_is_the_table_and_one_line_says_so(source, tmp_path, monkeypatch):
+    for module in (training, by_name):
+        monkeypatch.setattr(module, "trees_missing", lambda: "it needs scikit-learn: install it")
+    monkeypatch.setattr(by_name, "CLOSED_FORM", ("plain", "forest"))
+    told = []
+    made = fit(source, tmp_path / "root", None, estimator="auto", progress=told.append)
+    assert [spec.kind for spec in Bundle.load(made).encoders] == ["static"]
+    assert [line for line in told if "scikit" in line] == ["forest is not compared: it needs scikit-learn: install it"]
+    assert not [line for line in told if "surface" in line]
 
 
 def test_options_of_an_estimator_are_checked_before_anything_is_read():

@@ -181,12 +181,15 @@ def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     assert main(["info", "--bundle", str(tmp_path)]) == 0
     assert "tasks told apart: 'easy', 'hard', 'mixed'\n" in capsys.readouterr().out
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"prompt": "a sum", "task": "easy"}\n{"prompt": "a sum"}\n{"prompt": "a sum", "task": 7}\n')
+    rows.write_text(
+        '{"prompt": "a sum", "task": "easy"}\n{"prompt": "a sum"}\n{"prompt": "a sum", "task": 7}\n{"prompt": "a sum", "task": ["easy"]}\n'
+    )
     assert main(["route", "--bundle", str(tmp_path), "--task", "hard", "--jsonl", str(rows)]) == 3
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["decision"]["task"] for line in lines[:2]] == ["easy", "hard"]
     assert lines[0]["task"] == "easy"  # carried through as well
-    assert lines[2]["error"].startswith("task: expected a text")
+    assert lines[2]["error"] == "task: expected a text, got a number"
+    assert lines[3]["error"] == "task: expected a text, got a list"
 
 
 @pytest.mark.parametrize("estimator", ["plain", "advantage_shared", "caps", "forest"])
