@@ -24,9 +24,9 @@ from ipr_engine._extras import need
 from ipr_engine.decision.decision import Decision
 from ipr_engine.errors import IprError
 from ipr_engine.integrations.litellm_request import controls_in, routed, same_request, take_out_controls, tiers_of
-from ipr_engine.integrations.seat import Answer, Seat, told
+from ipr_engine.integrations.seat import SEAT_CONTROLS, Answer, Said, Seat, told
 from ipr_engine.integrations.shared_engine import BundleSource
-from ipr_engine.policy.policy_spec import POLICY_CONTROLS, PolicyOptions
+from ipr_engine.policy.policy_spec import PolicyOptions
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS
 from ipr_engine.request.wrong_control import WrongControlError
 
@@ -50,12 +50,12 @@ class _Asked:
     """An `_Asked` is one request on its way through the proxy: its body, and what was decided, among whom, or why nothing was.
 
     Attributes:
-        said: its headers, and where its body held controls, and them.
+        said: what it says of its decision.
         by: the seat that decided, which knows whose candidates deployments are.
     """
 
     body: Mapping[str, Any]
-    said: tuple[object, Sequence[tuple[str, object]]]
+    said: Said
     answer: Answer | None = None
     by: LiteLLMSeat | None = None
     among: frozenset[str] | None = None
@@ -119,7 +119,8 @@ class LiteLLMSeat(_CustomLogger):  # type: ignore[misc]  # a class of LiteLLM's,
             take_out_controls(data)
             if self._only is None or data.get("model") in self._only:
                 try:
-                    self.seat.policy(*asked.said)
+                    self.seat.task(asked.said)
+                    self.seat.policy(asked.said)
                 except WrongControlError as error:
                     self.seat.count("refused")
                     raise _refusal(error) from None
@@ -154,8 +155,8 @@ class LiteLLMSeat(_CustomLogger):  # type: ignore[misc]  # a class of LiteLLM's,
         elif among is not None and asked.answer is not None and asked.among == among:
             return asked.answer.decision
         try:
-            policy = self.seat.policy(*asked.said, among)
-            asked.answer, asked.among, asked.by = await self.seat.decide(asked.body, policy), among, self
+            task, policy = self.seat.task(asked.said), self.seat.policy(asked.said, among)
+            asked.answer, asked.among, asked.by = await self.seat.decide(asked.body, policy, task), among, self
         except (Exception, asyncio.CancelledError) as error:  # cancelled: LiteLLM's time for a classifier is over
             self._undecided(error, asked)
             raise
@@ -185,7 +186,7 @@ class IprClassifier(LiteLLMSeat):
         bundle: BundleSource = None,
         watch_s: float | None = None,
         alias: str | Collection[str] | None = None,
-        controls: Sequence[str] = POLICY_CONTROLS,
+        controls: Sequence[str] = SEAT_CONTROLS,
         assumed_tokens: int | None = ASSUMED_TOKENS,
         **policy: Unpack[PolicyOptions],
     ) -> None:
@@ -196,7 +197,7 @@ class IprClassifier(LiteLLMSeat):
             bundle: a bundle root or folder, or an embedded bundle's name, None for the default; or an Engine or AsyncEngine of your own.
             watch_s: seconds between two looks at the root's CURRENT, to serve what it names; None: never.
             alias: the model name, or names, whose controls it checks; None: every request's. Say it where there are several seats.
-            controls: options of a policy that a request may set; all but prices and performance.
+            controls: options of a policy that a request may set, and "task"; all but prices and performance.
             assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
             policy: the options of `Engine.policy`; tau is 0.1 where there is no aim.
         Raises:
@@ -247,7 +248,7 @@ class IprPlugin(LiteLLMSeat):
         groups: str | Collection[str] | None = None,
         bundle: BundleSource = None,
         watch_s: float | None = None,
-        controls: Sequence[str] = POLICY_CONTROLS,
+        controls: Sequence[str] = SEAT_CONTROLS,
         assumed_tokens: int | None = ASSUMED_TOKENS,
         **policy: Unpack[PolicyOptions],
     ) -> None:

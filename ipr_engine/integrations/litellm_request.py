@@ -6,6 +6,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, cast
 
+from ipr_engine.integrations.seat import Said
+from ipr_engine.request.controls import TASK, TASK_OF_METADATA
+
 
 def routed(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what LiteLLM's router noted of the deployment that answers: its model is "deployment", its group "deployment_model_name".
@@ -39,19 +42,22 @@ def same_request(body: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     return body is data or (body.get(call) is not None and body.get(call) == data.get(call))
 
 
-def controls_in(body: Mapping[str, Any]) -> tuple[object, list[tuple[str, object]]]:
-    """Return the headers of a request, and where its body holds controls, and them."""
+def controls_in(body: Mapping[str, Any]) -> Said:
+    """Return what a request says of its decision: by headers, by objects of its body, and by the task of its metadata."""
     request = body.get("proxy_server_request") or {}
     metadata = body.get("metadata") or {}
     said = (request.get("body") or {}).get("metadata") or metadata
     objects = [("ipr", body["ipr"])] if "ipr" in body else []
     if isinstance(said, Mapping) and "ipr" in said:
         objects.append(("metadata.ipr", said["ipr"]))
-    return request.get("headers") or metadata.get("headers"), objects
+    named = []
+    if isinstance(said, Mapping) and TASK_OF_METADATA in said:
+        named.append((TASK, f"metadata.{TASK_OF_METADATA}", said[TASK_OF_METADATA]))
+    return Said(request.get("headers") or metadata.get("headers"), objects, named)
 
 
 def take_out_controls(body: dict[str, Any]) -> None:
-    """Take the controls out of a body: a provider would refuse the field."""
+    """Take the controls out of a body: a provider would refuse the field. The task of the metadata stays, for logs."""
     body.pop("ipr", None)
     metadata = body.get("metadata")
     if isinstance(metadata, dict) and metadata.pop("ipr", None) is not None and not metadata:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ipr_engine._faults import fault
@@ -20,17 +20,36 @@ from ipr_engine.policy.policy_spec import ABOUT, POLICY_CONTROLS, Options
 from ipr_engine.policy.rules import BEST, CHEAPEST, with_aim
 from ipr_engine.prompts.parse import parse_request
 from ipr_engine.prompts.parsed import ASSUMED_TOKENS, ParsedRequest
+from ipr_engine.request.asked_tasks import asked_task
 from ipr_engine.request.assumed import assumed_bill_beside
-from ipr_engine.request.controls import NO_CONTROLS, Controls, read_controls
+from ipr_engine.request.controls import TASK, Controls, read_controls
 
 FALLBACK = "fallback"
 """The cause of an answer by another than the one chosen, as in `ipr serve`."""
 OF_A_CANDIDATE = ("x-ipr-candidate", "x-ipr-quality", "x-ipr-cost-usd", "x-ipr-saved-usd")
 """Headers that tell of the candidate that answers."""
 MAX_KEPT_BESTS = 256
+SEAT_CONTROLS = (*POLICY_CONTROLS, TASK)
+"""What a request may set where an operator says nothing else."""
 LONGEST_HEADER = 300  # characters of an error that a response's header tells
 
 _log = logging.getLogger(__name__)
+
+
+class Said(NamedTuple):
+    """A `Said` is what one request says of its own decision, as `read_controls` takes it.
+
+    Attributes:
+        headers: name -> text, of the HTTP request. objects: where its body holds controls ("metadata.ipr"), and them.
+        alone: control, place and value of fields of the body that are one control each.
+    """
+
+    headers: object = None
+    objects: Sequence[tuple[str, object]] = ()
+    alone: Sequence[tuple[str, str, object]] = ()
+
+
+NOTHING_SAID = Said()
 
 
 class Answer(NamedTuple):
@@ -80,7 +99,7 @@ class Seat:
         *,
         bundle: BundleSource = None,
         watch_s: float | None = None,
-        controls: Sequence[str] = POLICY_CONTROLS,
+        controls: Sequence[str] = SEAT_CONTROLS,
         assumed_tokens: int | None = ASSUMED_TOKENS,
         observe: Callable[[str, str], object] | None = None,
         called: str = "tiers",
@@ -91,16 +110,16 @@ class Seat:
             names: the gateway's name -> candidate, or candidates of the same name; None: every candidate of the bundle.
             options: of `Engine.policy`; tau is 0.1 where they name no aim. They allow no more than the candidates of `names`.
             bundle, watch_s: those of `shared_engine`. A bundle that cannot be loaded is no error here: it is logged, and tried again.
-            controls: options of a policy that a request may set, of `POLICY_CONTROLS`.
+            controls: what a request may set, of `SEAT_CONTROLS`: options of a policy, and "task".
             assumed_tokens: billed for each part that cannot be counted, an image, say; None: such a request is not decided.
             called: what errors call `names`.
             observe: called with outcome and detail of each request that `counts` counts.
         Raises:
             InvalidInputError: an argument is not as above, or the policy does not fit the bundle.
         """
-        unknown = sorted(set(controls) - set(POLICY_CONTROLS))
+        unknown = sorted(set(controls) - set(SEAT_CONTROLS))
         if isinstance(controls, str) or unknown:
-            raise InvalidInputError(f"controls: expected some of {', '.join(POLICY_CONTROLS)}, got {controls!r}")
+            raise InvalidInputError(f"controls: expected some of {', '.join(SEAT_CONTROLS)}, got {controls!r}")
         if assumed_tokens is not None and (type(assumed_tokens) is not int or assumed_tokens < 1):
             raise InvalidInputError(f"assumed_tokens: expected a whole number >= 1, or None, got {assumed_tokens!r}")
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -132,37 +151,51 @@ class Seat:
         """Return the gateway's name -> candidate, as the bundle that serves writes it."""
         return self._at(self.engine)[0]
 
-    def policy(
-        self,
-        headers: object = None,
-        objects: Iterable[tuple[str, object]] = (),
-        among: Collection[str] | None = None,
-    ) -> Policy:
+    def task(self, said: Said) -> str | None:
+        """Return what a request says it is for; None where it says nothing.
+
+        Raises:
+            WrongControlError: a control is wrong, or what is given is no name; one that the bundle does not know is none.
+        """
+        controls = self._read(said)
+        try:
+            asked = asked_task(controls.given.get(TASK), TASK, ())
+        except InvalidInputError as error:
+            wrong = controls.blamed(error)
+        else:
+            return None if asked is None else asked.name
+        raise wrong
+
+    def policy(self, said: Said = NOTHING_SAID, among: Collection[str] | None = None) -> Policy:
         """Return the policy of one request: the operator's, with the request's controls over it.
 
         Args:
-            headers: name -> text, of the HTTP request. objects: where its body holds controls ("metadata.ipr"), and them.
             among: the candidates that can serve the request; None: all of the seat's.
         Raises:
             WrongControlError: a control is wrong.
             IprError, OSError: the bundle cannot be loaded yet, or does not have what the operator's policy needs.
         """
-        texts = ((str(name), str(text)) for name, text in headers.items()) if isinstance(headers, Mapping) else ()
-        controls = read_controls(texts, objects, self._controls)
+        controls = self._read(said)
         engine = self.engine
         names, policy = self._at(engine)
-        if controls is NO_CONTROLS and among is None:
+        if not controls.policy and among is None:
             return policy
         open_to = set(names.values()) if among is None else set(names.values()).intersection(among)
         resolve: Callable[..., Policy] = engine.engine.loaded.resolve
         own = self._merged(engine, open_to)  # without the controls: what is wrong of it is no fault of theirs
-        if controls is NO_CONTROLS:
+        if not controls.policy:
             return resolve(None, own)
         try:
             return resolve(None, self._merged(engine, open_to, _meant(controls, names)))
         except InvalidInputError as error:
             wrong = controls.blamed(error)
         raise wrong
+
+    def _read(self, said: Said) -> Controls:
+        """Return the controls of a request."""
+        headers = said.headers
+        texts = ((str(name), str(text)) for name, text in headers.items()) if isinstance(headers, Mapping) else ()
+        return read_controls(texts, said.objects, self._controls, said.alone)
 
     def _merged(self, engine: ServingEngine, open_to: Collection[str], said: Options | None = None) -> dict[str, Any]:
         """Return the operator's options, with others over them, for the candidates that it is open to."""
@@ -185,8 +218,8 @@ class Seat:
             self._bests = {}
         return resolved[1], resolved[2]
 
-    async def decide(self, body: Any, policy: Policy) -> Answer:
-        """Decide one request, whole.
+    async def decide(self, body: Any, policy: Policy, task: str | None = None) -> Answer:
+        """Decide one request, whole. task: what it is for, as its caller says; one that the bundle does not know changes nothing.
 
         What cannot be counted of it, images say, is billed by assumption.
 
@@ -196,7 +229,7 @@ class Seat:
         """
         request = parse_request(body, where="request")
         engine, uncounted = self.engine, request.uncountable
-        given: dict[str, Any] = {}
+        given: dict[str, Any] = {} if task is None else {TASK: task}
         assumed = 0
         if uncounted and self._assumed_tokens is not None:
             encoder = engine.engine.encoder

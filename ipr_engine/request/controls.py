@@ -22,13 +22,16 @@ from ipr_engine.request.wrong_control import WrongControlError
 
 HEADER = "x-ipr-"
 EXPLAIN = "explain"
+TASK = "task"
+TASK_HEADER = HEADER + TASK
+TASK_OF_METADATA = "ipr_task"  # the key of a request's metadata by which callers of gateways name it
 MOST_ENTRIES, MOST_LEVELS, MOST_TEXT = 4096, 4, 65_536
 """Entries of one control in all, how deep they are nested, and characters of an object of controls that is a text."""
 EVERY_CONTROL = (*POLICY_CONTROLS, *REQUEST_OPTIONS, EXPLAIN)
 
 _FORMS: Mapping[str, str | None] = {
     **{name: ABOUT[name].form for name in POLICY_CONTROLS},
-    "task": "text",
+    TASK: "text",
     EXPLAIN: "flag",
 }
 _BY_HEADER = {HEADER + name.replace("_", "-"): name for name, form in _FORMS.items() if form != "weights"}
@@ -80,6 +83,7 @@ def read_controls(
     headers: Iterable[tuple[str, str]],
     objects: Iterable[tuple[str, object]],
     accepted: Collection[str] = EVERY_CONTROL,
+    alone: Iterable[tuple[str, str, object]] = (),
 ) -> Controls:
     """Read what a request says of its own decision.
 
@@ -88,6 +92,7 @@ def read_controls(
         objects: where the body holds controls ("metadata.ipr"; "" for fields of its own), and what: control -> value, the JSON of
             such an object as a text, or None.
         accepted: the controls that the request may set.
+        alone: control, place and value of fields of the body that are one control each.
     Raises:
         WrongControlError: a control is unknown, not accepted, given twice, beside another aim, or not of its type.
     """
@@ -95,7 +100,7 @@ def read_controls(
     given: dict[str, Any] = {}
     explain = False
     where: dict[str, str] = {}
-    for name, place, value in (*_of_headers(headers, accepted), *_of_objects(objects)):
+    for name, place, value in (*_of_headers(headers, accepted), *_of_objects(objects), *alone):
         if name not in accepted:
             _refuse(name, place, accepted)
         if value is None:  # says nothing, as everywhere
@@ -212,7 +217,7 @@ def _of_text(form: str | None, place: str, text: str) -> object:
     if form in ("candidates", "names"):
         return [part.strip() for part in text.split(",") if part.strip()]
     if form == "text":
-        return _from_utf8(text)
+        return text_of_header(text)
     if form == "flag":
         if text.lower() not in _SWITCHES:
             raise WrongControlError(place, f"expected true or false, got {shown(text)}")
@@ -220,7 +225,7 @@ def _of_text(form: str | None, place: str, text: str) -> object:
     return text
 
 
-def _from_utf8(text: str) -> str:
+def text_of_header(text: str) -> str:
     """Return a header's text that is UTF-8 as what it says: servers read the bytes of headers as Latin-1."""
     try:
         return text.encode("latin-1").decode()

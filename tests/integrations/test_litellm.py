@@ -286,6 +286,28 @@ def test_a_request_may_set_any_option_of_a_policy(proxy, engine, headers, body, 
     assert float(reply.headers["x-ipr-tau"]) == meant["tau"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"x-ipr-task": "support-bot"}, {}),
+        ({}, {"ipr": {"task": "support-bot"}}),
+        ({}, {"metadata": {"ipr": {"task": "support-bot"}}}),
+        ({}, {"metadata": {"ipr_task": "support-bot", "user": "u1"}}),
+    ],
+)
+def test_a_request_may_say_what_it_is_for_and_is_told_whether_that_is_known(proxy, headers, body):
+    for model in ("auto", "pool"):
+        reply = proxy.chat(model, PROMPTS[0], headers, **body)
+        assert (reply.status, reply.headers["x-ipr-task"]) == (200, "unknown"), reply.text
+        assert "x-ipr-task" not in proxy.chat(model, PROMPTS[0]).headers
+
+
+def test_what_is_no_task_is_refused(proxy, upstream):
+    reply = proxy.chat("auto", PROMPTS[0], metadata={"ipr_task": "x" * 201})
+    assert (reply.status, reply.body["error"]["param"]) == (400, "metadata.ipr_task"), reply.text
+    assert upstream.seen() == []
+
+
 def test_controls_that_the_operator_does_not_accept_are_refused(proxy, upstream):
     assert proxy.chat("fixed", PROMPTS[0]).headers["x-ipr-tau"] == "1"
     assert proxy.chat("fixed", PROMPTS[0], {"x-ipr-tau": "0"}).status == 400

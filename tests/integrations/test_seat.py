@@ -11,11 +11,12 @@ import pytest
 from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import BundleError, BundleNotFoundError
 from ipr_engine.integrations import shared_engine as sharing
-from ipr_engine.integrations.seat import Seat, told
+from ipr_engine.integrations.seat import Said, Seat, told
 from ipr_engine.policy.rules import DEFAULT_TAU
 from ipr_engine.request.wrong_control import WrongControlError
 from tests.support.bundles import make_bundle, make_siblings
 from tests.support.callers import until
+from tests.support.task_bundles import make_task_bundle
 
 TIERS = {"large": "alpha/large", "mid": "beta/mid", "small": "gamma/small"}
 MID = "gpt-4o-mini-2024-07-18"
@@ -28,7 +29,7 @@ def seat(engine):
 
 
 def decide(seat, body=BODY, headers=None, among=None):
-    return asyncio.run(seat.decide(body, seat.policy(headers, (), among)))
+    return asyncio.run(seat.decide(body, seat.policy(Said(headers), among)))
 
 
 def test_it_decides_as_the_engine(seat, engine):
@@ -52,10 +53,10 @@ def test_the_operators_own_list_bounds_what_a_request_may_name(engine):
     assert seat.policy().allowed == ("alpha/large", "beta/mid")
     assert decide(seat, headers={"x-ipr-allowed": "mid"}).decision.model == "beta/mid"
     with pytest.raises(WrongControlError, match="x-ipr-allowed: nobody is left"):
-        seat.policy({"x-ipr-allowed": "small"})
-    assert seat.policy({"x-ipr-allowed": "small, Mid"}).allowed == ("beta/mid",)
+        seat.policy(Said({"x-ipr-allowed": "small"}))
+    assert seat.policy(Said({"x-ipr-allowed": "small, Mid"})).allowed == ("beta/mid",)
     with pytest.raises(WrongControlError, match="x-ipr-allowed: unknown 'delta/tiny'; known: alpha/large"):
-        seat.policy({"x-ipr-allowed": "delta/tiny"})  # of the bundle, and no tier's
+        seat.policy(Said({"x-ipr-allowed": "delta/tiny"}))  # of the bundle, and no tier's
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_request_may_set_every_option_of_a_policy_as_the_engine_takes_it(defau
     )
     allowed = [name for name in tiers if name != "gemini-1.5-flash" and name in narrower.allowed]
     expected = default_engine.policy(**{"tau": 0.3, **meant} if "preset" not in meant else meant, allowed=allowed)
-    assert seat.policy(headers, [("metadata.ipr", field)]) == expected
+    assert seat.policy(Said(headers, [("metadata.ipr", field)])) == expected
 
 
 @pytest.mark.parametrize("aim", [{"quality_share": 0.9}, {"preset": "cost"}])
@@ -194,7 +195,7 @@ def test_a_bundle_that_arrives_later_is_served_then(tmp_path, monkeypatch, caplo
     with pytest.raises(BundleNotFoundError):
         decide(seat)
     with pytest.raises(WrongControlError):  # read without a bundle
-        seat.policy({"x-ipr-tau": "much"})
+        seat.policy(Said({"x-ipr-tau": "much"}))
     root = make_bundle(tmp_path / "made", models=5, dim=16).parent
     shutil.copytree(root, tmp_path / "later")
 
@@ -212,7 +213,7 @@ def test_a_bundle_that_lacks_a_candidate_after_a_swap_is_no_fault_of_the_request
     seat = Seat(TIERS, {}, bundle=own)
     own.swap(make_bundle(tmp_path, models=2, dim=16), allow_fewer_candidates=True, allow_other_encoder=True)
     with pytest.raises(InvalidInputError, match="tiers: unknown 'gamma/small'") as error:
-        seat.policy({"x-ipr-tau": "0.5"})
+        seat.policy(Said({"x-ipr-tau": "0.5"}))
     assert not isinstance(error.value, WrongControlError)
 
 
@@ -224,3 +225,39 @@ def test_current_is_followed_where_asked(tmp_path):
     assert decide(seat).decision.bundle_hash == first.name
     current.write_text(second.name)
     until(lambda: decide(seat).decision.bundle_hash == second.name)
+
+
+@pytest.fixture(scope="module")
+def with_tasks(tmp_path_factory):
+    return Engine.load(make_task_bundle(tmp_path_factory.mktemp("tasks")))
+
+
+def for_task(seat, said):
+    return asyncio.run(seat.decide(BODY, seat.policy(said), seat.task(said)))
+
+
+def test_a_task_is_decided_as_by_the_engine_and_one_that_is_unknown_is_told(with_tasks):
+    seat = Seat(None, {"tau": 0.3}, bundle=with_tasks)
+    said = {
+        "header": Said({"x-ipr-task": "sql"}),
+        "object": Said(None, [("metadata.ipr", {"task": "sql"})]),
+        "metadata": Said(None, (), [("task", "metadata.ipr_task", "sql")]),
+    }
+    expected = with_tasks.route(BODY, tau=0.3, task="sql").to_dict()
+    for one in said.values():
+        assert for_task(seat, one).decision.to_dict() == expected
+        assert seat.policy(one) is seat.policy()  # a task is no option of a policy
+    unknown = for_task(seat, Said({"x-ipr-task": "unheard of"}))
+    assert unknown.decision.qualities.tobytes() == with_tasks.route(BODY, tau=0.3).qualities.tobytes()
+    assert unknown.headers(unknown.decision.model)["x-ipr-task"] == "unknown"
+    assert for_task(seat, said["header"]).headers(None)["x-ipr-task"] == "known"
+    assert seat.task(Said()) is None
+
+
+@pytest.mark.parametrize("task", ["", "x" * 201, 7, ["sql"]])
+def test_what_is_no_task_is_refused_by_its_place_and_so_is_one_that_may_not_be_set(engine, task):
+    seat = Seat(TIERS, {"tau": 0.3}, bundle=engine)
+    with pytest.raises(WrongControlError, match=r"^metadata\.ipr_task: expected a text"):
+        seat.task(Said(None, (), [("task", "metadata.ipr_task", task)]))
+    with pytest.raises(WrongControlError, match="x-ipr-task: may not be set here"):
+        Seat(TIERS, {"tau": 0.3}, bundle=engine, controls=("tau",)).task(Said({"x-ipr-task": "sql"}))
