@@ -14,6 +14,7 @@ from ipr_engine.cli.text_table import Page, TextTable
 
 EVERY_S = 1.0  # between two states of the line on a terminal
 EVERY_S_ELSEWHERE = 30.0
+MOST_TASKS_TOLD = 8
 
 
 class SpendingLine:
@@ -85,6 +86,7 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
         "prompts": made.taken.prompts,
         "answers_of_logs": made.taken.answers,
         "labels": made.taken.labels,
+        "tasks": dict(made.taken.tasks),
         "budget_usd": plan.budget_usd,
         "spent_usd": round(made.spent_usd, 9),
         "charged_without_an_answer_usd": round(made.unbilled_usd, 9),
@@ -202,6 +204,12 @@ def notices_of(made: Any, plan: Any) -> list[str]:
 def _of_prompts(made: Any, plan: Any) -> list[str]:
     """Return what the plan's prompts lack: answers that can get no quality are paid all the same."""
     taken, told = made.taken, []
+    if taken.tasks:
+        named = ", ".join(f"{shown(task)} {count:,}" for task, count in taken.tasks.most_common(MOST_TASKS_TOLD))
+        more = " ..." if len(taken.tasks) > MOST_TASKS_TOLD else ""
+        told.append(
+            f"{sum(taken.tasks.values()):,} of {taken.prompts:,} prompts say what they are for: {named}{more}; column task"
+        )
     told += [
         f"{count:,} labels are of {shown(name)}, which is no candidate of the plan"
         for name, count in taken.strange_labels.most_common(5)

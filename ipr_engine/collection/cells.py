@@ -23,11 +23,11 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.parse import parse_request
 
 _TAKE_IN = """
-INSERT INTO question (prompt_id, turn, prompt, body, reference, grader, dataset, split, question_key, labels, run)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO question (prompt_id, turn, prompt, body, reference, grader, dataset, split, question_key, labels, run, task)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (prompt_id) DO UPDATE SET turn = excluded.turn, prompt = excluded.prompt, body = excluded.body,
 reference = excluded.reference, grader = excluded.grader, dataset = excluded.dataset, split = excluded.split,
-question_key = excluded.question_key, labels = excluded.labels, run = excluded.run
+question_key = excluded.question_key, labels = excluded.labels, run = excluded.run, task = excluded.task
 """
 
 
@@ -41,6 +41,7 @@ class TakenIn:
     Attributes:
         answers: of the plan's candidates, read from logs. labels: of them, given by their owner.
         strange_labels: name that is no candidate -> labels of it. unreferenced: grader that needs a reference -> prompts without one.
+        tasks: what prompts say that they are for -> so many.
     """
 
     prompts: int = 0
@@ -48,6 +49,7 @@ class TakenIn:
     labels: int = 0
     strange_labels: Counter[str] = field(default_factory=Counter)
     unreferenced: Counter[str] = field(default_factory=Counter)
+    tasks: Counter[str] = field(default_factory=Counter)
 
 
 def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question], run: int) -> TakenIn:
@@ -63,6 +65,8 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
             _check_body(question)
             _check_parts(question, plan)
             _look_at_grades(question, plan, taken)
+            if question.task is not None:
+                taken.tasks[question.task] += 1
         rows = [_row(question, plan, run) for question in page]
         logged = list(_logged(page, plan))
         ledger.do(lambda of, rows=rows, logged=logged: _write(of, rows, logged))  # type: ignore[misc]
@@ -126,6 +130,7 @@ def _row(question: Question, plan: CollectionPlan, run: int) -> tuple[Any, ...]:
         question.question_key,
         json.dumps(dict(question.labels)) if question.labels else None,
         run,
+        question.task,
     )
 
 

@@ -38,7 +38,7 @@ CREATE TABLE run (
 );
 CREATE TABLE question (
     id INTEGER PRIMARY KEY, prompt_id TEXT NOT NULL UNIQUE, turn INTEGER NOT NULL, prompt TEXT NOT NULL, body TEXT NOT NULL,
-    reference TEXT, grader TEXT, dataset TEXT, split TEXT, question_key TEXT, labels TEXT, run INTEGER NOT NULL
+    reference TEXT, grader TEXT, dataset TEXT, split TEXT, question_key TEXT, labels TEXT, run INTEGER NOT NULL, task TEXT
 );
 CREATE INDEX question_in_turn ON question (turn, id);
 CREATE TABLE price (
@@ -155,6 +155,7 @@ class Ledger:
             (found,) = connection.execute("SELECT format FROM ledger").fetchone() or (None,)
             if found != FORMAT:
                 raise InvalidInputError(f"{self.path}: is a ledger of format {found}, this release knows {FORMAT}")
+            _add_task(connection)
             _charge_lost(connection)
             connection.execute("COMMIT")
         except sqlite3.DatabaseError as error:
@@ -229,6 +230,12 @@ def _locked(path: Path) -> int:
         os.close(handle)
         raise InvalidInputError(f"{path}: another process writes this ledger; wait for it, or end it") from None
     return handle
+
+
+def _add_task(connection: sqlite3.Connection) -> None:
+    """Give a ledger of an earlier release the column of tasks, which that release does not read and does not mind."""
+    if "task" not in {name for _, name, *_ in connection.execute("PRAGMA table_info(question)")}:
+        connection.execute("ALTER TABLE question ADD COLUMN task TEXT")
 
 
 def _charge_lost(connection: sqlite3.Connection) -> None:

@@ -20,7 +20,7 @@ from ipr_engine.collection.asked_candidate import AskedCandidate
 from ipr_engine.collection.bill import TokenUsage, call_usd
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.ledger import PAGE, Ledger, grade_key
-from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS, TASK
 from ipr_engine.data.outcomes import MEASURES
 from ipr_engine.data.repeated_scores import SAMPLE_COLUMNS, SAMPLES
 from ipr_engine.data.table_stream import Kind, TableStream, table_stream
@@ -160,13 +160,17 @@ def write_tables(
     asked = {one.name: one for one in plan.asked}
     images_cost = any(one.price.per_image_usd for one in plan.asked)
     prompts, outcomes, samples = (folder / f"{table}.{plan.format}" for table in (PROMPTS, OUTCOMES, SAMPLES))
+    columns: dict[str, Kind] = {
+        **_PROMPT_COLUMNS,
+        **({TASK: "text"} if ledger.do(lambda of: _has_tasks(of, run)) else {}),
+    }
     with ExitStack() as stack:
-        prompt_table = stack.enter_context(table_stream(prompts, _PROMPT_COLUMNS))
+        prompt_table = stack.enter_context(table_stream(prompts, columns))
         table = stack.enter_context(table_stream(outcomes, _OUTCOME_COLUMNS))
         repeated = stack.enter_context(table_stream(samples, SAMPLE_COLUMNS)) if plan.samples > 1 else None
         for page in _pages(ledger, run):
             prompt_table.write(
-                {name: [row[name] for row in page] for name in _PROMPT_COLUMNS}  # columns of the ledger, as they are
+                {name: [row[name] for row in page] for name in columns}  # columns of the ledger, as they are
             )
             ids = [row["id"] for row in page]
             answers, grades = ledger.do(lambda of, ids=ids: answers_of(of, ids))  # type: ignore[misc]
@@ -193,6 +197,11 @@ def write_tables(
     document = {"date": plan.prices_date, "candidates": [dict(one.entry) for one in plan.asked]}
     write_atomically(folder / CANDIDATES, json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n")
     return WrittenTables(sums, _noise(single))
+
+
+def _has_tasks(connection: sqlite3.Connection, run: int) -> bool:
+    found = connection.execute("SELECT 1 FROM question WHERE run = ? AND task IS NOT NULL LIMIT 1", (run,))
+    return found.fetchone() is not None
 
 
 def _noise(single: Sequence[tuple[str, str, float]]) -> LabelNoise | None:
@@ -285,7 +294,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _pages(ledger: Ledger, run: int) -> Iterator[list[dict[str, Any]]]:
-    columns = ("id", *_PROMPT_COLUMNS, "labels", "grader", "reference")
+    columns = ("id", *_PROMPT_COLUMNS, TASK, "labels", "grader", "reference")
     last = -1
     while True:
         rows = ledger.do(

@@ -39,6 +39,7 @@ class Question:
         reference: what a right answer is, for graders: a text, a number, a list of texts, tests of code; None where not known.
         grader: the name of the plan's grader for this prompt; None: the plan's first.
         dataset, split, question_key: as in outcome tables; None where not stated.
+        task: what its caller says it is for, a name of 1 to 200 characters; None where not stated.
         labels: candidate -> quality in [0, 1] that its owner gave; it wins over every grader.
         answers: candidate -> what it answered before.
     """
@@ -51,6 +52,7 @@ class Question:
     dataset: str | None = None
     split: str | None = None
     question_key: str | None = None
+    task: str | None = None
     labels: Mapping[str, float] = field(default_factory=lambda: read_only({}))
     answers: Mapping[str, LoggedAnswer] = field(default_factory=lambda: read_only({}))
 

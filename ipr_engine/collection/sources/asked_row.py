@@ -32,6 +32,7 @@ class AskedRow:
         request: of OpenAI chat completions, OpenAI Responses or Anthropic Messages, as it was sent.
         part: which part of the record it is, such as ", span 2"; "" for the whole.
         prompt_id, reference, grader, dataset, split, question_key, labels, answers: as of `Question`; None, or empty, where not stated.
+        task: what the prompt is for, as it stands there: a name or something else (`stated_task`).
     """
 
     request: Mapping[str, Any] = field(repr=False)
@@ -42,6 +43,7 @@ class AskedRow:
     dataset: str | None = None
     split: str | None = None
     question_key: str | None = None
+    task: Any = field(default=None, repr=False)
     labels: Mapping[str, float] = field(default_factory=lambda: read_only({}))
     answers: Mapping[str, LoggedAnswer] = field(default_factory=lambda: read_only({}))
 

@@ -41,7 +41,7 @@ class KeptRecords:
             problem = str(error)
         if read is None or problem:
             raise UnaskableError(problem)
-        prompt = read.prompt
+        prompt, task = read.prompt, None if read.task is None else read.task.name
         if prompt is None:
             sealed = read.sealed is not None and self._key is None
             self._report.note(
@@ -50,11 +50,11 @@ class KeptRecords:
                 else "records without a prompt: they were written without keep_prompts"
             )
         elif isinstance(prompt, str):
-            yield AskedRow(request={"messages": [{"role": "user", "content": prompt}]})
+            yield AskedRow(request={"messages": [{"role": "user", "content": prompt}]}, task=task)
         elif isinstance(prompt, list):
-            yield AskedRow(request={"messages": prompt})
+            yield AskedRow(request={"messages": prompt}, task=task)
         elif isinstance(prompt, Mapping):
-            yield AskedRow(request=prompt)
+            yield AskedRow(request=prompt, task=task)
         else:
             raise UnaskableError("prompt: expected a text, messages or a request")
 

@@ -14,6 +14,7 @@ from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, Unas
 from ipr_engine.collection.sources.logged_reply import amount, logged_answer, seconds_between
 from ipr_engine.collection.sources.owner_labels import ScoreChoice
 from ipr_engine.collection.sources.prompt_source import PromptSource
+from ipr_engine.collection.sources.stated_task import task_of_metadata
 from ipr_engine.collection.sources.strict_json import json_or_text
 from ipr_engine.data.tables import shown_cell
 from ipr_engine.prompts import kind_of
@@ -80,7 +81,8 @@ class LangfuseExports:
                 labels[model] = quality
         elif quality is not None:
             self._report.note("scores of generations that name no model")
-        return AskedRow(request=request, part=part, labels=labels, answers=answers)
+        task = task_of_metadata(record.get("metadata"))
+        return AskedRow(request=request, part=part, labels=labels, answers=answers, task=task)
 
     def _own_scores(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the scores of an observation: in `scores`, and the column of the score that is stated."""

@@ -12,8 +12,10 @@ from typing import Any
 from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, UnaskableError
 from ipr_engine.collection.sources.logged_reply import amount, logged_answer, seconds_between
 from ipr_engine.collection.sources.prompt_source import PromptSource
+from ipr_engine.collection.sources.stated_task import task_of_metadata
 from ipr_engine.collection.sources.strict_json import json_or_text, maybe_json
 from ipr_engine.data.tables import shown_cell
+from ipr_engine.request.controls import TASK_HEADER, text_of_header
 
 _ANTHROPIC = "anthropic_messages"
 _FORMAT_TOOL = "json_tool_call"  # RESPONSE_FORMAT_TOOL_NAME of litellm/constants.py
@@ -43,7 +45,7 @@ class LiteLLMLogs:
         answers = {}
         if answer is not None and isinstance(model, str) and model:
             answers[self._source.models.get(model, model)] = answer
-        yield AskedRow(request=_request(record, call), answers=answers)
+        yield AskedRow(request=_request(record, call), answers=answers, task=_task(record))
 
     def end(self) -> Iterator[AskedRow]:
         return iter(())
@@ -107,6 +109,20 @@ def _request(record: Mapping[str, Any], call: str) -> Mapping[str, Any]:
         if name not in settings
     }
     return {**settings, **again, "input": said}
+
+
+def _task(record: Mapping[str, Any]) -> Any:
+    """Return what a caller told the proxy that the call is for: by a header, or in its metadata; a request has its own besides."""
+    sent = json_or_text(record.get("proxy_server_request"))
+    headers = json_or_text(sent.get("headers")) if isinstance(sent, Mapping) else None
+    for name, text in headers.items() if isinstance(headers, Mapping) else ():
+        if str(name).lower() == TASK_HEADER and isinstance(text, str):
+            return text_of_header(text.strip())
+    metadata = json_or_text(record.get("metadata"))
+    if not isinstance(metadata, Mapping):
+        return None
+    asked = task_of_metadata(metadata.get("requester_metadata"))
+    return task_of_metadata(metadata) if asked is None else asked
 
 
 def _begins_with_system(messages: Any) -> bool:

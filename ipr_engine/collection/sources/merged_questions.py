@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,11 +19,13 @@ from ipr_engine.collection.sources.asked_row import AskedRow, SourceReport, Unas
 from ipr_engine.collection.sources.chat_body import ChatBody, chat_body
 from ipr_engine.collection.sources.ordered_sources import OpenSource, Placed, open_sources, placed_rows
 from ipr_engine.collection.sources.prompt_source import PromptsArgument, PromptsGiven, PromptSource, prompt_sources
+from ipr_engine.collection.sources.stated_task import stated_task
 from ipr_engine.data.tables import BadRows, shown_cell
 from ipr_engine.errors import InvalidInputError
 
 _FIELDS = ("prompt_id", "reference", "grader", "dataset", "split", "question_key")
 _TEXTS = ("prompt_id", "grader", "dataset", "split", "question_key")
+_SEVERAL_TASKS = "prompts that are asked for another task as well, of which the first is taken"
 _SKIP = "; skip_bad_rows: true at their source leaves them out and counts them"
 
 
@@ -137,7 +139,10 @@ def _contradictions(opened: Sequence[OpenSource], scan: _Scan, report: SourceRep
     for one in _again(opened, scan):
         if one.chat.digest in scan.count:
             known = merged.setdefault(one.chat.digest, _Merged())
-            clash = known.add(_of_source(one.row, opened[one.placed.source].source), one.number, answers=False)
+            said = _of_source(one.row, opened[one.placed.source].source)
+            if known.is_for_another(said["task"]):
+                report.note(_SEVERAL_TASKS)
+            clash = known.add(said, one.number, answers=False)
             if clash is not None:
                 found.append((one.placed, clash[0], clash[1]))
                 scan.left_out.add(one.number)
@@ -179,7 +184,7 @@ def _asked_rows(opened: Sequence[OpenSource], report: SourceReport, wrong: Any, 
             scan.left_out.add(number)
             wrong(placed, str(error))
             continue
-        yield _Asked(number, placed, row, chat)
+        yield _Asked(number, placed, replace(row, task=stated_task(row, report)), chat)
 
 
 def _again(opened: Sequence[OpenSource], scan: _Scan) -> Iterator[_Asked]:
@@ -208,8 +213,8 @@ def _places(opened: Sequence[OpenSource], scan: _Scan, numbers: set[int]) -> dic
 
 def _of_source(row: AskedRow, source: PromptSource) -> dict[str, Any]:
     """Return what a row states, and its source where the row does not."""
-    stated = {name: getattr(row, name) for name in _FIELDS}
-    for name, value in (("dataset", source.dataset), ("split", source.split)):
+    stated = {name: getattr(row, name) for name in (*_FIELDS, "task")}
+    for name, value in (("dataset", source.dataset), ("split", source.split), ("task", source.task)):
         stated[name] = value if stated[name] is None else stated[name]
     return {**stated, "labels": row.labels, "answers": row.answers}
 
@@ -247,7 +252,7 @@ class _Merged:
                 return f"label of {shown_cell(model)}: another one is given for the same prompt in", self._from[
                     f"|{model}"
                 ]
-        for name in _FIELDS:
+        for name in (*_FIELDS, "task"):
             if said[name] is not None and name not in self._stated:
                 self._stated[name], self._from[name] = said[name], number
         for model, answer in said["answers"].items() if answers else ():
@@ -258,6 +263,10 @@ class _Merged:
             if model not in self._labels:
                 self._labels[model], self._from[f"|{model}"] = label, number
         return None
+
+    def is_for_another(self, task: str | None) -> bool:
+        """Whether an earlier row says that the prompt is for another task. That is no contradiction: two apps may ask one thing."""
+        return task is not None and self._stated.get("task", task) != task
 
     def question(self, chat: ChatBody) -> Question:
         stated = {name: value for name, value in self._stated.items() if name != "prompt_id"}

@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias, get_args
 
 from ipr_engine._files import as_path
 from ipr_engine._read_only import read_only
-from ipr_engine._validate import number, shown
+from ipr_engine._validate import number, shown, shown_safely
+from ipr_engine.bundle.task_names import task_problem
 from ipr_engine.documents.typed_document import take_plain
 from ipr_engine.errors import InvalidInputError
 
@@ -27,7 +28,7 @@ class PromptSource:
         layout: how it is laid out; "auto" looks at the first record.
         columns: {our name: the table's own}, for a table whose names differ.
         models: {the log's name of a model: the candidate's}, for those that differ.
-        dataset, split: of every prompt that states none.
+        dataset, split, task: of every prompt that states none.
         key: the file of the owner's key, which opens records of ours.
         score: the name of the score that is the quality, in logs that hold several.
         scale: (lowest, highest) of the scores or labels, which become (value - lowest) / (highest - lowest).
@@ -40,6 +41,7 @@ class PromptSource:
     models: Mapping[str, str] = field(default_factory=lambda: read_only({}))
     dataset: str | None = None
     split: str | None = None
+    task: str | None = None
     key: str | None = None
     score: str | None = None
     scale: tuple[float, ...] = (0.0, 1.0)
@@ -58,6 +60,9 @@ class PromptSource:
             raise InvalidInputError(
                 f"scale: expected the lowest and the highest score, such as [1, 5], got {shown(list(scale))}"
             )
+        problem = None if self.task is None else task_problem(self.task)
+        if problem is not None:
+            raise InvalidInputError(f"task: expected {problem}, got {shown_safely(self.task)}")
         object.__setattr__(self, "scale", scale)
 
 

@@ -1,7 +1,7 @@
 """`TableRows` reads tables of prompts: JSONL, CSV or Parquet with a prompt, or messages, a row.
 
 Columns: `prompt` (a text) or `messages` (a list; in CSV its JSON), and, where there are any, `prompt_id`, `system`, `tools`,
-`tool_choice`, `response_format`, `reference`, `grader`, `dataset`, `split`, `question_key` and `<model>|label`.
+`tool_choice`, `response_format`, `reference`, `grader`, `dataset`, `split`, `question_key`, `task` and `<model>|label`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ipr_engine.prompts import kind_of
 
 _TEXTS = ("prompt_id", "grader", "dataset", "split", "question_key")
 _REQUEST = ("tools", "tool_choice", "response_format")
-COLUMNS = ("prompt", "messages", "system", *_REQUEST, "reference", *_TEXTS)
+COLUMNS = ("prompt", "messages", "system", *_REQUEST, "reference", *_TEXTS, "task")
 LABEL = "|label"
 _MOST_NAMED = 16  # columns that are not read, in a report
 
@@ -78,7 +78,8 @@ class TableRows:
                 labels[self._source.models.get(model, model)] = to_quality(
                     value, self._source.scale, f"column {shown_cell(name)}"
                 )
-        yield AskedRow(request=request, reference=_reference(row.get("reference")), labels=labels, **texts)
+        reference = _reference(row.get("reference"))
+        yield AskedRow(request=request, reference=reference, labels=labels, task=row.get("task"), **texts)
 
     def end(self) -> Iterator[AskedRow]:
         """Tell which columns were not read."""
