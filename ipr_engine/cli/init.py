@@ -144,7 +144,7 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
         FEWEST_PROMPTS,
         first_router,
         own_split,
-        two_sentences,
+        what_came,
     )
     from ipr_engine.onboarding.kept_router import refuse_changed
 
@@ -207,7 +207,7 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
             *("--tau", repr(arguments.tau), "--rule", router.rule),
         )
     )
-    sentences = two_sentences(router)
+    sentences = what_came(router)
     if arguments.json:
         told = {**asdict(router), "bundle": str(router.bundle), "constant": dict(router.constant)}
         print(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipr_engine._files import temporary_folder
-from ipr_engine._validate import shown
+from ipr_engine._validate import shown, shown_each
 from ipr_engine.audit.owner_key import OwnerKey, key_of_root
 from ipr_engine.bundle import CalibrationMap, with_calibrations
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
@@ -19,7 +19,8 @@ from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.data import Outcomes, load_outcomes, split_outcomes
-from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS, write_outcomes
+from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS, TASK, write_outcomes
+from ipr_engine.data.task_rows import task_rows
 from ipr_engine.engine import Engine
 from ipr_engine.errors import InvalidInputError, IprError
 from ipr_engine.evaluation import report
@@ -51,7 +52,7 @@ class FirstRouter:
         test_prompts, certified_on: so many the figures are of, and the promise was tested on; of all that were `collected`.
         figures: on the test prompts: mean quality kept, its difference to what tau promises, cost of the best single's; with intervals.
         certified: whether rule `calibrated` is at tau; why_not: where it is not. constant: candidate -> why its head is.
-        needed: what promises would need.
+        needed: what promises would need. tasks: what heads tell apart -> prompts fitted on. standing: how far the router is, in lines.
     """
 
     bundle: Path
@@ -65,6 +66,8 @@ class FirstRouter:
     why_not: str | None
     constant: Mapping[str, str]
     needed: list[NeededPrompts] = field(default_factory=list)
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    standing: list[str] = field(default_factory=list)
 
 
 def first_router(
@@ -79,7 +82,10 @@ def first_router(
     kept = read_kept(project, digest, root, split, project / REPORT / "report.md")
     if kept is not None:
         say(f"nothing changed since the bundle was made: it stands (take {project / KEPT} away to make it anew)")
-        return _kept(kept, root)
+        stands = _kept(kept, root)
+        for line in stands.standing:
+            say(line)
+        return stands
     outcomes = load_outcomes(plan.out_folder)
     _check_enough(outcomes, plan)
     shared = _split(outcomes, plan.seed, say)
@@ -88,10 +94,14 @@ def first_router(
     write_outcomes(shared, split, format=plan.format)
     candidates = plan.out_folder / CANDIDATES
     name, created = project.absolute().name or "first", time.strftime("%Y-%m-%d")
-    data, key = TrainingData(outcomes=split, candidates=candidates), key_of_root(root)
+    column = TASK if shared.tasks else None
+    if column is not None:
+        say(f"prompts say what they are for: heads are fitted with their tasks (--task-column {column})")
+    data, key = TrainingData(outcomes=split, candidates=candidates, task_column=column), key_of_root(root)
     with temporary_folder(root) as staging:
         target = BundleTarget(root=staging, name=name, created=created, activate=False, key=key)
-        trained = train(data, target, fit=FitOptions(allow_constant=True, seed=plan.seed), progress=say)
+        fit = FitOptions(allow_constant=True, seed=plan.seed, standing=True)
+        trained = train(data, target, fit=fit, progress=say)
         fitted = Engine.load(trained.folder)
         made, why_not = _calibrated(fitted, split, tau, key, say)
         # CURRENT moves once, to what is certified: until then the bundle of before serves.
@@ -116,8 +126,10 @@ def first_router(
         why_not=None if certified else why_not or "the prompts do not tell",
         constant=trained.constant,
         needed=needed_prompts(shared.select(names).quality, *ends, taus=sorted({*NEEDED_AT, tau})),
+        tasks=dict(trained.tasks),
+        standing=[] if trained.standing is None else trained.standing.text(),
     )
-    _evaluate(engine, split, project, two_sentences(router), say)
+    _evaluate(engine, split, project, what_came(router), say)
     facts = {**asdict(router), "bundle": engine.bundle.hash, "constant": dict(router.constant)}
     keep(project, digest, engine.bundle.hash, split, facts)
     return router
@@ -210,7 +222,8 @@ def _figures(
     names = list(engine.bundle.names)
     basis = CostBasis.of(engine.bundle, test, names, names)
     rows = basis.complete(test)
-    decided = engine.route_many(list(rows.prompts), engine.policy(tau=tau, rule=rule))
+    tasks = list(task_rows(engine.bundle, rows)) if engine.bundle.tasks else None
+    decided = engine.route_many(list(rows.prompts), engine.policy(tau=tau, rule=rule), task=tasks)
     choices = np.asarray(decided.result.index, np.int64)[None, :]
     cost = basis.realised(rows, decided.billed_tokens, decided.own_tokens).cost
     resamples = resamples_of(rows.question_keys, seed=seed)
@@ -241,8 +254,8 @@ def _evaluate(engine: Engine, split: Path, project: Path, served: str, say: Say)
     report.write(summary.figures, plots, folder)
 
 
-def two_sentences(made: FirstRouter) -> str:
-    """Return what came of a project in two sentences."""
+def what_came(made: FirstRouter) -> str:
+    """Return what came of a project in two sentences, and a third where heads tell tasks apart."""
     tests, figures = made.test_prompts, made.figures
     first = (
         f"On {tests} test prompts tau {made.tau:g} (rule {made.rule}) costs {_share(figures['of_best_cost'])} of what "
@@ -257,7 +270,14 @@ def two_sentences(made: FirstRouter) -> str:
         more = need is not None and made.certified_on > 0 and need.prompts > made.collected
         enough = f"; about {need.prompts:,} collected prompts may" if need is not None and more else ""
         second = f"The promise is not certified: {made.why_not}{enough}."
-    return f"{first} {second}"
+    return f"{first} {second}{_of_tasks(made.tasks)}"
+
+
+def _of_tasks(tasks: Mapping[str, int]) -> str:
+    if not tasks:
+        return ""
+    named = shown_each(sorted(tasks))
+    return f" Heads tell {len(tasks)} tasks apart ({named}): name a request's own with it, as header x-ipr-task or as task=."
 
 
 def _plain(figure: Mapping[str, Any]) -> str:

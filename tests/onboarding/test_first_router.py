@@ -74,6 +74,7 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     again = json.loads(told.out)
     assert (again["router"], again["report"], again["serve"]) == (made["router"], made["report"], made["serve"])
     assert "nothing changed since the bundle was made: it stands" in told.err
+    assert (again["router"]["tasks"], "tasks" in again["report"]) == ({}, False)
     assert "evaluating" not in told.err
     assert run_init(tmp_path, "--yes", "--json", "--tau", "0.3") == 0
     told = capsys.readouterr()
@@ -88,6 +89,33 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
         in capsys.readouterr().err
     )
     assert paid.calls() == before
+
+
+@pytest.mark.slow
+def test_prompts_that_say_what_they_are_for_become_heads_that_tell_tasks_apart(tmp_path, paid, capsys):
+    write_prompts(tmp_path, 240, tasks=True)
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
+    assert run_init(tmp_path) == 0
+    assert "240 of 240 prompts say what they are for: 'short sums' 1" in capsys.readouterr().err
+    assert run_init(tmp_path, "--yes", "--json") == 0
+    out, err = capsys.readouterr()
+    made = json.loads(out)
+    assert "heads are fitted with their tasks (--task-column task)" in err
+    assert list(made["router"]["tasks"]) == ["long sums", "short sums"]
+    told = "Heads tell 2 tasks apart ('long sums', 'short sums'): name a request's own with it, as header x-ipr-task or as task=."
+    assert made["report"].endswith(told)
+    assert told in (tmp_path / "router" / "report" / "report.md").read_text()
+    engine = Engine.load(tmp_path / "router" / "bundles")
+    assert engine.bundle.tasks == {"long sums", "short sums"}
+    assert engine.bundle.provenance["task_column"] == "task"
+    assert engine.bundle.calibrations  # of a sample whose prompts name their tasks too
+    assert made["router"]["standing"]
+    for line in made["router"]["standing"]:
+        assert f"ipr init: {line}" in err
+    assert run_init(tmp_path, "--yes", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["router"] == made["router"]
+    assert f"ipr init: {made['router']['standing'][-1]}" in err  # told again with the figures
 
 
 def test_a_plan_that_somebody_edited_stays(tmp_path):

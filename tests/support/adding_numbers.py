@@ -39,12 +39,14 @@ graders:
 """
 
 
-def write_prompts(folder: Path, count: int) -> Path:
-    """Write so many prompts with references, for `ipr init`; return their file."""
+def write_prompts(folder: Path, count: int, *, tasks: bool = False) -> Path:
+    """Write so many prompts with references, for `ipr init`; return their file. tasks: each says that it is of long or short numbers."""
     draw = random.Random(5)
     numbers = [(draw.randrange(10 ** draw.randint(1, 6)), draw.randrange(100)) for _ in range(count)]
     lines = [
-        {"prompt": f"Please add the numbers {a} and {b} and tell the sum.", "reference": str(a + b)} for a, b in numbers
+        {"prompt": f"Please add the numbers {a} and {b} and tell the sum.", "reference": str(a + b)}
+        | ({"task": "long sums" if a > 999 else "short sums"} if tasks else {})
+        for a, b in numbers
     ]
     return _write(folder / "prompts.jsonl", lines)
 
