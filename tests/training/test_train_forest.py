@@ -14,6 +14,7 @@ from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.edit import without_candidate
 from ipr_engine.cli import main
 from ipr_engine.decide.contract import available_isas
+from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.evaluation.cross_fit import Recipe
 from ipr_engine.training.add import add_model as add_model_module
 from tests.support import skips
@@ -76,7 +77,8 @@ def test_the_bundle_holds_the_forest_and_says_how_it_was_fitted(folder, engine):
     assert tensors["tree_leaf"].shape[2] == len(NAMES)
     settings = engine.bundle.provenance["settings"]
     assert {name: settings[name] for name in OPTIONS} == OPTIONS
-    assert (settings["estimator"], settings["leaf"], settings["surface_dim"]) == ("forest", 8, 0)
+    of_surface = SurfaceEncoder.load().dim  # the default encoder has it beside the table
+    assert (settings["estimator"], settings["leaf"], settings["surface_dim"]) == ("forest", 8, of_surface)
     assert json.loads((folder / "bundle.json").read_text())["schema_version"] == 8
     assert engine.bundle.path_rows is not None
     recipe = Recipe.of(engine.bundle, "cross-fit")

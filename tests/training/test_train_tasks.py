@@ -189,7 +189,7 @@ def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     assert [line["decision"]["task"] for line in lines[:2]] == ["easy", "hard"]
     assert lines[0]["task"] == "easy"  # carried through as well
     assert lines[2]["error"] == "task: expected a text, got int"
-    assert lines[3]["error"] == "task: expected a text, got list"
+    assert lines[3]["error"] == "task: expected a text, got list of str"
 
 
 @pytest.mark.parametrize("estimator", ["plain", "advantage_shared", "caps", "forest"])
