@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
+from ipr_engine.bundle.task_names import task_problem
 from ipr_engine.collection.asked_candidate import SET_PER_CALL, AskedCandidate
 from ipr_engine.collection.bill import TokenUsage, call_usd
 from ipr_engine.collection.calls import Call, make_call, settled_keys
@@ -56,8 +57,8 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     """Write the prompts of a plan into the ledger, with the answers and labels that came with them.
 
     Raises:
-        InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, or names a grader that is
-            none of the plan's; or there are no prompts.
+        InvalidInputError: a prompt has parts without text and the plan does not say how many tokens they are, names a grader that is
+            none of the plan's, or has a task that is no name; or there are no prompts.
     """
     taken, rest = TakenIn(), iter(questions)
     while page := list(islice(rest, PAGE)):
@@ -65,8 +66,7 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
             _check_body(question)
             _check_parts(question, plan)
             _look_at_grades(question, plan, taken)
-            if question.task is not None:
-                taken.tasks[question.task] += 1
+            _look_at_task(question, taken)
         rows = [_row(question, plan, run) for question in page]
         logged = list(_logged(page, plan))
         ledger.do(lambda of, rows=rows, logged=logged: _write(of, rows, logged))  # type: ignore[misc]
@@ -75,6 +75,16 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     if not taken.prompts:
         raise InvalidInputError("prompts: expected at least one, the files hold none")
     return taken
+
+
+def _look_at_task(question: Question, taken: TakenIn) -> None:
+    """Count what a prompt says that it is for."""
+    if question.task is None:
+        return
+    problem = task_problem(question.task)
+    if problem is not None:
+        raise InvalidInputError(f"prompt {question.prompt_id!r}: task: expected {problem}; leave it out, or name it")
+    taken.tasks[question.task] += 1
 
 
 def _look_at_grades(question: Question, plan: CollectionPlan, taken: TakenIn) -> None:

@@ -13,6 +13,7 @@ from ipr_engine.collection.cells import take_in
 from ipr_engine.collection.ledger import LEDGER, Ledger
 from ipr_engine.collection.outcome_tables import write_tables
 from ipr_engine.data import load_outcomes
+from ipr_engine.errors import InvalidInputError
 from tests.support.collections import plan_for, questions
 
 
@@ -49,6 +50,12 @@ def test_a_task_that_is_taken_away_or_stated_later_is_that_of_the_last_run(tmp_p
     assert all("task" not in row for row in rows)
     _, rows = tables(tmp_path, [replace(asked[0], task="chat"), asked[1]])
     assert [row["task"] for row in rows] == ["chat", None]
+
+
+@pytest.mark.parametrize("task", ["", "x" * 201, ["sql"]])
+def test_a_question_of_ones_own_with_no_name_for_a_task_is_refused(tmp_path, task):
+    with pytest.raises(InvalidInputError, match=r"prompt 'q00000': task: expected a text of 1 to 200 characters"):
+        tables(tmp_path, [replace(questions(1)[0], task=task)])
 
 
 def test_a_ledger_of_an_earlier_release_is_gone_on_with(tmp_path):
