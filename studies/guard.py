@@ -207,7 +207,7 @@ def _searched(study: Study, source: Source, judge: EqualCost, arm: Guarded) -> d
                 x = seen_with_surface(study, [read(text) for text in texts])[0]
                 quality, nano = predict(arm.heads[0].tensors, x, arm.heads[0].activation)
                 readings.append(Believed(quality, nano / NANO))
-            return guarded(readings, judge.worths[[place]])[0]
+            return np.asarray(guarded(readings, judge.worths[[place]])[0])
 
         def cost(texts: Sequence[str], decided: Callable[[Sequence[str]], Indices] = decided) -> Array:
             return np.asarray(spent[decided(texts)])
