@@ -56,7 +56,10 @@ def _paraphrased(prompt: str) -> str:
 
 
 def _renumbered(prompt: str) -> str:
-    """Mark lettered items "(A)" and numbered ones "1)"; a letter is an item's mark where those before it have stood: "A, B or C." has none."""
+    """Mark lettered items "(A)" and numbered ones "1)".
+
+    A letter is an item's mark where those before it have stood: the sentence "Answer A or B." has none.
+    """
     after = "@"  # what stands before A
 
     def marked(found: re.Match[str]) -> str:
