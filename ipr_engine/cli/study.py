@@ -41,6 +41,7 @@ STUDIES = {
     "conversations": "what of a conversation is encoded: the last turn, all, the earlier ones with less weight",
     "head": "a mean of a prompt's first tokens beside that of the whole: documents under instructions",
     "edits": "prompts written otherwise and suffixes that ask for a dearer candidate; what copies bring to a fit",
+    "guard": "decisions that must hold without a prompt's last and first words: what that costs, and what searched words raise then",
     "tasks": "what naming the task brings: the dataset of each prompt, told to heads that were fitted with tasks",
     "headline": "the shipped estimator beside every baseline, on every source with costs",
 }

@@ -56,7 +56,21 @@ def _paraphrased(prompt: str) -> str:
 
 
 def _renumbered(prompt: str) -> str:
-    return _NUMBERED.sub(r"\1\2)", _LETTERED.sub(lambda found: f"{found[1]}({found[2].upper()})", prompt))
+    """Mark lettered items "(A)" and numbered ones "1)".
+
+    A letter is an item's mark where those before it have stood: the sentence "Answer A or B." has none.
+    """
+    after = "@"  # what stands before A
+
+    def marked(found: re.Match[str]) -> str:
+        nonlocal after
+        letter = found[2].upper()
+        if ord(letter) > ord(after) + 1:
+            return found[0]
+        after = max(after, letter)
+        return f"{found[1]}({letter})"
+
+    return _NUMBERED.sub(r"\1\2)", _LETTERED.sub(marked, prompt))
 
 
 def _curly(prompt: str) -> str:

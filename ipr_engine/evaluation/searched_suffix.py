@@ -23,26 +23,31 @@ FIRST, KEPT, THEN = (
 AT_ONCE = 4096  # texts that are decided in one call
 
 
-def searched_suffix(words: Sequence[str], prompts: Sequence[str], cost: Cost, *, seed: int = 0) -> str:
-    """Return `WORDS` words, separated by blanks, found greedily: those that raise the mean cost of decisions most.
+def searched_suffix(
+    words: Sequence[str], prompts: Sequence[str], cost: Cost, *, length: int = WORDS, seed: int = 0
+) -> str:
+    """Return `length` words, separated by blanks, found greedily: those that raise the mean cost of decisions most.
 
-    Each word is first judged alone, as often as a suffix has words, and the best are kept. From the best one so repeated every place is
+    Each word is first judged alone, as often as the suffix has words, and the best are kept. From the best one so repeated every place is
     then given, once, the kept word that raises the mean cost most.
 
     Args:
         words: to choose from. prompts: the suffix is found on some of these, drawn by `seed`.
         cost: returns (texts,) what the candidate that is chosen for each text costs in the mean.
+        length: of the suffix, in words, >= 1.
     Raises:
-        InvalidInputError: no words, or no prompts.
+        InvalidInputError: no words, no prompts, or a suffix of none.
     """
     if not words or not prompts:
         raise InvalidInputError("words, prompts: expected at least one of each, got none")
+    if length < 1:
+        raise InvalidInputError(f"length: expected at least 1 word, got {length}")
     order = np.random.default_rng(seed).permutation(len(prompts))
     few, more = ([prompts[at] for at in order[:count]] for count in (FIRST, THEN))
-    alone = _mean_costs([f" {' '.join([word] * WORDS)}" for word in words], few, cost)
+    alone = _mean_costs([f" {' '.join([word] * length)}" for word in words], few, cost)
     kept = [words[at] for at in np.argsort(-alone, kind="stable")[:KEPT]]
-    suffix = [kept[0]] * WORDS
-    for place in range(WORDS):
+    suffix = [kept[0]] * length
+    for place in range(length):
         tried = [[*suffix[:place], word, *suffix[place + 1 :]] for word in kept]
         costs = _mean_costs([f" {' '.join(one)}" for one in tried], more, cost)
         best = int(costs.argmax())

@@ -26,3 +26,13 @@ def test_no_word_is_replaced_by_one_that_is_replaced():
 def test_the_sentence_behind_a_prompt_has_thirteen_words():
     assert len(MATHS.split()) == 13
     assert MATHS.startswith(" ")
+
+
+def test_a_letter_is_an_items_mark_where_those_before_it_have_stood():
+    edit = EDITS["numbering style"]
+    assert (
+        edit("Say A, B, C, or D. No more.\nA: x\nB. y\nC) z\nD: w")
+        == "Say A, B, C, or D. No more.\n(A) x\n(B) y\n(C) z\n(D) w"
+    )
+    assert edit("What did B. Franklin say? a) this b) that") == "What did B. Franklin say? (A) this (B) that"
+    assert edit("I. e. nothing") == "I. e. nothing"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ipr_engine._C import SurfaceFeatures
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON, PLAIN_COLUMNS, SurfaceLexicon, parse_lexicon
+from ipr_engine.data.prompt_edits import SAME_WORDS
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.surface_columns import plain_columns
 from ipr_engine.encoders.surface_reference import surface_counts, surface_reference, word_hash
@@ -301,6 +302,13 @@ def test_a_form_is_counted(name, text):
 
 
 # ---- lexicons
+
+
+def test_instruction_words_that_say_the_same_are_of_one_category():
+    of = {word: name for name, words in ENCODER.lexicon.categories.items() for word in words}
+    for word, same in SAME_WORDS.items():
+        if word in of and " " not in same:
+            assert of[word] in {of.get(part) for part in same.split()}, (word, same)
 
 
 def lexicon(categories, flags=()):
