@@ -45,7 +45,7 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
 
 SOURCES = ("zeroeval", "routerbench_sub", "cascade9", "mmlu_pro", "openllm19", "bfcl")
-MOST = 3000  # prompts of a source, both splits together
+MOST = 20_000  # prompts of a source, both splits together; no source here has more
 DRAWN = 5  # seed of these
 FITTED = ("caps", "forest")
 BLIND = "forest without surface features"
@@ -83,7 +83,7 @@ def run(study: Study) -> list[Path]:
     page = study.page("forest", "A forest on surface features beside `caps`")
     page.say(
         f"""`forest` is `caps` with trees beside it, which see surface features of the text and the first columns of the embedding
-        (docs/own-bundle.md). Of each source at most {MOST} prompts, whole questions drawn by chance, both splits together. Cross-fitted:
+        (docs/own-bundle.md). Of each source at most {MOST:,} prompts, both splits together. Cross-fitted:
         {FOLDS} folds grouped by question, every prompt predicted by a fit that has not seen its question. Costs are predicted by the same
         tokens head for every router but k-means, which has its own and chooses one of {", ".join(map(str, CLUSTERS))} clusters.
         Intervals: 95 %, {study.draws} paired draws of whole questions. *Pooled*: the mean over sources, resampled source by
