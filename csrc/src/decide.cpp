@@ -77,6 +77,32 @@ void check_forest(const Heads& heads) {
   check_finite(heads.tree_leaf, heads.trees * leaves * heads.models, "tree_leaf");
 }
 
+// Packs a tree as PackedForest says, its leaves without the padding.
+void pack_tree(const Heads& from, int64_t tree, TreeNode* layer, float* leaves) {
+  const int64_t inner = (int64_t{1} << from.depth) - 1, models = from.models;
+  std::vector<int64_t> places{tree};  // what a level consists of, from the left: where each part is in the packed form
+  int64_t levels = top_levels(from.depth);
+  for (int64_t above = 0; above < from.depth; above += levels, levels = kBlockLevels) {
+    for (int64_t& place : places) place <<= levels;
+    for (int64_t level = 0; level < levels; ++level) {
+      int64_t node = tree * inner + static_cast<int64_t>(places.size()) - 1;  // heap order
+      std::vector<int64_t> below;
+      for (const int64_t place : places) {
+        layer[place + level] = {from.tree_threshold[node], static_cast<uint32_t>(from.tree_column[node])};
+        below.insert(below.end(), {place, place + static_cast<int64_t>(block_step(levels, level))});
+        ++node;
+      }
+      places.swap(below);
+    }
+    layer += layer_nodes(from.trees, above, levels);
+  }
+  const float* leaf = from.tree_leaf + tree * (inner + 1) * models;
+  for (const int64_t place : places) {
+    std::copy_n(leaf, models, leaves + place * models);
+    leaf += models;
+  }
+}
+
 }  // namespace
 
 void check(const Heads& heads) {
@@ -269,14 +295,13 @@ DecidePlan::Packed::Packed(const Heads& from) {
 
 void DecidePlan::Packed::pack_forest(const Heads& from) {
   const int64_t trees = from.trees, leaves = int64_t{1} << from.depth;
-  nodes = AlignedArray<TreeNode>(padded_trees(trees) * leaves);
-  for (int64_t tree = 0; tree < trees; ++tree)
-    for (int64_t node = 0; node < leaves - 1; ++node) {
-      const int64_t at = tree * (leaves - 1) + node;
-      const int64_t to = (tree / kTreesTogether * leaves + node) * kTreesTogether + tree % kTreesTogether;
-      nodes.get()[to] = {from.tree_threshold[at], from.tree_column[at]};
-    }
-  heads.forest = {trees, from.depth, nodes.get(), keep(from.tree_leaf, trees * leaves, from.models)};
+  int64_t count = 0, levels = top_levels(from.depth);
+  for (int64_t above = 0; above < from.depth; above += levels, levels = kBlockLevels)
+    count += layer_nodes(trees, above, levels);
+  nodes = AlignedArray<TreeNode>(count);
+  std::vector<float> leaf(static_cast<size_t>(trees * leaves * from.models));
+  for (int64_t tree = 0; tree < trees; ++tree) pack_tree(from, tree, nodes.get(), leaf.data());
+  heads.forest = {trees, from.depth, nodes.get(), keep(leaf.data(), trees * leaves, from.models)};
 }
 
 DecidePlan::DecidePlan(const Heads& heads, const std::string& isa)

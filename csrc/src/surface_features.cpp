@@ -5,6 +5,7 @@
 
 #include "ipr/errors.h"
 #include "surface_counts.h"
+#include "word_table.h"
 
 namespace ipr {
 namespace {
@@ -52,50 +53,6 @@ const CharClasses& char_classes() {
   return classes;
 }
 
-// Hash -> category. A place holds a hash but for its lowest byte, which is the category, 1 and up. A hash has one set
-// of places; all are looked at, without a branch. The table is small, so that it stays near.
-class WordTable {
- public:
-  explicit WordTable(const std::vector<uint64_t>& words) {
-    size_t sets = 64;
-    while (sets < words.size() * 3 / 4) sets *= 2;
-    for (;; sets *= 2) {
-      // Another part of the hash is as good as another hash.
-      for (turn_ = 8; turn_ < 48; ++turn_)
-        if (filled(words, sets)) return;
-    }
-  }
-
-  // 0: of no category.
-  uint32_t category(uint64_t hash) const {
-    const Set& set = sets_[hash >> turn_ & mask_];
-    uint64_t found = 0;
-    for (const uint64_t place : set.places) found |= (place ^ hash) >> 8 ? 0 : place;
-    return static_cast<uint32_t>(found & 255);
-  }
-
- private:
-  struct alignas(32) Set {
-    uint64_t places[4] = {};
-  };
-
-  bool filled(const std::vector<uint64_t>& words, size_t sets) {
-    sets_.assign(sets, Set{});
-    mask_ = sets - 1;
-    for (const uint64_t word : words) {
-      Set& set = sets_[word >> turn_ & mask_];
-      uint64_t* const free = std::find(std::begin(set.places), std::end(set.places), 0u);
-      if (free == std::end(set.places)) return false;
-      *free = word;
-    }
-    return true;
-  }
-
-  std::vector<Set> sets_;
-  uint64_t mask_ = 0;
-  uint32_t turn_ = 8;
-};
-
 // A word of the lexicon as its hash and, in the lowest byte, its category.
 uint64_t lexicon_word(const std::string& word, size_t category) {
   std::vector<uint8_t> symbols(word.size() + 16 + 8, kSpace);
@@ -108,7 +65,7 @@ uint64_t lexicon_word(const std::string& word, size_t category) {
   return (word_hash(symbols.data(), size) & ~255ull) | category;
 }
 
-// Columns side by side of counts side by side: count / (count & own + half * counts[of]).
+// Columns side by side of counts side by side: count / (count & own + half * counts[of]); 0 / 0 is 0.
 struct Run {
   uint32_t column, count, size, own, half, of;
 
@@ -123,11 +80,11 @@ struct Run {
     }
   }
 
-  // The same of a run of one column, without a loop.
+  // The same of a run of one column.
   void divide_first(const uint32_t* counts, float* x) const {
     const auto above = static_cast<int32_t>(counts[count]);
     const auto below = static_cast<int32_t>((counts[count] & own) + half * counts[of]);
-    x[column] = static_cast<float>(above) / static_cast<float>(below ? below : 1);
+    x[column] = static_cast<float>(above) / static_cast<float>(below + (below == 0));
   }
 };
 
@@ -143,8 +100,8 @@ uint8_t* scratch_of(std::vector<uint8_t>& scratch, size_t bytes) {
 struct SurfaceFeatures::Planned {
   WordTable words;
   size_t categories, flags;
-  std::vector<uint8_t> flag_of;       // (1 + categories): 1 and up where the category is a flag
-  std::vector<Run> runs, short_runs;  // those of at least kLongRun columns; the columns of others, one by one
+  std::vector<uint8_t> flag_of;   // (1 + categories): 1 and up where the category is a flag
+  std::vector<Run> runs, single;  // those of at least kLongRun columns; the columns of others, one by one
   size_t dim = 0;
   const CharClasses& classes;
   const SymbolTable& symbols;
@@ -167,7 +124,7 @@ struct SurfaceFeatures::Planned {
     add(of_category(1), categories, {0, 1, 2, kOne});
     add(of_category(1), categories, {0, 0, 1, kWords});
     add(first_flag(), 2 * flags, {0, 0, 1, kOne});
-    part_short_runs();
+    part_runs();
   }
 
   // Adds columns of `count` counts from `first` on, to the last run where they go on with it.
@@ -190,7 +147,7 @@ struct SurfaceFeatures::Planned {
     runs.push_back(next);
   }
 
-  void part_short_runs() {
+  void part_runs() {
     std::vector<Run> all;
     all.swap(runs);
     for (Run run : all) {
@@ -198,7 +155,7 @@ struct SurfaceFeatures::Planned {
         runs.push_back(run);
         continue;
       }
-      for (; run.size; --run.size, ++run.column, ++run.count) short_runs.push_back(run);
+      for (; run.size; --run.size, ++run.column, ++run.count) single.push_back(run);
     }
   }
 
@@ -230,21 +187,18 @@ struct WordReader {
   const uint8_t* flag_of;
   uint32_t* counts;
 
-  uint64_t seen[4]{};
+  uint64_t seen[4]{};  // a bit for each highest byte of a word's hash
   uint32_t tokens = 0, longest = 0, long_words = 0, numbers = 0, long_numbers = 0, years = 0, most_digits = 0,
            mixed = 0;
   uint32_t last_flag = 0;
 
   void read(const uint8_t* word, uint32_t size) {
     const uint64_t kept = low_bytes(size), eight = load_eight(word) & kept;
-    uint64_t hash = step(0, eight), digits = digits_of(eight) & kept, others = digits ^ (kept & kHighBits);
-    if (size > 8) {
-      for (uint32_t at = 8; at < size; at += 8) {
-        const uint64_t own = low_bytes(size - at), more = load_eight(word + at) & own, found = digits_of(more) & own;
-        hash = step(hash, more);
-        digits |= found;
-        others |= found ^ (own & kHighBits);
-      }
+    uint64_t hash = step(0, eight), digits = digits_of(eight) & kept;
+    for (uint32_t at = 8; at < size; at += 8) {
+      const uint64_t own = low_bytes(size - at), more = load_eight(word + at) & own;
+      hash = step(hash, more);
+      digits |= digits_of(more) & own;
     }
     ++tokens;
     longest = std::max(longest, size);
@@ -254,7 +208,19 @@ struct WordReader {
     ++counts[kCounts + category];
     const uint32_t flag = flag_of[category];
     last_flag = flag ? flag : last_flag;
-    if (digits) read_digits(word, size, others == 0);
+    if (digits) read_digits(word, size);
+  }
+
+  void put_counts() const {
+    counts[kTokens] = tokens;
+    counts[kLongestWord] = longest;
+    counts[kLongWords] = long_words;
+    counts[kDistinctWords] = distinct();
+    counts[kNumbers] = numbers;
+    counts[kMixedWords] = mixed;
+    counts[kLongNumbers] = long_numbers;
+    counts[kYears] = years;
+    counts[kMostDigits] = most_digits;
   }
 
  private:
@@ -263,7 +229,14 @@ struct WordReader {
   // The high bit of each byte of a word that is a digit: letters have bit 6 or bit 7.
   static uint64_t digits_of(uint64_t eight) { return ~(eight | eight << 1) & kHighBits; }
 
-  void read_digits(const uint8_t* word, uint32_t size, bool numeric) {
+  uint32_t distinct() const {
+    uint32_t sum = 0;
+    for (const uint64_t part : seen) sum += bit_count(part);
+    return sum;
+  }
+
+  void read_digits(const uint8_t* word, uint32_t size) {
+    const bool numeric = std::all_of(word, word + size, [](uint8_t symbol) { return within(symbol, '0', '9'); });
     mixed += !numeric;
     if (!numeric) return;
     ++numbers;
@@ -273,22 +246,21 @@ struct WordReader {
   }
 };
 
-// Counts words and punctuation between begin and end.
-WordReader count_symbols(const SymbolTable& table, const uint8_t* begin, const uint8_t* end, WordReader words,
-                         uint32_t* counts) {
-  uint32_t starts[kSegment / 2 + 2], ends[kSegment / 2 + 2];
-  uint32_t begun = 0, ended = 0;  // how many of each; a word may begin in one segment and end in the next
-  uint64_t before = 0;            // whether the symbol before the block is in a word
+// Counts words and punctuation between begin and end; returns the flag of the last word that has one.
+uint32_t count_symbols(const SymbolTable& table, const uint8_t* begin, const uint8_t* end, WordReader words,
+                       uint32_t* counts) {
+  uint32_t edges[kSegment + 1];  // where words begin and end, in turn
+  uint32_t found = 0;            // how many; a word may begin in one segment and end in the next
+  uint64_t before = 0;           // whether the symbol before the block is in a word
   uint32_t characters = 0, in_words = 0, digits = 0, punctuation = 0;
   for (const uint8_t* segment = begin; segment < end; segment += kSegment) {
     const uint8_t* stop = segment + std::min<size_t>(kSegment, static_cast<size_t>(end - segment));
     for (const uint8_t* at = segment; at < stop; at += 64) {
       const Block block = block_of(at);
       const auto place = static_cast<uint32_t>(at - begin);
-      const uint64_t edges = block.words ^ (block.words << 1 | before);
+      for (uint64_t left = block.words ^ (block.words << 1 | before); left; left &= left - 1)
+        edges[found++] = place + first_bit(left);
       before = block.words >> 63;
-      for (uint64_t left = edges & block.words; left; left &= left - 1) starts[begun++] = place + first_bit(left);
-      for (uint64_t left = edges & ~block.words; left; left &= left - 1) ends[ended++] = place + first_bit(left);
       characters += bit_count(~(block.spaces | block.quotes));
       in_words += bit_count(block.words);
       digits += bit_count(block.numbers);
@@ -304,18 +276,18 @@ WordReader count_symbols(const SymbolTable& table, const uint8_t* begin, const u
         ++counts[kPairs[(kSymbolCount + 1) * own + next]];
       }
     }
-    for (uint32_t k = 0; k < ended; ++k) words.read(begin + starts[k], ends[k] - starts[k]);
+    for (uint32_t k = 1; k < found; k += 2) words.read(begin + edges[k - 1], edges[k] - edges[k - 1]);
     // At most one word goes on.
-    if (begun > ended) starts[0] = starts[begun - 1];
-    begun -= ended;
-    ended = 0;
+    if (found % 2) edges[0] = edges[found - 1];
+    found %= 2;
   }
-  if (begun) words.read(begin + starts[0], static_cast<uint32_t>(end - begin) - starts[0]);
+  if (found) words.read(begin + edges[0], static_cast<uint32_t>(end - begin) - edges[0]);
   counts[kCharacters] = characters;
   counts[kTokenCharacters] = in_words;
   counts[kDigits] = digits;
   counts[kSymbols] = punctuation;
-  return words;
+  words.put_counts();
+  return words.last_flag;
 }
 
 uint32_t category_of_first(const WordTable& words, const uint8_t* begin) {
@@ -356,8 +328,10 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   blank_fences(begin, end);
   const Markers markers = take_markers(begin, end);
 
-  uint32_t counts[kMostCounts]{};
-  const WordReader words =
+  uint32_t counts[kMostCounts];
+  const size_t used = planned.first_flag() + 2 * planned.flags;
+  std::fill_n(counts, used, 0);
+  const uint32_t last_flag =
       count_symbols(planned.symbols, begin, end, {planned.words, planned.flag_of.data(), counts}, counts);
   count_ends(planned.symbols, begin, end, counts);
   uint32_t spaced = 0, unspaced = 0;
@@ -367,18 +341,9 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   counts[kOne] = 1;
   counts[kAsciiLetters] = counts[kTokenCharacters] - counts[kDigits] - spaced;
   counts[kLetters] = counts[kAsciiLetters] + spaced + unspaced;
-  counts[kTokens] = words.tokens;
   counts[kWords] =
-      words.tokens + (letters[kClassKana] + letters[kClassHan] + 1) / 2 + (letters[kClassSoutheastAsian] + 4) / 5;
+      counts[kTokens] + (letters[kClassKana] + letters[kClassHan] + 1) / 2 + (letters[kClassSoutheastAsian] + 4) / 5;
   counts[kSentences] = counts[kCharacters] ? std::max(counts[kStops], 1u) : 0;
-  counts[kLongestWord] = words.longest;
-  counts[kLongWords] = words.long_words;
-  for (const uint64_t part : words.seen) counts[kDistinctWords] += bit_count(part);
-  counts[kNumbers] = words.numbers;
-  counts[kMixedWords] = words.mixed;
-  counts[kLongNumbers] = words.long_numbers;
-  counts[kYears] = words.years;
-  counts[kMostDigits] = words.most_digits;
   counts[kLetterMarkers] = markers.letters;
   counts[kNumberMarkers] = markers.numbers;
   counts[kMarkerGaps] = std::max(markers.letters, 1u) - 1;
@@ -386,14 +351,15 @@ void SurfaceFeatures::write(const char* utf8, size_t bytes, float* x) const {
   counts[kStemCharacters] = markers.first;
   counts[kNumericMarkers] = markers.numeric;
   const size_t first_flag = planned.first_flag(), flags = planned.flags;
-  const uint32_t first = words.tokens ? planned.flag_of[category_of_first(planned.words, begin)] : 0;
+  const uint32_t first = counts[kTokens] ? planned.flag_of[category_of_first(planned.words, begin)] : 0;
   if (first) counts[first_flag + first - 1] = 1;
-  if (words.last_flag) counts[first_flag + flags + words.last_flag - 1] = 1;
+  if (last_flag) counts[first_flag + flags + last_flag - 1] = 1;
 
   if (bytes > kMostCounted)  // no count is above the bytes
-    for (uint32_t& count : counts) count = std::min(count, kMostCounted);
+    for (size_t k = 0; k < used; ++k) counts[k] = std::min(counts[k], kMostCounted);
+  // These first: a vector waits for what was counted just before, one number at a time.
+  for (const Run& one : planned.single) one.divide_first(counts, x);
   for (const Run& run : planned.runs) run.divide(counts, x);
-  for (const Run& one : planned.short_runs) one.divide_first(counts, x);
   if (scratch.size() > kScratchKept + kBefore + kAfter) std::vector<uint8_t>().swap(scratch);
 }
 

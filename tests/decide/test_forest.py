@@ -91,7 +91,7 @@ def test_leaves_are_added_in_the_order_of_the_trees(isa):
         np.testing.assert_allclose(logit_of(heads, np.zeros((1, 1), np.float32), isa), [[expected]], atol=1e-6)
 
 
-@pytest.mark.parametrize(("trees", "depth"), [(1, 1), (7, 10), (8, 2), (9, 4), (1024, 1)])
+@pytest.mark.parametrize(("trees", "depth"), [(1, 1), (7, 10), (8, 2), (17, 3), (9, 4), (30, 8), (3, 9), (1024, 1)])
 def test_a_forest_of_any_size_adds_what_the_definition_says(isa, rng, trees, depth):
     heads = make_heads(rng, 19, 23, trees=trees, depth=depth, tokens=False)
     flat = Heads(**{**vars(heads), **dict.fromkeys(ARRAYS)})

@@ -26,7 +26,7 @@ struct Scratch {
   float* objective;  // (models)
   float* head;       // (models): out . h
   float* forest;     // (models): the sum of the leaves
-  int32_t* leaves;   // (padded_trees): which row of the forest's leaves each tree ends in
+  uint32_t* rows;    // (padded_trees): which row of the forest's leaves each tree ends in
 };
 
 inline int64_t dots_stride(const PackedHeads& heads) { return round_up_16(heads.by_x.rows + 16); }
@@ -40,8 +40,8 @@ inline Scratch split(const PackedHeads& heads, float* memory) {
   const int64_t padded = round_up_16(heads.models), stride = dots_stride(heads);
   float* per_model = memory + rows_per_block(heads.dim) * stride;
   float* forest = per_model + 3 * padded;
-  auto* leaves = reinterpret_cast<int32_t*>(forest + padded);
-  return {stride, memory, per_model, per_model + padded, per_model + 2 * padded, forest, leaves};
+  auto* rows = reinterpret_cast<uint32_t*>(forest + padded);
+  return {stride, memory, per_model, per_model + padded, per_model + 2 * padded, forest, rows};
 }
 
 // Adds out[m] * act((u + identity[m]) + up[m] d[m]) of hidden units i .. i + 16 U - 1 to the 16 partial sums.
@@ -259,7 +259,7 @@ inline void decide_row(const PackedHeads& heads, const PackedPolicy& policy, con
                        int64_t r, const float* dots, const Scratch& scratch) {
   if (heads.out) hidden_heads(heads, dots, scratch.head);
   if (heads.forest.trees)
-    sum_leaves(heads.forest, heads.models, rows.x + r * rows.x_stride, scratch.leaves, scratch.forest);
+    sum_leaves(heads.forest, heads.models, rows.x + r * rows.x_stride, scratch.rows, scratch.forest);
   const Seen seen = predict<kOneGroup, kFlat>(heads, policy, rows, results, r, dots, scratch);
 
   const Status status = seen.allowed == 0        ? Status::none_allowed

@@ -29,7 +29,7 @@ struct PackedRows {
 // A node of a tree: x[column] > threshold goes right.
 struct TreeNode {
   float threshold;
-  int32_t column;
+  uint32_t column;
 };
 
 // Trees that kernels walk side by side.
@@ -38,11 +38,26 @@ static constexpr int64_t padded_trees(int64_t trees) {
   return (trees + kTreesTogether - 1) / kTreesTogether * kTreesTogether;
 }
 
+// The nodes of a tree lie in blocks of kBlockLevels levels, a cache line each, so that a row reads few lines. A layer
+// holds the blocks of all trees that are equally deep; the topmost one has the levels that are left over, 1 to 3.
+//
+// Down a block, `at` starts at its first element; element at + level decides, and going right adds block_step(levels,
+// level) to at. Where it ends is the block of the layer below, or the leaf: block r of a layer has 2^levels parts below
+// it, from r << levels on, not from left to right.
+static constexpr int64_t kBlockLevels = 3;
+static constexpr int64_t top_levels(int64_t depth) { return (depth - 1) % kBlockLevels + 1; }
+static constexpr uint64_t block_step(int64_t levels, int64_t level) {
+  return level == 0 ? uint64_t{1} << (levels - 1) : static_cast<uint64_t>(level);  // of three levels: 4, 1, 2
+}
+static constexpr int64_t layer_nodes(int64_t trees, int64_t above, int64_t levels) {
+  return padded_trees(trees) << above << levels;
+}
+
 // Trees of one depth, as kernels read them; trees = 0: none.
 struct PackedForest {
   int64_t trees, depth;
-  const TreeNode* nodes;  // (padded_trees / kTreesTogether, 2^depth, kTreesTogether): heap order, the last one unused
-  const float* leaves;    // (trees, 2^depth, models), models zero-padded to a multiple of 16
+  const TreeNode* nodes;  // layer after layer, from the top: (padded_trees, blocks of a tree, 2^levels)
+  const float* leaves;    // (trees, 2^depth, models) in the order of block_step, models zero-padded to a multiple of 16
 };
 
 // The heads as kernels read them. Arrays over models and over hidden are zero-padded to a multiple of 16; null =
