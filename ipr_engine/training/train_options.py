@@ -92,6 +92,8 @@ class EncoderChoice:
             them.
         head_tokens: how many tokens of a prompt's beginning have a mean of their own, 0 for none: of the last embedding named,
             which must be a table.
+        fold_width: whether tables read full width forms as the ASCII that they stand for; None: the embedded one as its bundle says,
+            which is so, others not.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
     """
@@ -102,14 +104,15 @@ class EncoderChoice:
     pooling: str | None = None
     dtype: str | None = None
     head_tokens: int = 0
+    fold_width: bool | None = None
     contained: bool = True
 
     def open(self) -> TrainingEncoder:
         """Open the encoders; several are one, side by side.
 
         Raises:
-            InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, or a
-                transformer is to have a head view.
+            InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, a
+                transformer is to have a head view, or width is to be folded where there is no table.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
@@ -120,6 +123,13 @@ class EncoderChoice:
         if listed[0] == SURFACE:
             raise InvalidInputError(
                 "encoder: surface features stand beside an encoder, which counts tokens; name one too, 'default' for example"
+            )
+        # A folder that is not there is told as such, when it is opened.
+        if self.fold_width is not None and not any(
+            not Path(f).exists() or _is_table(f) for f in listed if f != SURFACE
+        ):
+            raise InvalidInputError(
+                "fold_width: of a table, and every encoder here is a transformer; leave it out, or name a table"
             )
         opened: list[tuple[Encoder, AnySource]] = []
         for place, folder in enumerate(listed):
@@ -154,7 +164,7 @@ class EncoderChoice:
             raise BundleNotFoundError(
                 f"encoder: {folder}: no such folder; expected one, or the word {DEFAULT_ENCODER!r} or {SURFACE!r}"
             )
-        if head_tokens and (is_export(path) or not _is_table(folder)):
+        if head_tokens and not _is_table(folder):
             raise InvalidInputError(
                 f"head_tokens: of a table, and {path.name} is a transformer; leave it out, or name a table behind it"
             )
@@ -169,12 +179,15 @@ class EncoderChoice:
             )
         if _is_table(folder):
             files = replace(encoder_files(folder), id=_free("static", ids), head_tokens=head_tokens)
+            if self.fold_width is not None:
+                files = replace(files, fold_width=self.fold_width)
             table = StaticEncoder.load(
                 files.table,
                 files.tokenizer,
                 files.config,
                 max_tokens=files.max_tokens,
                 head_tokens=files.head_tokens,
+                fold_width=files.fold_width,
                 isa=self.options.isa,
             )
             return table, files
@@ -213,11 +226,12 @@ def encoder_files(encoder: Folder | None) -> EncoderSource:
         tokenizer=spec.files["tokenizer"],
         config=spec.files["config"],
         max_tokens=spec.max_tokens,
+        fold_width=spec.fold_width,
     )
 
 
 def _is_table(folder: Folder) -> bool:
-    return folder == DEFAULT_ENCODER or is_model2vec(Path(folder))
+    return folder == DEFAULT_ENCODER or (not is_export(folder) and is_model2vec(Path(folder)))
 
 
 def _free(id: str, taken: set[str]) -> str:
