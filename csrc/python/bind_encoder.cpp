@@ -26,12 +26,13 @@ using ipr::WordPiece;
 std::shared_ptr<WordPiece> make_wordpiece(const py::dict& vocab, const std::string& unk_token,
                                           const std::string& continuing_prefix, size_t max_chars_per_word,
                                           bool clean_text, bool handle_chinese_chars, std::optional<bool> strip_accents,
-                                          bool lowercase) {
+                                          bool lowercase, bool fold_width) {
   ipr::WordPieceOptions options;
   options.clean_text = clean_text;
   options.handle_chinese_chars = handle_chinese_chars;
   options.strip_accents = strip_accents.value_or(lowercase);
   options.lowercase = lowercase;
+  options.fold_width = fold_width;
   options.continuing_prefix = continuing_prefix;
   options.unk_token = unk_token;
   options.max_chars_per_word = max_chars_per_word;
@@ -188,7 +189,8 @@ void bind_encoder(py::module_& m) {
   py::class_<WordPiece, std::shared_ptr<WordPiece>>(m, "WordPiece")
       .def(py::init(&make_wordpiece), py::arg("vocab"), py::kw_only(), py::arg("unk_token") = "[UNK]",
            py::arg("continuing_prefix") = "##", py::arg("max_chars_per_word") = 100, py::arg("clean_text") = true,
-           py::arg("handle_chinese_chars") = true, py::arg("strip_accents") = py::none(), py::arg("lowercase") = true)
+           py::arg("handle_chinese_chars") = true, py::arg("strip_accents") = py::none(), py::arg("lowercase") = true,
+           py::arg("fold_width") = false)
       .def("encode", &wordpiece_encode, py::arg("text"))
       .def(
           "count",

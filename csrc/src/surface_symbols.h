@@ -9,6 +9,7 @@
 #include <iterator>
 #include <vector>
 
+#include "full_width.h"
 #include "utf8.h"
 
 #if defined(__SSE2__)
@@ -59,8 +60,8 @@ inline uint32_t lowered(uint32_t code) {
 
 // Writes what a folded character stands for; returns the end.
 inline uint8_t* put_folded(uint32_t code, uint8_t* to) {
-  if (within(code, 0xFF01, 0xFF5E)) {
-    *to = kAscii[code - 0xFEE0];
+  if (is_full_width(code)) {
+    *to = kAscii[ascii_of(code)];
     return to + 1;
   }
   for (const Fold& fold : kFolds) {

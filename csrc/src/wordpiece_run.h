@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "full_width.h"
 #include "ipr/wordpiece.h"
 #include "simd/bytes_scalar.h"
 #include "unicode.h"
@@ -212,6 +213,10 @@ class WordPieceRun {
   // The character at `from`, which is not ASCII; returns how many bytes were used up.
   size_t character(const uint8_t* from, size_t left) {
     const Decoded now = decode(from, left);
+    if (options_.fold_width && is_full_width(now.code)) {
+      narrowed(ascii_of(now.code));
+      return now.bytes;
+    }
     const Action& action = tables_.actions[record_index(now.code)];
     const char* text = reinterpret_cast<const char*>(from);
     switch (action.kind) {
@@ -241,6 +246,18 @@ class WordPieceRun {
         return general(from, left);
     }
     return now.bytes;
+  }
+
+  // An ASCII character that was written in full width. It is no white space and no control character.
+  void narrowed(uint8_t ascii) {
+    if (tables_.ascii[ascii] == Kind::kAlone) {
+      end_word();
+      alone(ascii);
+      return;
+    }
+    const bool upper = ascii >= 'A' && ascii <= 'Z';
+    const char text = static_cast<char>(upper && options_.lowercase ? ascii | 0x20 : ascii);
+    append(&text, 1, 1);
   }
 
   void hangul(uint32_t code) {

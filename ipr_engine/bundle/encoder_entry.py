@@ -18,6 +18,7 @@ from ipr_engine.bundle.encoder_source import (
     TransformerSource,
     concatenated_identity,
     encoder_identity,
+    folded_width_identity,
     head_view_identity,
     surface_identity,
     task_identity,
@@ -44,7 +45,8 @@ KINDS = {
 STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "config": "config.json"}
 # Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
 DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
-HEAD_VIEW = 9  # the first schema_version with head_tokens, a key of a table that has such a view and of no other
+# Keys of a table that does such a thing, and of no other; the first schema_version that has them.
+OF_SOME_TABLES, TABLE_OPTIONS = ("head_tokens", "fold_width"), 9
 _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
@@ -79,9 +81,12 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
 
 def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
     """Return a table's encoder; its entry must say what the table and its config say. Its dim there is the table's."""
-    viewed = version >= HEAD_VIEW and "head_tokens" in entry.mapping()
-    keys = entry.object((*_STATIC, "head_tokens") if viewed else _STATIC)
+    told = [key for key in OF_SOME_TABLES if version >= TABLE_OPTIONS and key in entry.mapping()]
+    keys = entry.object((*_STATIC, *told))
+    viewed, fold_width = "head_tokens" in told, "fold_width" in told
     head_tokens = keys["head_tokens"].integer(at_least=1, at_most=2**31 - 1) if viewed else 0
+    if fold_width and not keys["fold_width"].boolean():
+        keys["fold_width"].fail("true, or no such key", BundleValueError)
     dim, max_tokens = keys["dim"].integer(at_least=1), keys["max_tokens"].integer(at_least=1, at_most=2**31)
     pooling, normalize = keys["pooling"].one_of(("mean",)), keys["normalize"].boolean()
     files = {role: file_entry(file, folder) for role, file in keys["files"].object(tuple(STATIC_FILES)).items()}
@@ -89,6 +94,15 @@ def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
     if config_normalize(files["config"].read(), files["config"].where) != normalize:
         keys["normalize"].fail(f"what {files['config'].path} says", BundleValueError)
     files["tokenizer"].verify()
+    identity = encoder_identity(
+        kind="static",
+        table=files["table"].sha256,
+        tokenizer=files["tokenizer"].sha256,
+        config=files["config"].sha256,
+        pooling=pooling,
+        normalize=normalize,
+        max_tokens=max_tokens,
+    )
     return EncoderSpec(
         id=keys["id"].id(),
         kind="static",
@@ -97,20 +111,10 @@ def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
         pooling=pooling,
         normalize=normalize,
         files=read_only({role: file.path for role, file in files.items()}),
-        identity=head_view_identity(
-            encoder_identity(
-                kind="static",
-                table=files["table"].sha256,
-                tokenizer=files["tokenizer"].sha256,
-                config=files["config"].sha256,
-                pooling=pooling,
-                normalize=normalize,
-                max_tokens=max_tokens,
-            ),
-            head_tokens,
-        ),
+        identity=head_view_identity(folded_width_identity(identity, fold_width), head_tokens),
         head_tokens=head_tokens,
         head_dim=dim if viewed else 0,
+        fold_width=fold_width,
     )
 
 
@@ -277,6 +281,7 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
         "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
         "files": files,
         **({"head_tokens": encoder.head_tokens} if encoder.head_tokens else {}),
+        **({"fold_width": True} if encoder.fold_width else {}),
     }
 
 

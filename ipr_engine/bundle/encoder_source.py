@@ -20,6 +20,7 @@ class EncoderSource:
     """An `EncoderSource` is a model2vec table to put into a bundle; `write_bundle` reads dim from it, and normalize from its config.
 
     head_tokens: how many tokens of a prompt's beginning have a mean of their own behind that of the whole; 0: none.
+    fold_width: whether full width forms are read as the ASCII that they stand for.
     """
 
     id: str
@@ -29,6 +30,7 @@ class EncoderSource:
     max_tokens: int
     pooling: str = "mean"
     head_tokens: int = 0
+    fold_width: bool = False
 
     @classmethod
     def in_folder(
@@ -136,6 +138,14 @@ def head_view_identity(whole: str, head_tokens: int) -> str:
     if head_tokens == 0:
         return whole
     document = {"kind": "static", "whole": whole, "head_tokens": head_tokens}
+    return sha256_hex(canonical_json(document, compact=True))
+
+
+def folded_width_identity(whole: str, fold_width: bool) -> str:
+    """Return the identity of a table that folds width: the sha256 over that of the same table without. Without, it is the table's own."""
+    if not fold_width:
+        return whole
+    document = {"kind": "static", "whole": whole, "fold_width": True}
     return sha256_hex(canonical_json(document, compact=True))
 
 

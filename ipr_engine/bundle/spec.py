@@ -98,6 +98,7 @@ class EncoderSpec:
         tasks: names of the tasks that have a column each, before the surface features; of a concatenated one those of its part.
         head_tokens: of a table: how many tokens of a prompt's beginning have a mean of their own; 0: none.
         head_dim: how many columns before the tasks are that mean, 0 without.
+        fold_width: of a table: whether full width forms are read as the ASCII that they stand for.
     """
 
     id: str
@@ -116,6 +117,7 @@ class EncoderSpec:
     tasks: tuple[str, ...] = ()
     head_tokens: int = 0
     head_dim: int = 0
+    fold_width: bool = False
 
     @property
     def embedding_dim(self) -> int:

@@ -228,6 +228,7 @@ def encoder_source(spec: EncoderSpec, id: str, parts: tuple[str, ...]) -> AnySou
             max_tokens=spec.max_tokens,
             pooling=spec.pooling,
             head_tokens=spec.head_tokens,
+            fold_width=spec.fold_width,
         )
     # A transformer that is only referenced has no files to take along.
     folder = spec.files["manifest"].parent if spec.files else None

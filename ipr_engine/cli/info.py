@@ -116,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         "unsupported": None if bundle.unsupported is None else asdict(bundle.unsupported),
         "path_rows": path_rows_facts(bundle),
         "tasks": sorted(bundle.tasks),
+        "fold_width": [spec.id for spec in bundle.encoders if spec.fold_width],
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
             {
@@ -167,6 +168,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(path_rows_line(bundle))
     if (said := bundle.unsupported) is not None:
         print(f"prompts of support below {said.min_support:g} go to {said.model}, unless the policy says otherwise")
+    if facts["fold_width"]:
+        print("full width forms are read as the ASCII that they stand for")
     if bundle.tasks:
         print(f"tasks told apart: {shown_each(sorted(bundle.tasks))}")
     for made in bundle.calibrations:

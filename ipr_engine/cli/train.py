@@ -55,6 +55,12 @@ def add_parser(subparsers: Any) -> None:
         "stands under many instructions; at most what the table reads of a prompt, 512 (default 0: none)",
     )
     parser.add_argument(
+        "--fold-width",
+        action=argparse.BooleanOptionalAction,
+        help="of a table: read full width forms, as East Asian keyboards write them, as the ASCII that they stand for (default: the "
+        "embedded table does, others do not)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=DTYPES,
         help="fit on an export's embeddings in this arithmetic: int8 of the onnx tier, bfloat16 of torch, bfloat16-mixed of openvino",
@@ -148,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
                 pooling=arguments.pooling,
                 dtype=arguments.dtype,
                 head_tokens=arguments.head_tokens,
+                fold_width=arguments.fold_width,
                 contained=not arguments.reference,
             ),
             task_column=arguments.task_column,

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ipr_engine.encoders.full_width import FULL_WIDTH, IDEOGRAPHIC_SPACE
+
 # Instruction words and what says the same; whole words, in any case. None is replaced by one that another line replaces.
 SAME_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,7 +46,7 @@ _WORD = re.compile(rf"\b({'|'.join(SAME_WORDS)})\b", re.IGNORECASE)
 _LETTERED = re.compile(r"(?m)(^|\s)\(?([A-Ja-j])[.):](?=\s)")
 _NUMBERED = re.compile(r"(?m)(^|\n)(\d{1,2})\.(?=\s)")
 _QUOTED = re.compile(r'"([^"\n]*)"')
-_WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+_WIDE = {plain: wide for wide, plain in FULL_WIDTH.items() if wide != IDEOGRAPHIC_SPACE}
 
 
 def _paraphrased(prompt: str) -> str:

@@ -75,6 +75,7 @@ def _static(bundle: BundleSpec, spec: EncoderSpec, options: LoadOptions) -> Enco
         files["config"],
         max_tokens=spec.max_tokens,
         head_tokens=spec.head_tokens,
+        fold_width=spec.fold_width,
         isa=options.isa,
     )
 

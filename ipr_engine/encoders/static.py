@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine._C import SurfaceFeatures
 from ipr_engine._files import file_sha256
-from ipr_engine.bundle import encoder_identity, head_view_identity
+from ipr_engine.bundle import encoder_identity, folded_width_identity, head_view_identity
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.model_files import map_tensors, parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
@@ -38,6 +38,7 @@ class StaticEncoder:
         dim: columns of the table, or twice as many with a head view. max_tokens: the most tokens of a prompt in the first mean.
         head_tokens: how many known tokens of a prompt's beginning are in the second mean; 0: there is none.
         head_dim: how many of the columns are that mean.
+        fold_width: whether full width forms are read as the ASCII that they stand for.
         identity: see `ipr_engine.bundle.encoder_identity`.
         normalize: whether x is divided by its norm.
         tokenizer: makes the ids; tokenizer.kind is "wordpiece" (C++) or "tokenizers" (the library).
@@ -56,6 +57,7 @@ class StaticEncoder:
         normalize: bool,
         max_tokens: int,
         head_tokens: int,
+        fold_width: bool,
         isa: str,
         identity: str,
     ) -> None:
@@ -63,6 +65,7 @@ class StaticEncoder:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.head_tokens = head_tokens
+        self.fold_width = fold_width
         self.normalize = normalize
         self.identity = identity
         self._native = self._make_native(isa)
@@ -101,6 +104,7 @@ class StaticEncoder:
         *,
         max_tokens: int = 512,
         head_tokens: int = 0,
+        fold_width: bool = False,
         isa: str = "auto",
         tokenizer: str = "auto",
     ) -> StaticEncoder:
@@ -114,6 +118,8 @@ class StaticEncoder:
             max_tokens: >= 1. Of a longer prompt the first and last half are kept, each cut between words.
             head_tokens: 0, or how many known tokens of a prompt's beginning have a mean of their own behind that of the whole,
                 normalised as that is; it does not matter what was cut.
+            fold_width: whether a prompt's full width forms (U+FF01 to U+FF5E) are read as ASCII, and U+3000 as a blank. Most tables
+                know no such token, and read a prompt in full width as if it had no words.
             isa: "auto" (the widest this processor has), "scalar", "avx2" or "avx512".
             tokenizer: "auto" (C++ where its ids are the library's, else the library), "wordpiece" or "tokenizers".
         Raises:
@@ -127,12 +133,14 @@ class StaticEncoder:
             raise InvalidInputError(
                 f"head_tokens: expected an int in [0, 2^31), 0 for no head view, got {head_tokens!r}"
             )
+        if type(fold_width) is not bool:
+            raise InvalidInputError(f"fold_width: expected True or False, got {fold_width!r}")
         if not isinstance(isa, str):
             raise InvalidInputError(f"isa: expected str, got {type(isa).__name__}")
         tokenizer_bytes, config_bytes = read_bytes(tokenizer_path), read_bytes(config_path)
         tensors = map_tensors(table_path)
         normalize = _read_normalize(config_path, config_bytes)
-        chosen = read_tokenizer(tokenizer_bytes, tokenizer)
+        chosen = read_tokenizer(tokenizer_bytes, tokenizer, fold_width=fold_width)
         _check_tensors(table_path, tensors, chosen.max_id)
         identity = encoder_identity(
             kind="static",
@@ -149,8 +157,9 @@ class StaticEncoder:
             normalize=normalize,
             max_tokens=max_tokens,
             head_tokens=head_tokens,
+            fold_width=fold_width,
             isa=isa,
-            identity=head_view_identity(identity, head_tokens),
+            identity=head_view_identity(folded_width_identity(identity, fold_width), head_tokens),
         )
 
     @classmethod
@@ -160,6 +169,7 @@ class StaticEncoder:
         *,
         max_tokens: int = 512,
         head_tokens: int = 0,
+        fold_width: bool = False,
         isa: str = "auto",
         tokenizer: str = "auto",
     ) -> StaticEncoder:
@@ -171,15 +181,17 @@ class StaticEncoder:
             folder / "config.json",
             max_tokens=max_tokens,
             head_tokens=head_tokens,
+            fold_width=fold_width,
             isa=isa,
             tokenizer=tokenizer,
         )
 
     @property
     def summary(self) -> str:
-        """Tier, dimensions, row type, tokenizer, head view."""
+        """Tier, dimensions, row type, tokenizer, folding of width, head view."""
+        width = ", full width folded" if self.fold_width else ""
         head = f", head of {self.head_tokens} tokens" if self.head_tokens else ""
-        return f"static {self.dim}-d {self._tensors['embeddings'].dtype}, {self.tokenizer.kind} tokenizer{head}"
+        return f"static {self.dim}-d {self._tensors['embeddings'].dtype}, {self.tokenizer.kind} tokenizer{width}{head}"
 
     def encode(self, prompts: Sequence[str]) -> Encoded:
         """Embed each prompt; see `Encoder.encode`. A prompt without known tokens, "" for one, gives x = 0.
@@ -214,8 +226,8 @@ class StaticEncoder:
         optional = "".join(f", {name}" for name in ("mapping", "weights") if name in self._tensors)
         return (
             f"StaticEncoder(rows={table.shape[0]}, dim={self.dim}, {table.dtype}{optional}, "
-            f"normalize={self.normalize}, max_tokens={self.max_tokens}, head_tokens={self.head_tokens}, tokenizer={self.tokenizer.kind!r}, "
-            f"isa={self.isa!r}, identity={self.identity[:12]}...)"
+            f"normalize={self.normalize}, max_tokens={self.max_tokens}, head_tokens={self.head_tokens}, "
+            f"fold_width={self.fold_width}, tokenizer={self.tokenizer.kind!r}, isa={self.isa!r}, identity={self.identity[:12]}...)"
         )
 
 

@@ -12,6 +12,8 @@ from bisect import bisect
 from collections import Counter
 from dataclasses import dataclass
 
+from ipr_engine.encoders.full_width import FULL_WIDTH, IDEOGRAPHIC_SPACE
+
 SPACE, QUOTE = ord(" "), ord("'")  # a quote of any kind is seen, so that it parts words, and never counted
 LETTER = 0x01  # of a script that puts no spaces between words
 SYMBOL, CURRENCY, MATH, STOP = 0x02, 0x03, 0x04, 0x05  # STOP ends a sentence in a script of its own
@@ -24,7 +26,9 @@ CLASSES = ("symbol", "space", "quote", "ignored", "currency", "math", "stop", "f
 
 # Characters that stand for others.
 FOLDED = {
-    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},  # full width forms
+    **{
+        code: chr(plain) for code, plain in FULL_WIDTH.items() if code != IDEOGRAPHIC_SPACE
+    },  # which is white space here anyway
     **dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-"),
     0xD7: "*",
     0xF7: "/",

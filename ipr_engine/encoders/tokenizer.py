@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ipr_engine._C import WordPiece as NativeWordPiece
 from ipr_engine._extras import need
 from ipr_engine._validate import lone_surrogate
+from ipr_engine.encoders.full_width import without_full_width
 from ipr_engine.errors import BundleFormatError, InvalidInputError
 
 TOKENIZERS = ("auto", "wordpiece", "tokenizers")
@@ -61,11 +62,15 @@ class WordPieceTokenizer:
 
 
 class LibraryTokenizer:
-    """A `LibraryTokenizer` runs any tokenizer.json by the `tokenizers` library, which is imported only when one is built."""
+    """A `LibraryTokenizer` runs any tokenizer.json by the `tokenizers` library, which is imported only when one is built.
+
+    fold_width: whether it gets texts without full width forms.
+    """
 
     kind = "tokenizers"
 
-    def __init__(self, json_text: str, wanted_for: str = "kind 'tokenizers'") -> None:
+    def __init__(self, json_text: str, wanted_for: str = "kind 'tokenizers'", *, fold_width: bool = False) -> None:
+        self._fold_width = fold_width
         library = need("tokenizers", f"tokenizer: {wanted_for}", "tokenizers")
         try:
             self._library = library.Tokenizer.from_str(json_text)
@@ -94,18 +99,22 @@ class LibraryTokenizer:
         at = lone_surrogate(text)
         if at is not None:
             raise InvalidInputError(f"text: expected Unicode text, got a lone surrogate at {at}")
+        folded = without_full_width(text) if self._fold_width else text
         try:
-            return self._library.encode(text, add_special_tokens=False)
+            return self._library.encode(folded, add_special_tokens=False)
         except Exception as error:  # bare again; for one, a word needs an unk_token that the vocabulary lacks
             raise BundleFormatError(f"tokenizer.json: the tokenizers library fails on a text: {error}") from error
 
 
-def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceTokenizer | LibraryTokenizer:
+def read_tokenizer(
+    json_bytes: bytes, tokenizer: str = "auto", *, fold_width: bool = False
+) -> WordPieceTokenizer | LibraryTokenizer:
     """Build the tokenizer of a tokenizer.json.
 
     Args:
         json_bytes: the file's bytes.
         tokenizer: "wordpiece" (C++) or "tokenizers" (the library); "auto" takes C++ where its ids are the library's.
+        fold_width: whether a text's full width forms are ASCII, and its ideographic spaces blanks, before any other step.
     Raises:
         InvalidInputError: tokenizer is another word, or "wordpiece" for a file that C++ does not reproduce exactly.
         BundleFormatError: the bytes are not a tokenizer.json.
@@ -121,16 +130,16 @@ def read_tokenizer(json_bytes: bytes, tokenizer: str = "auto") -> WordPieceToken
     if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
         raise BundleFormatError("tokenizer.json: expected an object with a model")
     if tokenizer == "tokenizers":
-        return LibraryTokenizer(text)
+        return LibraryTokenizer(text, fold_width=fold_width)
     reason = _why_not_wordpiece(tree)
     if reason is None:
-        return WordPieceTokenizer(_native(tree))
+        return WordPieceTokenizer(_native(tree, fold_width))
     if tokenizer == "wordpiece":
         raise InvalidInputError(f"tokenizer: C++ does not give this file's exact ids ({reason}); pass tokenizer='auto'")
-    return LibraryTokenizer(text, f"a tokenizer.json that C++ does not reproduce ({reason})")
+    return LibraryTokenizer(text, f"a tokenizer.json that C++ does not reproduce ({reason})", fold_width=fold_width)
 
 
-def _native(tree: dict[str, Any]) -> NativeWordPiece:
+def _native(tree: dict[str, Any], fold_width: bool) -> NativeWordPiece:
     """Build the C++ tokenizer of a tree that `_why_not_wordpiece` lets through."""
     model, normalizer = tree["model"], _only(tree["normalizer"], "normalizers")
     try:
@@ -143,6 +152,7 @@ def _native(tree: dict[str, Any]) -> NativeWordPiece:
             handle_chinese_chars=normalizer["handle_chinese_chars"],
             strip_accents=normalizer["strip_accents"],
             lowercase=normalizer["lowercase"],
+            fold_width=fold_width,
         )
     except InvalidInputError as error:
         raise BundleFormatError(f"tokenizer.json: {error}") from error

@@ -92,6 +92,8 @@ class EncoderChoice:
             them.
         head_tokens: how many tokens of a prompt's beginning have a mean of their own, 0 for none: of the last embedding named,
             which must be a table.
+        fold_width: whether tables read full width forms as the ASCII that they stand for; None: the embedded one as its bundle says,
+            which is so, others not.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
     """
@@ -102,6 +104,7 @@ class EncoderChoice:
     pooling: str | None = None
     dtype: str | None = None
     head_tokens: int = 0
+    fold_width: bool | None = None
     contained: bool = True
 
     def with_surface(self) -> EncoderChoice:
@@ -113,7 +116,8 @@ class EncoderChoice:
 
         Raises:
             InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, a
-                transformer is to have a head view, or one has more tokens than its table reads of a prompt.
+                transformer is to have a head view, one has more tokens than its table reads of a prompt, or width is to be folded
+                where there is no table.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
@@ -124,6 +128,13 @@ class EncoderChoice:
         if listed[0] == SURFACE:
             raise InvalidInputError(
                 "encoder: surface features stand beside an encoder, which counts tokens; name one too, 'default' for example"
+            )
+        # A folder that is not there is told as such, when it is opened.
+        if self.fold_width is not None and not any(
+            not Path(f).exists() or _is_table(f) for f in listed if f != SURFACE
+        ):
+            raise InvalidInputError(
+                "fold_width: of a table, and every encoder here is a transformer; leave it out, or name a table"
             )
         opened: list[tuple[Encoder, AnySource]] = []
         for place, folder in enumerate(listed):
@@ -158,7 +169,7 @@ class EncoderChoice:
             raise BundleNotFoundError(
                 f"encoder: {folder}: no such folder; expected one, or the word {DEFAULT_ENCODER!r} or {SURFACE!r}"
             )
-        if head_tokens and (is_export(path) or not _is_table(folder)):
+        if head_tokens and not _is_table(folder):
             raise InvalidInputError(
                 f"head_tokens: of a table, and {path.name} is a transformer; leave it out, or name a table behind it"
             )
@@ -177,12 +188,15 @@ class EncoderChoice:
                 raise InvalidInputError(
                     f"head_tokens: expected at most {files.max_tokens}, all that {path.name} reads of a prompt, got {head_tokens}"
                 )
+            if self.fold_width is not None:
+                files = replace(files, fold_width=self.fold_width)
             table = StaticEncoder.load(
                 files.table,
                 files.tokenizer,
                 files.config,
                 max_tokens=files.max_tokens,
                 head_tokens=files.head_tokens,
+                fold_width=files.fold_width,
                 isa=self.options.isa,
             )
             return table, files
@@ -221,11 +235,12 @@ def encoder_files(encoder: Folder | None) -> EncoderSource:
         tokenizer=spec.files["tokenizer"],
         config=spec.files["config"],
         max_tokens=spec.max_tokens,
+        fold_width=spec.fold_width,
     )
 
 
 def _is_table(folder: Folder) -> bool:
-    return folder == DEFAULT_ENCODER or is_model2vec(Path(folder))
+    return folder == DEFAULT_ENCODER or (not is_export(folder) and is_model2vec(Path(folder)))
 
 
 def _free(id: str, taken: set[str]) -> str:

@@ -12,6 +12,7 @@ from ipr_engine.bundle.origin import constant_notice, constant_of
 from ipr_engine.evaluation.markdown import number, per_1000, plain, table
 from ipr_engine.evaluation.report import verdict
 from ipr_engine.training.fitted_heads import CAP_PERCENTILE
+from studies.default_bundle.read_in_full_width import EDIT, MIN_SUPPORT, TAU, WidthFigures
 
 TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 SHARES = (0.99, 0.95)
@@ -54,16 +55,19 @@ def render(
     bundle: Bundle,
     encoder: Mapping[str, Any],
     command: str,
+    widths: Sequence[WidthFigures],
 ) -> str:
     """Return the card as Markdown.
 
     Args:
         evaluated: `Summary.figures` of the bundle on each source. encoder: distill.json with source and licence.
+        widths: of each source, how its test prompts are read in full width.
     """
     blocks = [
         *_meaning(sources, bundle, command),
-        *_recipe(evaluated, bundle, encoder),
+        *_recipe(evaluated, bundle, encoder, keeps_heads="--keep-heads" in command.split()),
         *(block for source, f in zip(sources, evaluated, strict=True) for block in _on_test(source.name, f)),
+        *_full_width(widths),
         *_limits(evaluated, bundle),
         *_licences(sources, encoder, bundle.path_rows),
     ]
@@ -97,7 +101,13 @@ _HASHED = """ The bundle keeps hashes of them (HMAC-SHA256) under a key that is 
         ipr_engine/default_bundle/owner.key: the prompts are public, and anyone can check theirs for leaks."""
 
 
-def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Mapping[str, Any]) -> list[str]:
+_KEPT = """ Heads, path rows and support are those of an earlier bundle of this recipe (`--keep-heads`), fitted on these very rows; the
+        encoder gives every one of them the same bits as it did there."""
+
+
+def _recipe(
+    evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Mapping[str, Any], *, keeps_heads: bool
+) -> list[str]:
     made, cosine = bundle.provenance, encoder["cosine_to_float32"]
     prompts = bundle.quality_heads.fitted_on.prompts
     settings = made["settings"]
@@ -107,15 +117,16 @@ def _recipe(evaluated: Sequence[Mapping[str, Any]], bundle: Bundle, encoder: Map
     biases = ", ".join(
         f"{plain(f['prediction'][0]['cost']['bias'], '.2f')} times ({f['about']['source']})" for f in evaluated
     )
+    kept = _KEPT if keeps_heads else ""
     leaked = f", {made['leaked']} of them for a question that another source holds out" if made["leaked"] else ""
     steps = [
         f"""**Encoder**: {encoder["source"]} distilled by model2vec into {encoder["rows"]} tokens x {encoder["dim"]} dimensions,
         {encoder["dtype"]} (cosine to float32 over {cosine["probes"]} random sentences: mean {cosine["mean"]:.6f}, least
-        {cosine["least"]:.6f}).""",
+        {cosine["least"]:.6f}). It reads full width forms as the ASCII that they stand for (docs/encoders.md).""",
         f"""**Rows**: {prompts} training prompts of {", ".join(made["outcomes"])}; {made["dropped"]} left out{leaked}. A
         prompt counts for the candidates judged on it: all of them on every prompt{f", but {partly}" if partly else ""}.{hashed}""",
         f"""**Quality**: `{estimator}`{f" ({_ESTIMATORS[estimator]})" if estimator in _ESTIMATORS else ""}; penalties and
-        Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.{_compared(made["compared"])}""",
+        Platt's map per candidate out of fold, {settings["folds"]} folds grouped by question.{_compared(made["compared"])}{kept}""",
         f"""**Output tokens**: ridge on log tokens with Duan's smearing factor, capped at the {CAP_PERCENTILE}th percentile of
         the candidate's training tokens.""",
         f"""**Input tokens**: {_counted(bundle.candidates)} The sources' input counts are estimates that include the frame they
@@ -199,6 +210,29 @@ def _on_test(name: str, f: Mapping[str, Any]) -> list[str]:
             token counts."""),
         table(head, rows),
         *_routing(f),
+    ]
+
+
+def _full_width(widths: Sequence[WidthFigures]) -> list[str]:
+    rows = [
+        [f"{figures.source}, {row.way}", f"{row.same:.1%}", f"{row.flipped:.1%}", f"{row.unsupported:.1%}"]
+        for figures in widths
+        for row in figures.rows
+    ]
+    return [
+        "## Test prompts in full width",
+        filled(f"""The edit "{EDIT}" writes every ASCII character of a test prompt as wide as a Chinese one. Decided at tau {TAU:g};
+            without folding: the same heads on the same table. Where qualities are the same, a decision is another one because of
+            the bill: candidates' own tokenizers count the text as it was written, and full width as more tokens."""),
+        table(
+            [
+                "test prompts of",
+                "qualities as of the prompts as they are",
+                "decided otherwise",
+                f"support below {MIN_SUPPORT:g}",
+            ],
+            rows,
+        ),
     ]
 
 

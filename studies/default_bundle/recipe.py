@@ -7,8 +7,11 @@ on the training split of every source given (`train`), evaluate them on the test
 the bundle again with a model card of these figures. What it is made of stands in the constants and in
 candidates.json; the test splits decide nothing. Same input, same bytes on one machine.
 
-The embedded bundle was made when this file was `ipr_engine.training.default_bundle`. Its provenance and its card name that
-command; made anew they name this one, so the hash is another, and nothing else is.
+The embedded bundle was made with `--keep-heads`: its heads, support and path rows are those of the one before it, which was fitted when
+Platt's maps were fitted otherwise. `--embed` puts the bundle into this checkout's package. All of it, as it stands in the package:
+
+    python -m studies.default_bundle.recipe --outcomes DIR/zeroeval --table ipr_engine/default_bundle --keep-heads --out ROOT \
+        --card docs/model-card.md --embed
 """
 
 from __future__ import annotations
@@ -42,11 +45,15 @@ from ipr_engine.measures.resampling import DRAWS
 from ipr_engine.training.distill import distill
 from ipr_engine.training.train import train
 from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
+from studies.default_bundle.embed import embed
+from studies.default_bundle.kept_heads import with_kept_heads
 from studies.default_bundle.model_card import SourceFacts, render
+from studies.default_bundle.read_in_full_width import in_full_width
 
 ESTIMATOR = "caps"  # chosen on training prompts of several sources: docs/studies/estimators.md
 OPTIONS: Mapping[str, Any] = MappingProxyType({})
 INTERCEPTS = False  # several sources are parts of one traffic
+FOLD_WIDTH = True  # a prompt in full width is read as it is in ASCII; where there is none, every bit stays
 CARD = "MODEL_CARD.md"  # in the bundle's folder
 CANDIDATES = Path(__file__).parent / "candidates.json"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -62,6 +69,7 @@ def build(
     *,
     encoder_model: str | None = None,
     table: Path | None = None,
+    keep_heads: bool = False,
     created: str = CREATED,
     draws: int = DRAWS,
     allow_constant: bool = False,
@@ -74,6 +82,7 @@ def build(
             its repository, commit, licence and what its numbers mean. The first is what token ratios and intercepts refer to.
         encoder_model, table: a sentence-transformers folder or hub id to distil; or a folder that `distill` wrote, or a bundle
             that this recipe wrote, whose table is taken as it is: one of both.
+        keep_heads: take the heads, support and path rows of `table` too, then a bundle that was fitted on these very outcomes.
         created: YYYY-MM-DD. draws: of the bootstrap. allow_constant: see `train`; the
             card then names the constant heads.
     Raises:
@@ -84,38 +93,45 @@ def build(
         raise InvalidInputError("encoder_model, table: expected one of both")
     require_day("created", created)
     require_root("out", out)
+    before: Bundle | None = None
     with tempfile.TemporaryDirectory() as scratch:
         if table is None:
             progress("distilling the token table ...")
             table = distill(str(encoder_model), Path(scratch) / "table", seed=SEED)
         elif (table / CURRENT).is_file() or (table / MANIFEST).is_file():
-            table = _table_of(Bundle.load(table), Path(scratch) / "table")
-        encoder = _encoder_record(table)
-        trained = train(
-            TrainingData(
-                outcomes=list(outcomes),
-                candidates=CANDIDATES,
-                intercepts=INTERCEPTS,
-                encoder=EncoderChoice(folders=table),
-            ),
-            BundleTarget(root=Path(scratch) / "bundles", name="default", created=created, key=PUBLISHED),
-            fit=FitOptions(estimator=ESTIMATOR, options=OPTIONS, seed=SEED, allow_constant=allow_constant),
-            progress=progress,
-        )
-        engine = Engine.load(trained.folder)
+            before = Bundle.load(table)
+            table = _table_of(before, Path(scratch) / "table")
+        encoder, choice = _encoder_record(table), EncoderChoice(folders=table, fold_width=FOLD_WIDTH)
         loaded = [load_outcomes(folder) for folder in outcomes]
+        if keep_heads:
+            if before is None:
+                raise InvalidInputError(
+                    "keep_heads: expected a bundle of this recipe as table, got a folder or a model"
+                )
+            prompts = _fitted_on(before, outcomes, loaded)
+            made_of = with_kept_heads(before, choice, prompts, Path(scratch) / "bundles")
+        else:
+            made_of = train(
+                TrainingData(outcomes=list(outcomes), candidates=CANDIDATES, intercepts=INTERCEPTS, encoder=choice),
+                BundleTarget(root=Path(scratch) / "bundles", name="default", created=created, key=PUBLISHED),
+                fit=FitOptions(estimator=ESTIMATOR, options=OPTIONS, seed=SEED, allow_constant=allow_constant),
+                progress=progress,
+            ).folder
+        engine = Engine.load(made_of)
         evaluated, judged = [], EvaluationOptions(draws=draws, seed=SEED)
         for source in loaded:
             progress(f"evaluating on {source.source} ...")
             evaluated.append(evaluate_engine(engine, source, options=judged, progress=progress).figures)
         facts = [facts_of(folder, source) for folder, source in zip(outcomes, loaded, strict=True)]
-        command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model")
-        text = render(evaluated, facts, engine.bundle, encoder, command)
+        command = _command(outcomes, "--table" if encoder_model is None else "--encoder-model", keep_heads)
+        widths = [in_full_width(engine.bundle, source.source, source.of_split("test").prompts) for source in loaded]
+        text = render(evaluated, facts, engine.bundle, encoder, command, widths)
         made = {
             "command": command,
             "sources": [source_provenance(folder, fact) for folder, fact in zip(outcomes, facts, strict=True)],
             "encoder": encoder,
             "versions": {"numpy": np.__version__},
+            **({"heads_kept_of": before.hash} if keep_heads and before is not None else {}),
         }
         provenance = {**engine.bundle.provenance, "default_bundle": made}
         folder = with_extra_files(engine.bundle, {CARD: text.encode()}, provenance=provenance, root=out)
@@ -137,9 +153,22 @@ def _table_of(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def _command(outcomes: Sequence[Path], encoder: str) -> str:
+def _fitted_on(bundle: Bundle, outcomes: Sequence[Path], loaded: Sequence[Outcomes]) -> list[str]:
+    """Return the training prompts of the outcomes, from which the bundle was fitted."""
+    made = bundle.provenance["default_bundle"]["sources"]
+    files = [
+        source_provenance(folder, facts_of(folder, of))["files_sha256"]
+        for folder, of in zip(outcomes, loaded, strict=True)
+    ]
+    if [source["files_sha256"] for source in made] != files:
+        raise InvalidInputError("keep_heads: expected the outcomes that the bundle was fitted on, got other files")
+    return [prompt for source in loaded for prompt in source.of_split("train").prompts]
+
+
+def _command(outcomes: Sequence[Path], encoder: str, keep_heads: bool) -> str:
     given = " ".join(f"--outcomes {folder.name}" for folder in outcomes)
-    return f"python -m studies.default_bundle.recipe {given} {encoder} FOLDER --out ROOT"
+    kept = " --keep-heads" if keep_heads else ""
+    return f"python -m studies.default_bundle.recipe {given} {encoder} FOLDER{kept} --out ROOT"
 
 
 def _encoder_record(table: Path) -> dict[str, Any]:
@@ -192,7 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder.add_argument(
         "--table", type=Path, metavar="FOLDER", help="a folder that distill() wrote, or a bundle of this recipe"
     )
+    parser.add_argument(
+        "--keep-heads", action="store_true", help="keep the heads, support and path rows of --table too"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="receives <hash>/ and CURRENT")
+    parser.add_argument("--embed", action="store_true", help="put it into this checkout's package, too")
     parser.add_argument("--created", default=CREATED, help="date written into the bundle (default: %(default)s)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="also write the model card here")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of the bootstrap (default: %(default)s)")
@@ -206,6 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.out,
         encoder_model=given.encoder_model,
         table=given.table,
+        keep_heads=given.keep_heads,
         created=given.created,
         draws=given.draws,
         allow_constant=given.allow_constant,
@@ -213,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if given.card is not None:
         shutil.copyfile(folder / CARD, given.card)
+    if given.embed:
+        embed(folder, CURRENT)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{folder.name}  {size / 2**20:.2f} MiB")
 

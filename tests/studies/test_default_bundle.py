@@ -164,6 +164,26 @@ def test_the_table_of_a_bundle_of_this_recipe_is_taken_as_it_is(inputs, built, t
     assert after.hash == before.hash
 
 
+def test_heads_are_kept_where_that_is_asked_for(inputs, built, tmp_path):
+    folder = default_bundle.build(inputs[0], tmp_path, table=built, keep_heads=True, draws=20)
+    before, after = Bundle.load(built), Bundle.load(folder)
+    assert after.quality_heads.sha256 == before.quality_heads.sha256
+    assert after.provenance["default_bundle"]["heads_kept_of"] == before.hash
+    card = " ".join(after.extra_files["MODEL_CARD.md"].read_text().split())
+    assert "Heads, path rows and support are those of an earlier bundle of this recipe (`--keep-heads`)" in card
+    assert "--table FOLDER --keep-heads --out ROOT" in card
+    with pytest.raises(InvalidInputError, match="keep_heads: expected the outcomes that the bundle was fitted on"):
+        default_bundle.build(inputs[0][::-1], tmp_path / "out", table=built, keep_heads=True)
+    with pytest.raises(InvalidInputError, match="keep_heads: expected a bundle of this recipe as table"):
+        default_bundle.build(inputs[0], tmp_path / "out", table=inputs[1], keep_heads=True)
+
+
+def test_the_table_folds_width_and_the_card_says_what_that_is_worth(built, card):
+    assert Bundle.load(built).encoders[0].fold_width
+    assert "| zeroeval, in full width | 100.0% |" in card
+    assert "| zeroeval, in full width, without folding | 0.0% |" in card
+
+
 def test_the_card_tells_of_the_path_rows(built, card):
     assert f"of {len(Bundle.load(built).path_rows.quality)} training prompts, in random order" in card
     assert "outcomes are, without them and in random order" in card

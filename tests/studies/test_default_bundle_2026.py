@@ -14,6 +14,7 @@ from ipr_engine.bundle.candidates_file import read_candidates
 from ipr_engine.bundle.load import DEFAULT_BUNDLE, EMBEDDED
 from ipr_engine.data import name_in_source
 from studies.default_bundle import recipe_2026
+from studies.default_bundle.embed import embed
 from tests.support import skips
 from tests.support.training_data import write_source
 
@@ -91,7 +92,7 @@ def test_beside_another_bundle_it_lies_without_the_table_and_the_other_stays(bui
     shutil.copytree(DEFAULT_BUNDLE, root, ignore=shutil.ignore_patterns(EMBEDDED["default-2026"]))
     (root / "named").write_text("0" * 64 + "\n")
     before = Bundle.load(root).hash
-    place = recipe_2026.embed(built[0], root, "named")
+    place = embed(built[0], "named", root)
     assert not (place / TABLE).exists()
     assert Bundle.load(place).hash == built[0].name
     assert (root / "named").read_text() == built[0].name + "\n"

@@ -6,11 +6,12 @@
 //   tokenizer.tokenize("Unbelievable!", 13, ids);            // "un", "##bel", "##ie", "##vable", "!", where vocab has
 //   them
 //
-// The steps, in this order: clean_text drops control characters and turns white space into spaces; Chinese characters
-// get spaces around them; strip_accents decomposes (NFD) and drops nonspacing marks; lowercase; then the text is split
-// at white space, and every punctuation character is a word of its own. A word is one id where the vocabulary has it,
-// else the longest pieces that match from its start on, else one UNK. Special tokens written out in a text ("[CLS]")
-// are text, as with Tokenizer.encode_special_tokens = True, and none is added.
+// The steps, in this order: fold_width turns full width forms into ASCII; clean_text drops control characters and turns
+// white space into spaces; Chinese characters get spaces around them; strip_accents decomposes (NFD) and drops
+// nonspacing marks; lowercase; then the text is split at white space, and every punctuation character is a word of its
+// own. A word is one id where the vocabulary has it, else the longest pieces that match from its start on, else one
+// UNK. Special tokens written out in a text ("[CLS]") are text, as with Tokenizer.encode_special_tokens = True, and
+// none is added.
 //
 // Where the steps meet: NFD reorders marks of a letter, so a mark that strip_accents keeps may change places; a Chinese
 // character and a punctuation character end the word before them; max_chars_per_word counts what is left of a word
@@ -46,6 +47,11 @@ struct WordPieceOptions {
   // caller resolves it.
   bool strip_accents = true;
   bool lowercase = true;
+
+  // Whether full width forms are what they stand for, before every other step: U+FF01 to U+FF5E become U+0021 to
+  // U+007E, and U+3000 a space. The library does the same with a Replace for each before its BertNormalizer. Not one of
+  // its defaults: a bundle's encoder says so.
+  bool fold_width = false;
 
   // What every piece but a word's first starts with in the vocabulary, and what stands for a word without pieces.
   std::string continuing_prefix = "##";
