@@ -161,6 +161,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
     from ipr_engine.bundle.encoder_entry import parse_encoders
     from ipr_engine.bundle.fitted_entries import (
+        check_conversations,
         deciding_sha256,
         parse_escalation,
         parse_heads,
@@ -188,6 +189,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
+    check_conversations(keys["heads"], heads, encoders)
     prices = file_entry(keys["prices"], folder)
     if old and keys["calibrations"].list():
         keys["calibrations"].fail("an empty list (schema_version 1 knows no calibrations)")

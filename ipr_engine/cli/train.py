@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.bundle.conversation import CONVERSATIONS
 from ipr_engine.bundle.encoder_entry import DTYPES
 from ipr_engine.bundle.origin import constant_notice
 from ipr_engine.cli.options import GOES_ON, add_cache_option, add_encoder_options, add_key_option, load_options
@@ -51,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="of a table: give the first N tokens of a prompt a mean of their own, beside that of the whole: for traffic where one text "
         "stands under many instructions (default 0: none)",
+    )
+    parser.add_argument(
+        "--conversation",
+        choices=CONVERSATIONS,
+        help="what of several turns of a user is encoded: all as one text, the last, or recency: each alone, weighing half of the next "
+        "(default recency of tables, all where an encoder is a transformer); docs/own-bundle.md",
     )
     parser.add_argument(
         "--dtype",
@@ -147,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
                 dtype=arguments.dtype,
                 head_tokens=arguments.head_tokens,
                 contained=not arguments.reference,
+                conversation=arguments.conversation,
             ),
             task_column=arguments.task_column,
             cache=arguments.cache,

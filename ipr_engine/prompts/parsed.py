@@ -51,6 +51,8 @@ class ParsedRequest:
         max_output_tokens: most output tokens that the request allows, None where it does not say.
         answers: how many answers it asks for, OpenAI's `n`; each of them is billed.
         images: how many it holds, for prices per image.
+        turns: of several messages of the user the text of each, oldest first, which `encoded` joins; empty where it is one, or none. A
+            bundle's `conversation` says what of them is encoded.
     """
 
     encoded: str
@@ -60,6 +62,7 @@ class ParsedRequest:
     max_output_tokens: int | None = None
     answers: int = 1
     images: int = 0
+    turns: tuple[str, ...] = ()
 
     @classmethod
     def of_text(cls, text: str, where: str = "prompt") -> ParsedRequest:
@@ -72,7 +75,7 @@ class ParsedRequest:
         return (
             f"ParsedRequest(encoded={len(self.encoded)} characters, billed_only={sum(map(len, self.billed_only))} characters, "
             f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r}, "
-            f"answers={self.answers!r}, images={self.images!r})"
+            f"answers={self.answers!r}, images={self.images!r}, turns={len(self.turns) or 1})"
         )
 
     @property

@@ -366,8 +366,8 @@ def _decide(
     while waiting:
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
-        texts = [ready[row][0].text.encoded for row in rows]
-        embed = loaded.embed_texts(texts, None if encoded.tasks is None else [encoded.tasks[row] for row in rows])
+        texts = [ready[row][0].text for row in rows]
+        embed = loaded.embed_again(texts, None if encoded.tasks is None else [encoded.tasks[row] for row in rows])
         again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows
