@@ -46,8 +46,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
 
     Args:
         loaded: the bundle that decided. made_on: what it decided on.
-        min_words: a prompt of fewer different words is brief, and one with a turn that is weighed alone and has fewer; of embeddings
-            without texts the billed tokens count.
+        min_words: a prompt of which fewer different words were encoded is brief; of embeddings without texts the billed tokens count.
     """
     bundle, policy, second = loaded.bundle, decisions.policy, loaded.second
     encoded, overrides, batch, models = made_on.encoded, made_on.overrides, len(decisions), len(loaded.bundle.names)

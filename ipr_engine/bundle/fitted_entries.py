@@ -56,7 +56,7 @@ from ipr_engine.errors import (
 
 OUTPUTS = ("quality", "tokens")
 ACTIVATIONS = ("relu", "silu", "gelu")
-HEADS_KEYS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
+_HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 SUPPORT_KEYS = ("encoder", "weights")
 PROMPT_HASHES = "prompt_hashes"
 CONVERSATION = "conversation"
@@ -119,10 +119,16 @@ def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
     return field.text()
 
 
+def heads_fields(field: Field, version: int = CONVERSATION_VERSION) -> dict[str, Field]:
+    """Return the values of heads' entry by key; what they are given of several turns is said where it is not all."""
+    says = version >= CONVERSATION_VERSION and CONVERSATION in field.mapping()
+    return field.object((*_HEADS, CONVERSATION) if says else _HEADS)
+
+
 def parse_heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], version: int) -> HeadsSpec:
     """Return the heads of one entry. names: the candidates'. dims: encoder -> its dimensions. version: the schema_version."""
-    says = version >= CONVERSATION_VERSION and CONVERSATION in field.mapping()
-    keys = field.object((*HEADS_KEYS, CONVERSATION) if says else HEADS_KEYS)
+    keys = heads_fields(field, version)
+    says = CONVERSATION in keys
     encoder = _known_encoder(keys["encoder"], dims)
     outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
     if "quality" not in outputs:

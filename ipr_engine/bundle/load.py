@@ -137,7 +137,7 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     """Return every file that a bundle.json lists besides itself, unverified."""
     from ipr_engine.bundle.encoder_entry import encoder_file_fields
-    from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
+    from ipr_engine.bundle.fitted_entries import PROMPT_HASHES, SUPPORT_KEYS, heads_fields, path_rows_file
 
     keys = document.object(_keys_of(document))
     # No file is read: whoever asks verifies those that it takes.
@@ -145,7 +145,7 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     for encoder in keys["encoders"].list():
         fields += encoder_file_fields(encoder)
     for heads in keys["heads"].list():
-        parts = heads.object(HEADS_KEYS)
+        parts = heads_fields(heads)
         fields.append(parts["weights"])
         fields += [f for key, f in parts["fitted_on"].mapping().items() if key == PROMPT_HASHES and f.value is not None]
     if keys["support"].value is not None:

@@ -91,12 +91,12 @@ def whole_counts(
     return whole
 
 
-def shown_texts(request: TextOrRequest, conversation: Conversation) -> tuple[str, ...]:
-    """Return the texts whose words an embedding of the request may give away, each alone; at least one.
+def shown_text(request: TextOrRequest, conversation: Conversation) -> str:
+    """Return the text whose words the figures of a decision may give away: what was encoded.
 
-    No encoder is asked: a turn that has no token may be among them.
+    No encoder is asked: under `last` it is the newest turn that is not blank.
     """
-    visible = [turn for turn in reversed(turns_of(request)) if turn.strip()]
+    visible = [turn for turn in turns_of(request) if turn.strip()]
     if conversation == ALL or not visible:
-        return (text_of(request),)
-    return tuple(visible[: 1 if conversation == LAST else MOST_FADING_TURNS])
+        return text_of(request)
+    return visible[-1] if conversation == LAST else "\n\n".join(visible[-MOST_FADING_TURNS:])

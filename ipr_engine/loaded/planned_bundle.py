@@ -23,7 +23,7 @@ from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
-from ipr_engine.encoders.conversations import TextOrRequest, encode_requests, shown_texts
+from ipr_engine.encoders.conversations import TextOrRequest, encode_requests, shown_text
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.encoders.same_model import same_model
@@ -220,9 +220,9 @@ class PlannedBundle:
         return embed
 
     def shown_texts(self, request: TextOrRequest) -> tuple[str, ...]:
-        """Return the texts whose words an embedding of the request may give away, whichever tier made it."""
+        """Return what was encoded of a request, by whichever tier: its words may be read out of a decision's figures."""
         tiers = {self.conversation} if self.second is None else {self.conversation, self.second.conversation}
-        return tuple(text for conversation in tiers for text in shown_texts(request, conversation))
+        return tuple(shown_text(request, conversation) for conversation in tiers)
 
     def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
         """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
