@@ -42,8 +42,8 @@ class ParsedRequest:
     """A `ParsedRequest` is what `parse_request` returns; `Engine.route` and all like it take it in place of the request.
 
     Attributes:
-        encoded: the text that the encoder sees: all texts of the user in order, joined by blank lines. Where the request has
-            none, every other text of the conversation; "" where it has no text at all.
+        encoded: the text that is encoded, where a bundle does not tell turns apart: all texts of the user in order, joined by blank
+            lines. Where the request has none, every other text of the conversation; "" where it has no text at all.
         billed_only: every other text: system, assistant, tool calls and results, reasoning, tool definitions, schemas.
         uncountable: kinds of the parts whose tokens cannot be counted here, such as "image_url".
         features: feature that a candidate must have -> the first part that needs it. Features: "tools", "vision", "audio",
