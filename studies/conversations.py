@@ -11,10 +11,13 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.conversations import encode_requests
 from ipr_engine.measures.resampling import drawn_questions, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
 from ipr_engine.training.train_options import EncoderChoice
 from studies.cases import Case
@@ -30,7 +33,7 @@ SOURCES = ("zeroeval", "mmlu_pro")
 MOST = 1500  # prompts of a source
 EARLIER = (1, 4)  # turns before the last one, at least and at most
 CUT = 16  # words that are left of an earlier turn
-FADING = 0.5  # weight of a turn over that of the next one
+FADING = 0.5  # weight of a turn over that of the next one, as `recency` has it
 HEAD = 16  # tokens of the head view
 ALL = "all joined"
 
@@ -193,9 +196,6 @@ def _views(encoder: Encoder, turns: Sequence[Turns]) -> dict[str, Array]:
             found[name] = x[:, :whole]
         if name in WITH_HEAD:
             with_head[f"{name}, head view"] = x
-    faded = np.empty((len(turns), whole))
-    for row, of in enumerate(turns):
-        weights = FADING ** np.arange(len(of))[::-1]
-        faded[row] = weights @ np.asarray(encoder.encode(list(of)).x, np.float64)[:, :whole]
-    found[FADED] = faded / np.maximum(np.linalg.norm(faded, axis=1, keepdims=True), 1e-12)
+    requests = [ParsedRequest("\n\n".join(of), turns=of) for of in turns]  # at least two turns each
+    found[FADED] = np.asarray(encode_requests(encoder, requests, RECENCY).x, np.float64)[:, :whole]
     return {**found, **with_head}
