@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
+from ipr_engine.bundle.conversation import LAST
 from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.conversations import encoded_texts
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, IprError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
@@ -281,7 +283,9 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
     """
     encoder = loaded.encoder
     try:
-        counted = encoder.count_tokens(request.text.encoded)
+        counted = read = encoder.count_tokens(request.text.encoded)
+        if request.text.turns and loaded.conversation == LAST:
+            read = encoder.count_tokens(encoded_texts(encoder, [request.text], LAST)[0])
     except IprError as error:
         return error
     except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
@@ -290,7 +294,7 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
         require_token(request.text, "prompt", counted)
     except InvalidInputError as error:
         return error
-    request.tokens = max(1, min(counted, encoder.max_tokens))
+    request.tokens = max(1, min(read, encoder.max_tokens))
     request.encoder = loaded.encoder_identity
     return None
 
