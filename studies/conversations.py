@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.conversations import encode_requests
+from ipr_engine.encoders.conversations import encode_conversations
 from ipr_engine.measures.resampling import drawn_questions, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
@@ -197,5 +197,5 @@ def _views(encoder: Encoder, turns: Sequence[Turns]) -> dict[str, Array]:
         if name in WITH_HEAD:
             with_head[f"{name}, head view"] = x
     requests = [ParsedRequest("\n\n".join(of), turns=of) for of in turns]  # at least two turns each
-    found[FADED] = np.asarray(encode_requests(encoder, requests, RECENCY).x, np.float64)[:, :whole]
+    found[FADED] = np.asarray(encode_conversations(encoder, requests, RECENCY).x, np.float64)[:, :whole]
     return {**found, **with_head}

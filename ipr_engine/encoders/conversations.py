@@ -1,4 +1,4 @@
-"""`encode_requests` embeds what a bundle's heads are given of each request: of a conversation all turns, the last one, or each alone.
+"""`encode_conversations` embeds what a bundle's heads are given of several turns of a user, where that is not all as one text.
 
 A request of one turn is embedded as its text, whatever the heads are given: the same bits.
 """
@@ -33,23 +33,20 @@ class TurnEncoder(Protocol):
         ...
 
 
-def encode_requests(encoder: Encoder, requests: Sequence[TextOrRequest], conversation: Conversation) -> Encoded:
-    """Embed each request, with the tokens of all turns of its user.
+def encode_conversations(encoder: Encoder, requests: Sequence[TextOrRequest], conversation: Conversation) -> Encoded:
+    """Embed each request as `last` or `recency` says, with the tokens of all turns of its user.
 
     Raises:
         InvalidInputError: as `Encoder.encode`; `recency` of an encoder that does not tell turns apart.
     """
-    turns = [turns_of(request) for request in requests]
-    if conversation == ALL or all(len(of) == 1 for of in turns):
-        return encoder.encode([text_of(request) for request in requests])
     if encoder.native is not None:
-        return Encoded(*encoder.native.encode_turns(turns, conversation))
+        return Encoded(*encoder.native.encode_turns([turns_of(request) for request in requests], conversation))
     if conversation == RECENCY:
         if not isinstance(encoder, TurnEncoder):
             raise InvalidInputError(
                 f"conversation: recency is of tables, and {encoder.summary} is none; use last or all"
             )
-        made = encoder.encode_turns(turns)
+        made = encoder.encode_turns([turns_of(request) for request in requests])
     else:
         made = encoder.encode(encoded_texts(encoder, requests, conversation))
     return replace(made, billed_tokens=whole_counts(encoder, requests, made.billed_tokens))

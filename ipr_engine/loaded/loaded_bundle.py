@@ -34,7 +34,7 @@ from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
-from ipr_engine.encoders.conversations import TextOrRequest, encode_requests
+from ipr_engine.encoders.conversations import TextOrRequest
 from ipr_engine.encoders.task_columns import with_tasks
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
@@ -42,7 +42,15 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.asked_tasks import asked_task, asked_tasks
-from ipr_engine.request.intake import Intake, all_counted, check_features, encode_all, take_in, text_terms
+from ipr_engine.request.intake import (
+    Intake,
+    all_counted,
+    check_features,
+    encode_all,
+    encode_requests,
+    take_in,
+    text_terms,
+)
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (

@@ -23,7 +23,7 @@ from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
-from ipr_engine.encoders.conversations import TextOrRequest, encode_requests, shown_text
+from ipr_engine.encoders.conversations import TextOrRequest, shown_text
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.encoders.same_model import same_model
@@ -34,6 +34,7 @@ from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
+from ipr_engine.request.intake import encode_requests
 from ipr_engine.request.kept_limits import KeptLimits
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ipr_engine.bundle import BundleSpec
 from ipr_engine.bundle.conversation import ALL, Conversation
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.encoders.base import Encoded, Encoder
-from ipr_engine.encoders.conversations import encode_requests
+from ipr_engine.encoders.conversations import TextOrRequest, encode_conversations
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
@@ -151,6 +151,17 @@ def check_features(needs: Needs, name: str, bundle: BundleSpec, policy: Policy) 
             f"{name}: needs {asked}, and no candidate that the policy allows has all of it ({why}); allow another, or give the "
             f"candidates the feature where they have it (known to this bundle: {', '.join(known) or 'none'})"
         )
+
+
+def encode_requests(encoder: Encoder, requests: Sequence[TextOrRequest], conversation: Conversation) -> Encoded:
+    """Embed what heads are given of each request: of several turns of a user all, the last or each alone; bills are of all.
+
+    Raises:
+        InvalidInputError: as `Encoder.encode`; `recency` of an encoder that does not tell turns apart.
+    """
+    if conversation == ALL or not any(isinstance(request, ParsedRequest) and request.turns for request in requests):
+        return encoder.encode([request if isinstance(request, str) else request.encoded for request in requests])
+    return encode_conversations(encoder, requests, conversation)
 
 
 def encode_all(encoder: Encoder, identity: str, intake: Intake, conversation: Conversation = ALL) -> Encoded:

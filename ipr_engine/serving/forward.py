@@ -371,7 +371,8 @@ def _decide(
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
         texts = [ready[row][0].text for row in rows]
-        embed = loaded.embed_again(texts, None if encoded.tasks is None else [encoded.tasks[row] for row in rows])
+        tasks = None if encoded.tasks is None else [encoded.tasks[row] for row in rows]
+        embed = None if loaded.second is None else loaded.embed_again(texts, tasks)
         again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows

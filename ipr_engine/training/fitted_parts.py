@@ -26,7 +26,6 @@ from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
 from ipr_engine.training.estimators.caps import kmeans, squared_distances
 from ipr_engine.training.fitted_heads import FittedHeads
-from ipr_engine.training.train_options import TrainingEncoder
 from ipr_engine.training.training_inputs import TrainingRows
 
 Array = npt.NDArray[np.float64]
@@ -43,13 +42,11 @@ class OutOfFold(NamedTuple):
     tokens: Array
 
 
-def heads_source(
-    heads: FittedHeads, frozen: TrainingEncoder, names: list[str], rows: TrainingRows, key: OwnerKey
-) -> HeadsSource:
-    """Return the heads as a bundle takes them, with hashes of their prompts under the owner's key. frozen: what they stand on."""
+def heads_source(heads: FittedHeads, encoder: str, names: list[str], rows: TrainingRows, key: OwnerKey) -> HeadsSource:
+    """Return the heads as a bundle takes them, with hashes of their prompts under the owner's key."""
     return HeadsSource(
         id="trained",
-        encoder=frozen.id,
+        encoder=encoder,
         outputs=("quality", "tokens"),
         activation=heads.activation,
         candidates=names,
@@ -62,7 +59,6 @@ def heads_source(
         ),
         tensors=heads.tensors,
         prompt_hashes=prompt_hashes(rows.prompts, rows.keys, key),
-        conversation=frozen.conversation,
     )
 
 

@@ -8,12 +8,13 @@ import pytest
 from ipr_engine import _C
 from ipr_engine._C import MOST_FADING_TURNS, available_isas
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
-from ipr_engine.encoders.conversations import encode_requests, shown_text
+from ipr_engine.encoders.conversations import shown_text
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.task_columns import TaskColumns
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts import ParsedRequest
+from ipr_engine.request.intake import encode_requests
 from tests.support.static_tables import tensors, write
 from tests.support.wordpieces import ALPHABET, SCRIPTS
 
