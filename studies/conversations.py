@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.conversations import encode_conversations
-from ipr_engine.measures.resampling import drawn_questions, estimate, one_thread, resamples_of
+from ipr_engine.measures.resampling import Estimate, drawn_questions, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
 from ipr_engine.prompts import ParsedRequest
@@ -23,6 +23,7 @@ from ipr_engine.training.train_options import EncoderChoice
 from studies.cases import Case
 from studies.crossed import ESTIMATOR, FOLDS, folds_of, kept
 from studies.instructions import INSTRUCTIONS, instructed
+from studies.plots import intervals
 from studies.study import Study
 from studies.trials import NANO, shown, shown_difference
 
@@ -74,7 +75,8 @@ class Talks:
 
 
 def run(study: Study) -> list[Path]:
-    page = study.page("conversations", "What of a conversation is encoded")
+    title = "What of a conversation is encoded"
+    page = study.page("conversations", title)
     page.say(
         f"""The engine encodes all texts of the user, joined by blank lines. Conversations are built here: the last turn is a prompt of a
         source with its recorded outcomes (at most {MOST}), before it stand {EARLIER[0]} to {EARLIER[1]} prompts drawn from the same
@@ -87,6 +89,8 @@ def run(study: Study) -> list[Path]:
         draws of questions; bold where zero is outside."""
     )
     figures: dict[str, object] = {}
+    panels: dict[str, dict[str, list[Estimate]]] = {}
+    views: list[str] = []
     for name in study.names(SOURCES):
         case = study.case(name)
         for kind, talks in (
@@ -97,6 +101,10 @@ def run(study: Study) -> list[Path]:
             for fitted in (SINGLE, SAME):
                 study.progress(f"{name}: {kind}, {fitted} ...")
                 errors, areas = _judged(talks, fitted, study.draws)
+                views = [view for view in errors if view != ALL]
+                panels.setdefault(f"{name}: {kind}", {})[fitted] = [
+                    estimate(errors[view] - errors[ALL]) for view in views
+                ]
                 page.say(f"## {name}: {kind}; {fitted}")
                 page.table(
                     ["encoded", "squared error", "minus all joined", *(["area", "minus all joined"] if areas else [])],
@@ -119,7 +127,17 @@ def run(study: Study) -> list[Path]:
                     "area": {view: estimate(values).to_json() for view, values in areas.items()},
                 }
     page.figures["conversations"] = figures
-    return page.write(study.out)
+    plot = intervals(
+        study.out / "conversations.png",
+        panels,
+        views,
+        "squared error minus that of all joined: below 0 is better",
+        title=title,
+        zero=0.0,
+        per_row=3,
+    )
+    page.plot(plot, "Squared error of what is encoded minus that of all turns joined; 95 % intervals")
+    return [*page.write(study.out), plot]
 
 
 def _built(case: Case, *, same: bool) -> Talks:
