@@ -54,6 +54,14 @@ TEXTS: Mapping[str, Callable[[Turns], str]] = MappingProxyType(
 )
 FADED = "recency-weighted"
 WITH_HEAD = (ALL, "newest first", "last turn alone")  # these with a head view too
+# kind of conversations -> what the picture calls it
+SHORT: Mapping[str, str] = MappingProxyType(
+    {
+        "earlier turns of the same dataset": "same dataset",
+        "earlier turns of other datasets": "other datasets",
+        "the same document, another instruction": "other instruction",
+    }
+)
 SINGLE, SAME = "fitted on single prompts", "fitted on conversations"
 
 
@@ -93,17 +101,14 @@ def run(study: Study) -> list[Path]:
     views: list[str] = []
     for name in study.names(SOURCES):
         case = study.case(name)
-        for kind, talks in (
-            ("earlier turns of the same dataset", _built(case, same=True)),
-            ("earlier turns of other datasets", _built(case, same=False)),
-            ("the same document, another instruction", _reinstructed(case)),
-        ):
+        made = (_built(case, same=True), _built(case, same=False), _reinstructed(case))
+        for kind, talks in zip(SHORT, made, strict=True):
             for fitted in (SINGLE, SAME):
                 study.progress(f"{name}: {kind}, {fitted} ...")
                 errors, areas = _judged(talks, fitted, study.draws)
                 views = [view for view in errors if view != ALL]
-                panels.setdefault(f"{name}: {kind}", {})[fitted] = [
-                    estimate(errors[view] - errors[ALL]) for view in views
+                panels.setdefault(f"{name}: {SHORT[kind]}", {})[fitted] = [
+                    estimate(1000 * (errors[view] - errors[ALL])) for view in views
                 ]
                 page.say(f"## {name}: {kind}; {fitted}")
                 page.table(
@@ -131,7 +136,7 @@ def run(study: Study) -> list[Path]:
         study.out / "conversations.png",
         panels,
         views,
-        "squared error minus that of all joined: below 0 is better",
+        "squared error minus that of all joined, in thousandths: below 0 is better",
         title=title,
         zero=0.0,
         per_row=3,
