@@ -96,7 +96,7 @@ def build(
                 outcomes=list(outcomes),
                 candidates=CANDIDATES,
                 intercepts=INTERCEPTS,
-                encoder=EncoderChoice(folders=table),
+                encoder=EncoderChoice(folders=table, conversation="all"),
             ),
             BundleTarget(root=Path(scratch) / "bundles", name="default", created=created, key=PUBLISHED),
             fit=FitOptions(estimator=ESTIMATOR, options=OPTIONS, seed=SEED, allow_constant=allow_constant),

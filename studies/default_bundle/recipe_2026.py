@@ -84,7 +84,7 @@ def build(
                 outcomes=list(outcomes),
                 candidates=candidates,
                 split=None,
-                encoder=EncoderChoice(folders=ENCODERS),
+                encoder=EncoderChoice(folders=ENCODERS, conversation="all"),
             )
             target = BundleTarget(root=root / place, name=NAME, created=created, key=PUBLISHED)
             return Bundle.load(train(data, target, fit=fit, progress=progress).folder)
