@@ -247,6 +247,8 @@ class WordPiece:
     @property
     def max_id(self) -> int: ...
 
+MOST_FADING_TURNS: int
+
 class StaticEncoder:
     def __init__(
         self,
@@ -266,6 +268,14 @@ class StaticEncoder:
     def encode(
         self, prompts: list[str] | tuple[str, ...]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]: ...
+    def encode_turns(
+        self, turns: list[tuple[str, ...]], conversation: str
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The same of each conversation, at least one turn, oldest first. conversation: last or recency."""
+
+    def fade(self, means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (dim,) the weighted mean of (turns, dim) means of turns, newest first, at most MOST_FADING_TURNS; dim: the table's."""
+
     def encode_ids(
         self, ids: npt.NDArray[np.uint32], starts: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.float32], bool]: ...
@@ -303,10 +313,12 @@ class Router:
         coefficients: _Doubles | None = None,
         per_request: _Doubles | None = None,
         tokenizer_of: list[int] = ...,
+        conversation: str = "all",
     ) -> None:
         """Args:
         coefficients: (profiles, terms), and per_request: (profiles,), of the candidates' own tokenizers.
         tokenizer_of: (models,) a profile, -1 for a candidate whose tokens are billed_tokens * token_ratio.
+        conversation: all, last or recency: what of several turns is encoded.
         """
 
     def route_one(
@@ -326,8 +338,9 @@ class Router:
         max_tokens: int,
         answers: int,
         task_column: int = -1,
+        turns: tuple[str, ...] = (),
     ) -> tuple[DecideResult, int, bool, float | None, bytes | None]:
-        """The same of a whole request, whose billed_only texts are counted and not encoded.
+        """The same of a whole request, whose billed_only texts are counted and not encoded; turns: what `encoded` joins, if anything.
 
         allowed: (models,), 0 = may not be chosen; None: everyone may, whom the policy allows. max_tokens: -1 where none is stated.
         max_tokens, answers: as of `decide`.

@@ -11,15 +11,19 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.measures.resampling import drawn_questions, estimate, one_thread, resamples_of
+from ipr_engine.encoders.conversations import encode_conversations
+from ipr_engine.measures.resampling import Estimate, drawn_questions, estimate, one_thread, resamples_of
 from ipr_engine.measures.routing import Axis, WeightedOutcomes, bounded_arqgc, single_curve, sweep_curve
 from ipr_engine.measures.sweeps import worth_grid, worth_sweep
+from ipr_engine.prompts import ParsedRequest
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
 from ipr_engine.training.train_options import EncoderChoice
 from studies.cases import Case
 from studies.crossed import ESTIMATOR, FOLDS, folds_of, kept
 from studies.instructions import INSTRUCTIONS, instructed
+from studies.plots import intervals
 from studies.study import Study
 from studies.trials import NANO, shown, shown_difference
 
@@ -30,7 +34,7 @@ SOURCES = ("zeroeval", "mmlu_pro")
 MOST = 1500  # prompts of a source
 EARLIER = (1, 4)  # turns before the last one, at least and at most
 CUT = 16  # words that are left of an earlier turn
-FADING = 0.5  # weight of a turn over that of the next one
+FADING = 0.5  # weight of a turn over that of the next one, as `recency` has it
 HEAD = 16  # tokens of the head view
 ALL = "all joined"
 
@@ -50,6 +54,14 @@ TEXTS: Mapping[str, Callable[[Turns], str]] = MappingProxyType(
 )
 FADED = "recency-weighted"
 WITH_HEAD = (ALL, "newest first", "last turn alone")  # these with a head view too
+# kind of conversations -> what the picture calls it
+SHORT: Mapping[str, str] = MappingProxyType(
+    {
+        "earlier turns of the same dataset": "same dataset",
+        "earlier turns of other datasets": "other datasets",
+        "the same document, another instruction": "other instruction",
+    }
+)
 SINGLE, SAME = "fitted on single prompts", "fitted on conversations"
 
 
@@ -71,7 +83,8 @@ class Talks:
 
 
 def run(study: Study) -> list[Path]:
-    page = study.page("conversations", "What of a conversation is encoded")
+    title = "What of a conversation is encoded"
+    page = study.page("conversations", title)
     page.say(
         f"""The engine encodes all texts of the user, joined by blank lines. Conversations are built here: the last turn is a prompt of a
         source with its recorded outcomes (at most {MOST}), before it stand {EARLIER[0]} to {EARLIER[1]} prompts drawn from the same
@@ -84,16 +97,19 @@ def run(study: Study) -> list[Path]:
         draws of questions; bold where zero is outside."""
     )
     figures: dict[str, object] = {}
+    panels: dict[str, dict[str, list[Estimate]]] = {}
+    views: list[str] = []
     for name in study.names(SOURCES):
         case = study.case(name)
-        for kind, talks in (
-            ("earlier turns of the same dataset", _built(case, same=True)),
-            ("earlier turns of other datasets", _built(case, same=False)),
-            ("the same document, another instruction", _reinstructed(case)),
-        ):
+        made = (_built(case, same=True), _built(case, same=False), _reinstructed(case))
+        for kind, talks in zip(SHORT, made, strict=True):
             for fitted in (SINGLE, SAME):
                 study.progress(f"{name}: {kind}, {fitted} ...")
                 errors, areas = _judged(talks, fitted, study.draws)
+                views = [view for view in errors if view != ALL]
+                panels.setdefault(f"{name}: {SHORT[kind]}", {})[fitted] = [
+                    estimate(1000 * (errors[view] - errors[ALL])) for view in views
+                ]
                 page.say(f"## {name}: {kind}; {fitted}")
                 page.table(
                     ["encoded", "squared error", "minus all joined", *(["area", "minus all joined"] if areas else [])],
@@ -116,7 +132,17 @@ def run(study: Study) -> list[Path]:
                     "area": {view: estimate(values).to_json() for view, values in areas.items()},
                 }
     page.figures["conversations"] = figures
-    return page.write(study.out)
+    plot = intervals(
+        study.out / "conversations.png",
+        panels,
+        views,
+        "squared error minus that of all joined, in thousandths: below 0 is better",
+        title=title,
+        zero=0.0,
+        per_row=3,
+    )
+    page.plot(plot, "Squared error of what is encoded minus that of all turns joined; 95 % intervals")
+    return [*page.write(study.out), plot]
 
 
 def _built(case: Case, *, same: bool) -> Talks:
@@ -193,9 +219,6 @@ def _views(encoder: Encoder, turns: Sequence[Turns]) -> dict[str, Array]:
             found[name] = x[:, :whole]
         if name in WITH_HEAD:
             with_head[f"{name}, head view"] = x
-    faded = np.empty((len(turns), whole))
-    for row, of in enumerate(turns):
-        weights = FADING ** np.arange(len(of))[::-1]
-        faded[row] = weights @ np.asarray(encoder.encode(list(of)).x, np.float64)[:, :whole]
-    found[FADED] = faded / np.maximum(np.linalg.norm(faded, axis=1, keepdims=True), 1e-12)
+    requests = [ParsedRequest("\n\n".join(of), turns=of) for of in turns]  # at least two turns each
+    found[FADED] = np.asarray(encode_conversations(encoder, requests, RECENCY).x, np.float64)[:, :whole]
     return {**found, **with_head}

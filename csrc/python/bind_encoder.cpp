@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "bind_encoder.h"
+#include "borrowed_texts.h"
 #include "ipr/errors.h"
 #include "ipr/wordpiece.h"
 #include "py_text.h"
@@ -163,6 +164,42 @@ py::tuple encode(const PyStaticEncoder& self, const py::object& prompts) {
   return py::make_tuple(x, billed, truncated);
 }
 
+// (x (batch, dim) float32, billed_tokens (batch,) int64, truncated (batch,) bool) of the turns of each request.
+py::tuple encode_turns(const PyStaticEncoder& self, const py::list& turns, const std::string& conversation) {
+  check_tokenizer(self.encoder);
+  const ipr::Conversation what = ipr::conversation_of(conversation);
+  IPR_CHECK(what != ipr::Conversation::kAll, "conversation: expected last or recency, got all; join the turns");
+  const py::tuple rows(turns);  // a list could change once the GIL is given up
+  const size_t batch = rows.size(), dim = self.encoder.dim();
+  py::array_t<float> x({batch, dim});
+  py::array_t<int64_t> billed(static_cast<py::ssize_t>(batch));
+  py::array_t<bool> truncated(static_cast<py::ssize_t>(batch));
+  for (size_t row = 0; row < batch; ++row) {
+    const std::string name = "prompts[" + std::to_string(row) + "]";
+    const py::handle given = PyTuple_GET_ITEM(rows.ptr(), static_cast<Py_ssize_t>(row));
+    IPR_CHECK(PyTuple_Check(given.ptr()), name, ": expected a tuple of str");
+    const auto held = py::reinterpret_borrow<py::tuple>(given);
+    const ipr::BorrowedTexts texts(held, name.c_str());
+    IPR_CHECK(texts.texts()->count > 0, name, ": expected at least one turn");
+    float* const to = x.mutable_data() + row * dim;
+    EncodeInfo info{};
+    run_released(texts.bytes(), [&] { info = self.encoder.encode_turns(*texts.texts(), what, to); });
+    billed.mutable_data()[row] = static_cast<int64_t>(info.tokens);
+    truncated.mutable_data()[row] = info.truncated;
+  }
+  return py::make_tuple(x, billed, truncated);
+}
+
+// (dim,) float32 of the means (turns, dim) of a conversation's turns, newest first; dim: that of the table.
+py::array_t<float> fade(const PyStaticEncoder& self, const py::array_t<float, py::array::c_style>& means) {
+  const size_t dim = self.encoder.table_dim();
+  IPR_CHECK(means.ndim() == 2 && static_cast<size_t>(means.shape(1)) == dim && means.shape(0) <= ipr::kMostFadingTurns,
+            "means: expected shape (up to ", ipr::kMostFadingTurns, ", ", dim, ")");
+  py::array_t<float> x(static_cast<py::ssize_t>(dim));
+  self.encoder.fade(means.data(), means.shape(0), x.mutable_data());
+  return x;
+}
+
 // (x (dim,) float32, truncated)
 py::tuple encode_ids(const PyStaticEncoder& self, const py::array_t<uint32_t, py::array::c_style>& ids,
                      const py::array_t<bool, py::array::c_style>& starts) {
@@ -211,12 +248,15 @@ void bind_encoder(py::module_& m) {
       .def_property_readonly("unk_id", &WordPiece::unk_id)
       .def_property_readonly("max_id", &WordPiece::max_id);
 
+  m.attr("MOST_FADING_TURNS") = ipr::kMostFadingTurns;
   py::class_<PyStaticEncoder>(m, "StaticEncoder")
       .def(py::init(&make_static_encoder), py::arg("embeddings"), py::kw_only(), py::arg("tokenizer") = py::none(),
            py::arg("mapping") = py::none(), py::arg("weights") = py::none(), py::arg("unk_id") = -1,
            py::arg("max_tokens") = 512, py::arg("head_tokens") = 0, py::arg("normalize") = true,
            py::arg("isa") = "auto", py::arg("task_columns") = 0, py::arg("surface") = py::none())
       .def("encode", &encode, py::arg("prompts"))
+      .def("encode_turns", &encode_turns, py::arg("turns"), py::arg("conversation"))
+      .def("fade", &fade, py::arg("means"))
       .def("encode_ids", &encode_ids, py::arg("ids"), py::arg("starts"))
       .def_property_readonly("dim", [](const PyStaticEncoder& self) { return self.encoder.dim(); })
       .def_property_readonly("token_count", [](const PyStaticEncoder& self) { return self.encoder.token_count(); })

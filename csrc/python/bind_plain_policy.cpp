@@ -73,20 +73,12 @@ class PlainPolicy {
     };
     const py::object encoded = steal(plain.encoded());
     const Utf8 text = utf8_of(encoded, "encoded");
-    const std::vector<PyObject*>& other = plain.other();
-    std::vector<const char*> utf8(other.size());
-    std::vector<size_t> bytes(other.size());
-    size_t total = text.bytes;
-    for (size_t at = 0; at < other.size(); ++at) {
-      const Utf8 beside = utf8_of(other[at], "billed_only");
-      utf8[at] = beside.data;
-      bytes[at] = beside.bytes;
-      total += beside.bytes;
-    }
+    const BorrowedTexts beside(plain.other(), "billed_only");
+    const bool apart = plain.user().size() > 1 && router.router.conversation() != Conversation::kAll;
+    const BorrowedTexts turns(apart ? plain.user() : std::vector<PyObject*>(), "turns");
     const int64_t stated = stated_by(plain), answers = 1;
-    const Texts beside{utf8.data(), bytes.data(), static_cast<int64_t>(other.size())};
-    return route_alone(router, *compiled_, {{&text.data, &text.bytes, 1}, &beside}, {nullptr, &stated, &answers},
-                       total);
+    return route_alone(router, *compiled_, {{&text.data, &text.bytes, 1}, beside.texts(), nullptr, turns.texts()},
+                       {nullptr, &stated, &answers}, text.bytes + beside.bytes());
   }
 
   // As ResultRow.may_keep_out has it; tests/server/test_plain_policy.py holds the two together.

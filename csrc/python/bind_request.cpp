@@ -11,7 +11,7 @@ namespace {
 
 // The fields of a ParsedRequest, in its order, and what the last ones are of a plain request.
 constexpr std::array kFields{"encoded",           "billed_only", "uncountable", "features",
-                             "max_output_tokens", "answers",     "images"};
+                             "max_output_tokens", "answers",     "images",      "turns"};
 std::array<PyObject*, kFields.size()> field_names;
 PyObject *no_texts, *one, *zero;
 
@@ -27,7 +27,8 @@ PyObject* made_of(const PlainRequest& plain, PyTypeObject* type) {
                                                       steal(PyDict_New()),
                                                       borrow(plain.limit() ? plain.limit() : Py_None),
                                                       borrow(one),
-                                                      borrow(zero)};
+                                                      borrow(zero),
+                                                      steal(plain.turns())};
   for (size_t i = 0; i < values.size(); ++i)
     if (!values[i] || PyObject_GenericSetAttr(made.ptr(), field_names[i], values[i].ptr()) < 0) return nullptr;
   return made.release().ptr();
@@ -41,6 +42,22 @@ bool are_texts(PyObject* value) {
   return true;
 }
 
+// Whether the turns are none, or texts that a blank line each joins to the one that is encoded.
+bool are_joined(PyObject* turns, std::string_view encoded) {
+  if (!PyTuple_CheckExact(turns)) return false;
+  const Py_ssize_t count = PyTuple_GET_SIZE(turns);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    std::string_view text;
+    if (!text_of(PyTuple_GET_ITEM(turns, i), text)) return false;
+    const std::string_view between = i > 0 ? "\n\n"sv : ""sv;
+    if (encoded.substr(0, between.size()) != between) return false;
+    encoded.remove_prefix(between.size());
+    if (encoded.substr(0, text.size()) != text) return false;
+    encoded.remove_prefix(text.size());
+  }
+  return count == 0 || (count > 1 && encoded.empty());
+}
+
 // Whether an instance of the class, which anyone may have made, is as made_of makes one, but for parts that cannot be
 // counted.
 bool is_made(PyObject* request, long long most_tokens) {
@@ -52,11 +69,12 @@ bool is_made(PyObject* request, long long most_tokens) {
       return false;
     }
   }
-  const auto& [encoded, billed_only, uncountable, features, limit, answers, images] = fields;
+  const auto& [encoded, billed_only, uncountable, features, limit, answers, images, turns] = fields;
   std::string_view text;
   return text_of(encoded.ptr(), text) && are_texts(billed_only.ptr()) && are_texts(uncountable.ptr()) &&
          PyDict_CheckExact(features.ptr()) && PyDict_Size(features.ptr()) == 0 &&
-         (limit.is_none() || is_limit(limit.ptr(), most_tokens)) && answers.ptr() == one && images.ptr() == zero;
+         (limit.is_none() || is_limit(limit.ptr(), most_tokens)) && answers.ptr() == one && images.ptr() == zero &&
+         are_joined(turns.ptr(), text);
 }
 
 // plain_request(request, type, most_tokens)

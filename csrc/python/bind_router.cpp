@@ -29,8 +29,8 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
                                       std::vector<double> most_output, const std::optional<FloatArray>& centroids,
                                       const std::optional<FloatArray>& distances,
                                       const std::optional<DoubleArray>& coefficients,
-                                      const std::optional<DoubleArray>& per_request,
-                                      std::vector<int32_t> tokenizer_of) {
+                                      const std::optional<DoubleArray>& per_request, std::vector<int32_t> tokenizer_of,
+                                      const std::string& conversation) {
   const auto& native_plan = plan.cast<const DecidePlan&>();
   const StaticEncoder* native_encoder = encoder.is_none() ? nullptr : &encoder.cast<const PyStaticEncoder&>().encoder;
   IPR_CHECK(native_encoder == nullptr || native_encoder->has_tokenizer(),
@@ -56,7 +56,8 @@ std::unique_ptr<PyRouter> make_router(const py::object& plan, const py::object& 
   }
   return std::unique_ptr<PyRouter>(
       new PyRouter{plan, encoder,
-                   Router(native_plan, native_encoder, std::move(limits), std::move(support), std::move(tokenizers))});
+                   Router(native_plan, native_encoder, std::move(limits), std::move(support), std::move(tokenizers),
+                          conversation_of(conversation))});
 }
 
 // Room for own_tokens (batch, models), where a candidate has a profile.
@@ -82,9 +83,9 @@ py::tuple route_one(const PyRouter& self, py::handle prompt, const DecidePolicy&
 // A whole request.
 py::tuple route_request(const PyRouter& self, py::handle encoded, const py::tuple& billed_only,
                         const DecidePolicy& policy, py::handle allowed, int64_t max_tokens, int64_t answers,
-                        int64_t task_column) {
+                        int64_t task_column, const py::tuple& turns) {
   check_task_column(self, task_column);
-  const AskedTexts asked(encoded, billed_only, allowed, max_tokens, answers, self.router.plan().models());
+  const AskedTexts asked(encoded, billed_only, allowed, max_tokens, answers, self.router.plan().models(), turns);
   Prompts prompts = asked.prompts();
   prompts.task_column = &task_column;
   return route_alone(self, policy, prompts, asked.limits(), asked.bytes()).facts();
@@ -210,10 +211,11 @@ void bind_router(pybind11::module_& m) {
       .def(py::init(&make_router), py::arg("plan"), py::arg("encoder"), py::arg("context_window"),
            py::arg("token_ratio"), py::arg("most_output"), py::arg("centroids") = py::none(),
            py::arg("distances") = py::none(), py::arg("coefficients") = py::none(), py::arg("per_request") = py::none(),
-           py::arg("tokenizer_of") = std::vector<int32_t>())
+           py::arg("tokenizer_of") = std::vector<int32_t>(), py::arg("conversation") = "all")
       .def("route_one", &route_one, py::arg("prompt"), py::arg("policy"), py::arg("task_column") = -1)
       .def("route_request", &route_request, py::arg("encoded"), py::arg("billed_only"), py::arg("policy"),
-           py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"), py::arg("task_column") = -1)
+           py::arg("allowed"), py::arg("max_tokens"), py::arg("answers"), py::arg("task_column") = -1,
+           py::arg("turns") = py::tuple())
       .def("route_many", &route_many, py::arg("prompts"), py::arg("policy"))
       .def("support", &support_of, py::arg("x"))
       .def("send_unsupported", &send_unsupported, py::arg("result"), py::arg("policy"), py::arg("billed_tokens"),

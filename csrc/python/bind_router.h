@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bind_result.h"
+#include "borrowed_texts.h"
 #include "ipr/router.h"
 #include "py_text.h"
 
@@ -117,20 +118,15 @@ struct RoutedMany {
 // The texts and limits of one request of several texts, borrowed from what Python gave; not to be moved.
 class AskedTexts {
  public:
-  // allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated. Throws InvalidInput, naming an argument.
+  // allowed: (models,) as bytes, or None; max_tokens: -1 where none is stated; turns: what `encoded` joins, or nothing.
+  // Throws InvalidInput, naming an argument.
   AskedTexts(py::handle encoded, const py::tuple& billed_only, py::handle allowed, int64_t max_tokens, int64_t answers,
-             int64_t models)
-      : encoded_(utf8_of(encoded, "encoded")), max_tokens_(max_tokens), answers_(answers), bytes_(encoded_.bytes) {
-    const size_t count = billed_only.size();
-    utf8_.resize(count);
-    sizes_.resize(count);
-    for (size_t at = 0; at < count; ++at) {
-      const Utf8 beside = utf8_of(billed_only[at], "billed_only");
-      utf8_[at] = beside.data;
-      sizes_[at] = beside.bytes;
-      bytes_ += beside.bytes;
-    }
-    beside_ = {utf8_.data(), sizes_.data(), static_cast<int64_t>(count)};
+             int64_t models, const py::tuple& turns = py::tuple())
+      : encoded_(utf8_of(encoded, "encoded")),
+        max_tokens_(max_tokens),
+        answers_(answers),
+        beside_(billed_only, "billed_only"),
+        turns_(turns, "turns") {
     IPR_CHECK(answers >= 1, "answers: expected at least 1, got ", answers);
     if (allowed.is_none()) return;
     IPR_CHECK(PyBytes_Check(allowed.ptr()) && PyBytes_GET_SIZE(allowed.ptr()) == models, "allowed: expected ", models,
@@ -140,17 +136,14 @@ class AskedTexts {
   AskedTexts(const AskedTexts&) = delete;
   AskedTexts& operator=(const AskedTexts&) = delete;
 
-  Prompts prompts() const { return {{&encoded_.data, &encoded_.bytes, 1}, &beside_}; }
+  Prompts prompts() const { return {{&encoded_.data, &encoded_.bytes, 1}, beside_.texts(), nullptr, turns_.texts()}; }
   RequestLimits limits() const { return {allowed_, &max_tokens_, &answers_}; }
-  size_t bytes() const { return bytes_; }
+  size_t bytes() const { return encoded_.bytes + beside_.bytes(); }
 
  private:
   Utf8 encoded_;
   int64_t max_tokens_, answers_;
-  size_t bytes_;
-  std::vector<const char*> utf8_;
-  std::vector<size_t> sizes_;
-  Texts beside_{};
+  BorrowedTexts beside_, turns_;
   const uint8_t* allowed_ = nullptr;
 };
 

@@ -75,19 +75,16 @@ class PlainRequest {
       Py_INCREF(user_[0]);
       return user_[0];
     }
-    const auto count = static_cast<Py_ssize_t>(user_.size());
-    py::object texts = py::reinterpret_steal<py::object>(PyTuple_New(count));
-    for (Py_ssize_t i = 0; texts && i < count; ++i) put(texts.ptr(), i, user_[static_cast<size_t>(i)]);
+    py::object texts = py::reinterpret_steal<py::object>(tuple_of(user_));
     py::object between = py::reinterpret_steal<py::object>(PyUnicode_FromString("\n\n"));
     return texts && between ? PyUnicode_Join(between.ptr(), texts.ptr()) : nullptr;
   }
-  PyObject* billed_only() const {
-    const auto count = static_cast<Py_ssize_t>(other_.size());
-    PyObject* texts = PyTuple_New(count);
-    for (Py_ssize_t i = 0; texts && i < count; ++i) put(texts, i, other_[static_cast<size_t>(i)]);
-    return texts;
-  }
+  PyObject* billed_only() const { return tuple_of(other_); }
 
+  // The texts that `encoded` joins; none where it is one of them. Null as above.
+  PyObject* turns() const { return user_.size() > 1 ? tuple_of(user_) : PyTuple_New(0); }
+
+  const std::vector<PyObject*>& user() const { return user_; }
   const std::vector<PyObject*>& other() const { return other_; }
 
   // Null where none is stated.
@@ -102,6 +99,12 @@ class PlainRequest {
   }
 
  private:
+  static PyObject* tuple_of(const std::vector<PyObject*>& held) {
+    const auto count = static_cast<Py_ssize_t>(held.size());
+    PyObject* texts = PyTuple_New(count);
+    for (Py_ssize_t i = 0; texts && i < count; ++i) put(texts, i, held[static_cast<size_t>(i)]);
+    return texts;
+  }
   static void put(PyObject* tuple, Py_ssize_t at, PyObject* text) {
     Py_INCREF(text);
     PyTuple_SET_ITEM(tuple, at, text);

@@ -30,14 +30,15 @@ size_t at_least_floor(size_t tokens, size_t bytes) {
 }  // namespace
 
 Router::Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimits limits,
-               std::optional<Support> support, std::optional<OwnTokenizers> tokenizers)
+               std::optional<Support> support, std::optional<OwnTokenizers> tokenizers, Conversation conversation)
     : plan_(plan),
       encoder_(encoder),
       limits_(std::move(limits)),
       fits_all_(std::numeric_limits<double>::infinity()),
       fits_all_own_(std::numeric_limits<double>::infinity()),
       support_(std::move(support)),
-      tokenizers_(std::move(tokenizers)) {
+      tokenizers_(std::move(tokenizers)),
+      conversation_(conversation) {
   const auto models = static_cast<size_t>(plan.models());
   IPR_CHECK(limits_.context_window.size() == models && limits_.token_ratio.size() == models &&
                 limits_.most_output.size() == models,
@@ -219,7 +220,9 @@ void Router::route(const DecidePolicy& policy, const Prompts& prompts, const Req
     rows.x_stride = dim;
     for (int64_t row = 0; row < rows.batch; ++row) {
       const int64_t at = first + row;
-      const EncodeInfo info = encoder_->encode(encoded.utf8[at], encoded.bytes[at], x + row * dim);
+      const bool whole = conversation_ == Conversation::kAll || !prompts.turns || prompts.turns[at].count == 0;
+      const EncodeInfo info = whole ? encoder_->encode(encoded.utf8[at], encoded.bytes[at], x + row * dim)
+                                    : encoder_->encode_turns(prompts.turns[at], conversation_, x + row * dim);
       IPR_CHECK(info.tokens > 0, encoded.count == 1 ? "prompt" : "prompts[" + std::to_string(at) + "]",
                 ": expected text, got ", encoded.bytes[at], " bytes without one token");
       if (prompts.task_column && prompts.task_column[at] >= 0) x[row * dim + prompts.task_column[at]] = 1.0f;

@@ -13,7 +13,7 @@ namespace {
 struct Scratch {
   TokenIds ids;
   std::vector<uint32_t> kept, rows;
-  std::vector<float> weights;
+  std::vector<float> weights, turn;
 };
 
 Scratch& scratch() {
@@ -72,7 +72,70 @@ EncodeInfo StaticEncoder::encode(const char* utf8, size_t bytes, float* x) const
   return info;
 }
 
+EncodeInfo StaticEncoder::encode_turns(const Texts& turns, Conversation what, float* x) const {
+  EncodeInfo info{0, 0, false};
+  int64_t newest = -1, summed = 0;
+  std::vector<float>& mean = scratch().turn;
+  mean.resize(config_.table.dim);
+  for (int64_t turn = turns.count - 1; turn >= 0; --turn) {
+    const char* const utf8 = turns.utf8[turn];
+    const size_t bytes = turns.bytes[turn];
+    if (newest >= 0 && (what == Conversation::kLast || summed == kMostFadingTurns)) {  // which is billed alone
+      info.tokens += config_.tokenizer->count(utf8, bytes);
+      continue;
+    }
+    TokenIds& ids = scratch().ids;
+    ids.clear();
+    config_.tokenizer->tokenize(utf8, bytes, ids);
+    EncodeInfo own{ids.size(), 0, false};
+    if (newest < 0 && own.tokens > 0) {
+      newest = turn;
+      own = encode_ids(ids.data(), ids.size(), x);
+      summed += own.kept > 0;
+    } else if (own.tokens > 0) {
+      own = embed(ids.data(), ids.size(), mean.data(), nullptr);
+      if (own.kept > 0) add_faded(mean.data(), summed++, x);
+    }
+    ids.shrink();
+    info = {info.tokens + own.tokens, info.kept + own.kept, info.truncated || own.truncated};
+  }
+  if (newest < 0) return encode(turns.utf8[turns.count - 1], turns.bytes[turns.count - 1], x);
+  finish_faded(summed, x);
+  float* behind = std::fill_n(x + embedding_dim(), config_.task_columns, 0.0f);
+  if (config_.surface) config_.surface->write(turns.utf8[newest], turns.bytes[newest], behind);
+  return info;
+}
+
+void StaticEncoder::fade(const float* means, int64_t count, float* x) const {
+  std::fill_n(x, config_.table.dim, 0.0f);
+  for (int64_t turn = 0; turn < count; ++turn)
+    add_faded(means + turn * static_cast<int64_t>(config_.table.dim), turn, x);
+  finish_faded(count, x);
+}
+
+void StaticEncoder::add_faded(const float* mean, int64_t before, float* x) const {
+  if (before == 0) {
+    std::copy_n(mean, config_.table.dim, x);
+    return;
+  }
+  float weight = 1;
+  for (int64_t newer = 0; newer < before; ++newer) weight *= kFading;
+  for (size_t column = 0; column < config_.table.dim; ++column) x[column] += weight * mean[column];
+}
+
+void StaticEncoder::finish_faded(int64_t count, float* x) const {
+  if (count < 2) return;
+  float weight = 1, sum = 0;
+  for (int64_t turn = 0; turn < count; ++turn, weight *= kFading) sum += weight;
+  for (size_t column = 0; column < config_.table.dim; ++column) x[column] /= sum;
+  if (config_.normalize) kernels_->normalize(x, config_.table.dim);
+}
+
 EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x) const {
+  return embed(ids, count, x, config_.head_tokens > 0 ? x + config_.table.dim : nullptr);
+}
+
+EncodeInfo StaticEncoder::embed(const uint32_t* ids, size_t count, float* mean, float* head) const {
   std::vector<uint32_t>& kept = scratch().kept;
   if (kept.size() < count) kept.resize(count);
   size_t size = 0;
@@ -85,7 +148,7 @@ EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x
     start = known ? 0 : id & kWordStart;
   }
 
-  if (config_.head_tokens > 0) mean_of(kept.data(), std::min(size, config_.head_tokens), x + config_.table.dim);
+  if (head) mean_of(kept.data(), std::min(size, config_.head_tokens), head);
   EncodeInfo info{count, size, false};
   if (size > config_.max_tokens) {
     const Cut cut = cut_between_words(kept.data(), size, config_.max_tokens);
@@ -93,7 +156,7 @@ EncodeInfo StaticEncoder::encode_ids(const uint32_t* ids, size_t count, float* x
     size = cut.head + (size - cut.tail);
     info = {count, size, true};
   }
-  mean_of(kept.data(), size, x);
+  mean_of(kept.data(), size, mean);
   shrink(kept);
   shrink(scratch().rows);
   shrink(scratch().weights);

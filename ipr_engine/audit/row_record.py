@@ -46,7 +46,7 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
 
     Args:
         loaded: the bundle that decided. made_on: what it decided on.
-        min_words: a prompt of fewer different words is brief; of embeddings without texts the billed tokens count.
+        min_words: a prompt of which fewer different words were encoded is brief; of embeddings without texts the billed tokens count.
     """
     bundle, policy, second = loaded.bundle, decisions.policy, loaded.second
     encoded, overrides, batch, models = made_on.encoded, made_on.overrides, len(decisions), len(loaded.bundle.names)
@@ -62,7 +62,8 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
         by_second = escalated[row] and second is not None
         outcome = outcome_of(decisions, row)
         deciding = second if escalated[row] and second is not None else None
-        words = int(encoded.billed_tokens[row]) if made_on.texts is None else distinct_words(made_on.texts[row])
+        texts = None if made_on.texts is None else made_on.texts[row]
+        words = int(encoded.billed_tokens[row]) if texts is None else min(map(distinct_words, texts))
         # of a bare array no text was counted
         bill_given = encoded.terms is None or bool(np.isnan(encoded.terms[row, 0]))
         return Record(

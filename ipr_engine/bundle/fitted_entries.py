@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,21 @@ from ipr_engine.bundle.bundle_files import (
     tensor_bytes,
 )
 from ipr_engine.bundle.calibration import RuleConstants
+from ipr_engine.bundle.conversation import (
+    ALL,
+    CONVERSATION_VERSION,
+    LAST,
+    RECENCY,
+    WEIGHABLE,
+    Conversation,
+)
 from ipr_engine.bundle.fields import REWRITE, Field, fail, with_floats
 from ipr_engine.bundle.head_rows import FOREST
 from ipr_engine.bundle.spec import (
     MOST_ROWS,
     MOST_TOKENS,
     TOKENS_UNIT,
+    EncoderSpec,
     EscalationSpec,
     FittedOn,
     Float32,
@@ -47,9 +56,10 @@ from ipr_engine.errors import (
 
 OUTPUTS = ("quality", "tokens")
 ACTIVATIONS = ("relu", "silu", "gelu")
-HEADS_KEYS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
+_HEADS = ("id", "encoder", "outputs", "activation", "weights", "candidates", "rule_constants", "fitted_on")
 SUPPORT_KEYS = ("encoder", "weights")
 PROMPT_HASHES = "prompt_hashes"
+CONVERSATION = "conversation"
 _FITTED_ON, _HASH_KEY = ("source", "prompts", "prompt_ids_sha256"), "hash_key"
 
 # Of path rows: their file, the keys of their entry, and the arrays in the file.
@@ -87,6 +97,7 @@ class HeadsSource:
 
     prompt_hashes: "texts" and "questions" of the fitting prompts, uint64 (data/overlap.py); a calibration sample is held against them.
         fitted_on.hash_key names the key they are hashed under.
+    conversation: what of several turns of a user the heads are given; "recency" stands on tables alone.
     """
 
     id: str
@@ -98,6 +109,7 @@ class HeadsSource:
     fitted_on: FittedOn
     tensors: Mapping[str, NDArray[Any]]
     prompt_hashes: Mapping[str, NDArray[np.uint64]] | None = None
+    conversation: Conversation = ALL
 
 
 def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
@@ -107,9 +119,16 @@ def _known_encoder(field: Field, dims: Mapping[str, int]) -> str:
     return field.text()
 
 
+def heads_fields(field: Field, version: int = CONVERSATION_VERSION) -> dict[str, Field]:
+    """Return the values of heads' entry by key; what they are given of several turns is said where it is not all."""
+    says = version >= CONVERSATION_VERSION and CONVERSATION in field.mapping()
+    return field.object((*_HEADS, CONVERSATION) if says else _HEADS)
+
+
 def parse_heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[str, int], version: int) -> HeadsSpec:
     """Return the heads of one entry. names: the candidates'. dims: encoder -> its dimensions. version: the schema_version."""
-    keys = field.object(HEADS_KEYS)
+    keys = heads_fields(field, version)
+    says = CONVERSATION in keys
     encoder = _known_encoder(keys["encoder"], dims)
     outputs = keys["outputs"].names(at_least=1, known=OUTPUTS)
     if "quality" not in outputs:
@@ -128,7 +147,21 @@ def parse_heads(field: Field, folder: Path, names: Sequence[str], dims: Mapping[
         tensors=heads_tensors(
             weights.read(), weights.where, models=len(candidates), dim=dims[encoder], outputs=outputs, version=version
         ),
+        # "all" is what no key says: one bundle has one form
+        conversation=cast(Conversation, keys[CONVERSATION].one_of((LAST, RECENCY))) if says else ALL,
     )
+
+
+def check_conversations(entries: Field, heads: Sequence[HeadsSpec], encoders: Sequence[EncoderSpec]) -> None:
+    """Refuse heads that are given weighed turns by an encoder that has more than tables; entries: of these heads."""
+    known = {spec.id: spec for spec in encoders}
+    for entry, head in zip(entries.list(), heads, strict=True):
+        parts = [known[part] for part in known[head.encoder].parts] or [known[head.encoder]]
+        if head.conversation == RECENCY and (other := next((p for p in parts if p.kind not in WEIGHABLE), None)):
+            entry.mapping()[CONVERSATION].fail(
+                f"'last', or no key: encoder {other.id!r} is a {other.kind}, and only tables weigh turns",
+                EncoderMismatchError,
+            )
 
 
 def _rule_constants(field: Field) -> RuleConstants | None:
@@ -215,7 +248,9 @@ def unsupported_json(said: UnsupportedDefault | None) -> dict[str, Any] | None:
 
 
 def heads_version(heads: Sequence[HeadsSource]) -> int:
-    """Return the least schema_version that holds the tensors of these heads."""
+    """Return the least schema_version that holds these heads: their tensors, and what they are given of a conversation."""
+    if any(head.conversation != ALL for head in heads):
+        return CONVERSATION_VERSION
     return FOREST_VERSION if any(name in head.tensors for head in heads for name in FOREST) else 1
 
 
@@ -230,6 +265,7 @@ def head_json(add: Add, head: HeadsSource, hashed: bool) -> dict[str, Any]:
         "candidates": list(head.candidates),
         "rule_constants": None if head.rule_constants is None else with_floats(asdict(head.rule_constants), "hi", "lo"),
         "fitted_on": _fitted_on_json(add, head, hashed),
+        **({} if head.conversation == ALL else {CONVERSATION: head.conversation}),
     }
 
 

@@ -137,7 +137,7 @@ def read_prices(path: str | os.PathLike[str], candidates: Sequence[str]) -> Pric
 def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     """Return every file that a bundle.json lists besides itself, unverified."""
     from ipr_engine.bundle.encoder_entry import encoder_file_fields
-    from ipr_engine.bundle.fitted_entries import HEADS_KEYS, PROMPT_HASHES, SUPPORT_KEYS, path_rows_file
+    from ipr_engine.bundle.fitted_entries import PROMPT_HASHES, SUPPORT_KEYS, heads_fields, path_rows_file
 
     keys = document.object(_keys_of(document))
     # No file is read: whoever asks verifies those that it takes.
@@ -145,7 +145,7 @@ def listed_files(document: Field, folder: Path) -> list[FileEntry]:
     for encoder in keys["encoders"].list():
         fields += encoder_file_fields(encoder)
     for heads in keys["heads"].list():
-        parts = heads.object(HEADS_KEYS)
+        parts = heads_fields(heads)
         fields.append(parts["weights"])
         fields += [f for key, f in parts["fitted_on"].mapping().items() if key == PROMPT_HASHES and f.value is not None]
     if keys["support"].value is not None:
@@ -161,6 +161,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     from ipr_engine.bundle.candidate_entry import parse_candidates, parse_prices
     from ipr_engine.bundle.encoder_entry import parse_encoders
     from ipr_engine.bundle.fitted_entries import (
+        check_conversations,
         deciding_sha256,
         parse_escalation,
         parse_heads,
@@ -188,6 +189,7 @@ def _parse(document: Field, folder: Path, digest: str) -> Bundle:
     old = number == 1
     heads = tuple(parse_heads(field, folder, names, dims, number) for field in keys["heads"].list(at_least=1))
     require_distinct([head.id for head in heads], keys["heads"].list())
+    check_conversations(keys["heads"], heads, encoders)
     prices = file_entry(keys["prices"], folder)
     if old and keys["calibrations"].list():
         keys["calibrations"].fail("an empty list (schema_version 1 knows no calibrations)")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ipr_engine._files import sha256_hex
 from ipr_engine._read_only import read_only
 from ipr_engine.bundle.calibration import CalibrationMap, RuleConstants
+from ipr_engine.bundle.conversation import ALL, Conversation
 from ipr_engine.bundle.fields import canonical_json, fail
 from ipr_engine.bundle.head_rows import of_candidates, part_of
 from ipr_engine.bundle.performance import Performance
@@ -154,7 +155,7 @@ class FittedOn:
 class HeadsSpec:
     """A `HeadsSpec` holds trained heads over one encoder; tensors as docs/formats.md, read-only, a row per candidate (`head_rows`).
 
-    sha256: of their weights file.
+    sha256: of their weights file. conversation: what of several turns of a user they are given.
     """
 
     id: str
@@ -166,6 +167,7 @@ class HeadsSpec:
     fitted_on: FittedOn
     sha256: str
     tensors: Mapping[str, NDArray[Any]] = field(repr=False)
+    conversation: Conversation = ALL
 
     def in_order(self, candidates: tuple[str, ...]) -> HeadsSpec:
         """Return the same heads with their rows in this order of the same candidates."""

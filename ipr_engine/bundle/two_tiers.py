@@ -259,4 +259,5 @@ def _heads(heads: HeadsSpec, encoder: str) -> HeadsSource:
         fitted_on=replace(heads.fitted_on, prompt_hashes=None),
         tensors=heads.tensors,
         prompt_hashes=None if kept is None else {name: np.asarray(v, np.uint64) for name, v in load_file(kept).items()},
+        conversation=heads.conversation,
     )

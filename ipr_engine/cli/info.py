@@ -10,6 +10,7 @@ from typing import Any
 from ipr_engine._validate import shown_each
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle, Candidate, Price
+from ipr_engine.bundle.conversation import ALL, LAST, RECENCY
 from ipr_engine.bundle.origin import (
     constant_notice,
     constant_of,
@@ -28,6 +29,12 @@ from ipr_engine.engine import Engine
 from ipr_engine.policy.promise import TAUS
 from ipr_engine.tokens.profiles import shipped_profiles
 from ipr_engine.tokens.token_profile import TokenProfile
+
+_TURNS = {
+    ALL: "all, as one text",
+    LAST: "the last one that has a token",
+    RECENCY: "each alone, weighing half of the next",
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -117,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         "path_rows": path_rows_facts(bundle),
         "tasks": sorted(bundle.tasks),
         "fold_width": [spec.id for spec in bundle.encoders if spec.fold_width],
+        "conversation": bundle.quality_heads.conversation,
         "prices_date": bundle.prices.date,  # the newest
         "calibrations": [
             {
@@ -170,6 +178,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"prompts of support below {said.min_support:g} go to {said.model}, unless the policy says otherwise")
     if facts["fold_width"]:
         print("full width forms are read as the ASCII that they stand for")
+    print(f"of several turns of a user, encoded: {_TURNS[bundle.quality_heads.conversation]}")
+    if (again := bundle.escalation_heads) is not None and again.conversation != bundle.quality_heads.conversation:
+        print(f"by the second tier: {_TURNS[again.conversation]}")
     if bundle.tasks:
         print(f"tasks told apart: {shown_each(sorted(bundle.tasks))}")
     for made in bundle.calibrations:

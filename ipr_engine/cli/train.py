@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from ipr_engine.bundle.conversation import CONVERSATIONS
 from ipr_engine.bundle.encoder_entry import DTYPES
 from ipr_engine.bundle.origin import constant_notice
 from ipr_engine.cli.options import GOES_ON, add_cache_option, add_encoder_options, add_key_option, load_options
@@ -59,6 +60,12 @@ def add_parser(subparsers: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="of a table: read full width forms, as East Asian keyboards write them, as the ASCII that they stand for (default: the "
         "embedded table does, others do not)",
+    )
+    parser.add_argument(
+        "--conversation",
+        choices=CONVERSATIONS,
+        help="what of several turns of a user is encoded: all as one text, the last, or recency: each alone, weighing half of the next "
+        "(default recency of tables, all where an encoder is a transformer); docs/own-bundle.md",
     )
     parser.add_argument(
         "--dtype",
@@ -156,6 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
                 head_tokens=arguments.head_tokens,
                 fold_width=arguments.fold_width,
                 contained=not arguments.reference,
+                conversation=arguments.conversation,
             ),
             task_column=arguments.task_column,
             cache=arguments.cache,

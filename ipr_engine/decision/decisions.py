@@ -50,12 +50,13 @@ class MadeOn(NamedTuple):
 
     Attributes:
         encoded: by the first encoder. x: of each row the embedding that was decided on, the second encoder's where the row escalated.
-        texts: what was encoded of each prompt; None where embeddings were given. overrides: what the caller gave.
+        texts: what was encoded of each prompt, by each tier that may have decided; None where embeddings were given.
+        overrides: what the caller gave.
     """
 
     encoded: Encoded
     overrides: RequestOverrides
-    texts: Sequence[str] | None
+    texts: Sequence[tuple[str, ...]] | None
     x: list[npt.NDArray[np.float32]]
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from ipr_engine._C import StaticEncoder as NativeStatic
 from ipr_engine.bundle import concatenated_identity
+from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoded, Encoder, as_prompt_list, record_graphs
+from ipr_engine.encoders.conversations import TurnEncoder, newest_told
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.task_columns import TaskColumns
@@ -68,6 +70,29 @@ class ConcatenatedEncoder:
         if self.native is not None:
             return Encoded(*self.native.encode(prompts))
         return self.join([encoder.encode(prompts) for encoder in self.encoders])
+
+    def encode_turns(self, turns: Sequence[tuple[str, ...]]) -> Encoded:
+        """Embed each conversation, its turns weighed by every table; see `TurnEncoder.encode_turns`.
+
+        Surface features are those of the newest turn that has a token.
+
+        Raises:
+            InvalidInputError: a part is a transformer.
+        """
+        if self.native is not None:
+            return Encoded(*self.native.encode_turns(list(turns), RECENCY))
+        newest = [newest_told(self, of) or of[-1] for of in turns]
+        parts = []
+        for encoder in self.encoders:
+            if isinstance(encoder, TurnEncoder):
+                parts.append(encoder.encode_turns(turns))
+            elif _place(encoder):
+                parts.append(encoder.encode(newest))
+            else:
+                raise InvalidInputError(
+                    f"conversation: recency is of tables, and {encoder.summary} is none; use last or all"
+                )
+        return self.join(parts)
 
     def join(self, parts: Sequence[Encoded]) -> Encoded:
         """Return the result of `encode`, from the results of each part for the same prompts."""

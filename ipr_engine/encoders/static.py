@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ipr_engine._C import MOST_FADING_TURNS, SurfaceFeatures
 from ipr_engine._C import StaticEncoder as NativeStatic
-from ipr_engine._C import SurfaceFeatures
 from ipr_engine._files import file_sha256
 from ipr_engine.bundle import encoder_identity, folded_width_identity, head_view_identity
+from ipr_engine.bundle.conversation import RECENCY
 from ipr_engine.encoders.base import Encoded, as_prompt_list
 from ipr_engine.encoders.model_files import map_tensors, parse_json, read_bytes
 from ipr_engine.encoders.tokenizer import LibraryTokenizer, WordPieceTokenizer, read_tokenizer
@@ -216,6 +217,36 @@ class StaticEncoder:
             x[row], truncated[row] = self._native.encode_ids(ids, starts)  # ids and starts: (tokens,)
             billed[row] = len(ids)
         return Encoded(x, billed, truncated)
+
+    def encode_turns(self, turns: Sequence[tuple[str, ...]]) -> Encoded:
+        """Embed each conversation, its turns weighed; see `TurnEncoder.encode_turns`."""
+        if isinstance(self.tokenizer, WordPieceTokenizer):
+            return Encoded(*self._native.encode_turns(list(turns), RECENCY))
+        made = [self._faded(of) for of in turns]
+        x = np.empty((len(turns), self.dim), np.float32)
+        for row, (own, _, _) in enumerate(made):
+            x[row] = own
+        return Encoded(x, np.array([n for _, n, _ in made], np.int64), np.array([cut for _, _, cut in made], np.bool_))
+
+    def _faded(self, turns: tuple[str, ...]) -> tuple[NDArray[np.float32], int, bool]:
+        """Return x (dim,), tokens of all turns, and whether one that is weighed was cut, as C++ does with ids of its own."""
+        x, told, tokens, truncated = np.zeros(self.dim, np.float32), False, 0, False
+        width = self.dim - self.head_dim
+        means: list[NDArray[np.float32]] = []  # (width,) each, newest first
+        for turn in reversed(turns):
+            ids, starts = self.tokenizer.encode(turn)
+            tokens += len(ids)
+            if not len(ids) or len(means) == MOST_FADING_TURNS:
+                continue
+            own, cut = self._native.encode_ids(ids, starts)
+            x, told = (x if told else own), True
+            if (ids != self.tokenizer.unk_id).any():
+                means.append(own[:width])
+                truncated = truncated or cut
+        if means:
+            x = x.copy()
+            x[:width] = means[0] if len(means) == 1 else self._native.fade(np.stack(means))
+        return x, tokens, truncated
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of a text as `billed_tokens` counts them."""

@@ -153,7 +153,7 @@ def _add(rows: _Rows, record: Record, replayed: Replayed, score: Score, id: str)
 
 
 def _text(prompt: Any) -> str | None:
-    """Return what the encoder reads of a prompt that is kept; None where there is none."""
+    """Return all texts of the user of a prompt that is kept; None where there is none."""
     if prompt is None:
         return None
     try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ipr_engine._options import refuse_unknown
 from ipr_engine.bundle import Bundle, Performance
+from ipr_engine.bundle.conversation import ALL, Conversation
 from ipr_engine.decide.contract import DecidePlan
 from ipr_engine.encoders.base import Encoder
 from ipr_engine.encoders.heeded import warn_of_unheeded
@@ -175,11 +176,11 @@ class BundleHolder:
 
     def __repr__(self) -> str:
         loaded, why = self.loaded, "widest here" if self.options.isa == "auto" else "as asked"
-        tiers = f"encoder={loaded.encoder.summary}, heads={_form(loaded.plan)}"
+        tiers = f"encoder={loaded.encoder.summary}, heads={_form(loaded.plan)}{_turns(loaded.conversation)}"
         if loaded.second is not None and loaded.bundle.escalation is not None:
             tiers += (
                 f"; below a gap of {loaded.bundle.escalation.gap:g}: encoder={loaded.second.encoder.summary}, "
-                f"heads={_form(loaded.second.plan)}"
+                f"heads={_form(loaded.second.plan)}{_turns(loaded.second.conversation)}"
             )
         gpu = "" if loaded.gpu is None else f", route={loaded.gpu.summary}"
         cpu_fallback = "" if loaded.cpu_fallback is None else ", fallback=cpu"
@@ -187,6 +188,11 @@ class BundleHolder:
             f"Engine(bundle={loaded.bundle.name!r} {loaded.hash[:12]}, {loaded.plan.models} candidates, {tiers}{gpu}, "
             f"isa={loaded.plan.isa} ({why}){cpu_fallback})"
         )
+
+
+def _turns(conversation: Conversation) -> str:
+    """Say what of several turns heads are given, where that is not all of them as one text."""
+    return "" if conversation == ALL else f", conversation={conversation}"
 
 
 def _form(plan: DecidePlan) -> str:

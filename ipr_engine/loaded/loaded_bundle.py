@@ -28,11 +28,13 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ipr_engine.bundle.conversation import ALL
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import OneRow
 from ipr_engine.decision.decision import Decision, FailedRow, Row
 from ipr_engine.decision.decisions import Decisions, MadeOn, check_rows, checked_rows, with_failures
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.conversations import TextOrRequest
 from ipr_engine.encoders.task_columns import with_tasks
 from ipr_engine.errors import DeviceLostError, InvalidInputError
 from ipr_engine.loaded.planned_bundle import EmbedRows, PlannedBundle, Rows, escalating, merged
@@ -40,7 +42,15 @@ from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
 from ipr_engine.prompts import ParsedRequest, Prompt, parse_request
 from ipr_engine.request.asked_tasks import asked_task, asked_tasks
-from ipr_engine.request.intake import Intake, all_counted, check_features, encode_all, take_in, text_terms
+from ipr_engine.request.intake import (
+    Intake,
+    all_counted,
+    check_features,
+    encode_all,
+    encode_requests,
+    take_in,
+    text_terms,
+)
 from ipr_engine.request.overrides import NO_OVERRIDES, RequestOverrides
 from ipr_engine.request.route_request import NO_POLICY_OPTIONS, RouteRequest
 from ipr_engine.request.row_inputs import (
@@ -121,11 +131,15 @@ class LoadedBundle(PlannedBundle):
             if allowed is not None and limits.excluded.keys() >= set(policy.allowed):
                 check_features(needs, "prompt", self.bundle, policy)
         stated = -1 if request.max_output_tokens is None else request.max_output_tokens
+        if self.gpu is not None and request.turns and self.conversation != ALL:
+            return None  # a recording reads one text, and bills it
         texts = request.encoded, request.billed_only
         inputs = None if limits is None and task is None else RowInputs(limits, task=task)
         if self.gpu is None:
             column = self.column_of(task)
-            one = self.router.route_request(*texts, policy.compiled, allowed, stated, request.answers, column)
+            one = self.router.route_request(
+                *texts, policy.compiled, allowed, stated, request.answers, column, request.turns
+            )
             return self._one_row(one, inputs, policy, on_error)
         figures = self.gpu.route_request(*texts, policy, allowed, stated, request.answers)
         return self._one_row(figures, inputs, policy, on_error)
@@ -171,7 +185,7 @@ class LoadedBundle(PlannedBundle):
                 many = self.router.route_many(texts, policy.compiled) if gpu is None else gpu.route_many(texts, policy)
                 if many is not None:
                     first = Decisions(many[0], policy, self.bundle, many[1:])
-                    again = self.embed_texts(texts) if policy.escalate_below else None
+                    again = self.embed_again(texts) if policy.escalate_below else None
                     return first if again is None else self._escalate(first, again)
             except InvalidInputError:
                 if request.on_error != "status":  # else a prompt is bad, and the others stand
@@ -187,11 +201,10 @@ class LoadedBundle(PlannedBundle):
                 batch = len(intake.requests)
                 return with_failures(made, rows.rows, intake.errors, batch, intake.tasks) if intake.errors else made
         encoded = self._encode_all(intake)
-        texts = [parsed.encoded for parsed in intake.requests]
-        again = self.embed_texts(texts, intake.tasks)
+        again = self.embed_again(intake.requests, intake.tasks)
         if not keep_x:
             return self.decide(encoded, policy, overrides, again)
-        return self.decide_keeping(encoded, policy, overrides, again, texts)
+        return self.decide_keeping(encoded, policy, overrides, again, intake.requests)
 
     def route_here(self, request: RouteRequest) -> Row | None:
         """Decide one prompt where no encoder has to run in Python; None where one has to. A row that failed is returned as such."""
@@ -213,8 +226,7 @@ class LoadedBundle(PlannedBundle):
         overrides = RequestOverrides.of(request.given, 1, self.bundle.names, policy.prices)
         encoded = self._encode_all(intake)
         if keep_x:
-            texts = [parsed.encoded for parsed in intake.requests]
-            made = self.decide_keeping(encoded, policy, overrides.copied(), None, texts)
+            made = self.decide_keeping(encoded, policy, overrides.copied(), None, intake.requests)
         else:
             made = self.decide(encoded, policy, overrides)
         return None if self.escalates(made.result, policy) else made
@@ -241,7 +253,7 @@ class LoadedBundle(PlannedBundle):
         if not second or self.second is None:
             return first
         good = [row for row in range(len(first)) if row not in first.errors]
-        made = self.second.encode([intake.requests[row].encoded for row in good])
+        made = self.second.encode([intake.requests[row] for row in good])
         if intake.tasks is not None:
             made = with_tasks(self.second.task_columns, made, [intake.tasks[row] for row in good])
         if len(good) == len(first):
@@ -252,7 +264,7 @@ class LoadedBundle(PlannedBundle):
 
     def _encode_all(self, intake: Intake) -> Encoded:
         """Embed prompts that were taken in, each for its task."""
-        made = encode_all(self.encoder, self.encoder_identity, intake)
+        made = encode_all(self.encoder, self.encoder_identity, intake, self.conversation)
         return made if intake.tasks is None else with_tasks(self.task_columns, made, intake.tasks)
 
     def run(
@@ -273,7 +285,7 @@ class LoadedBundle(PlannedBundle):
 
         bill_given: whose bill its caller gives. tasks: what each caller says that its prompt is for.
         """
-        made = self.encoder.encode([request.encoded for request in requests])
+        made = encode_requests(self.encoder, requests, self.conversation)
         if made.x.shape != (len(requests), self.plan.dim):
             raise RuntimeError(
                 f"it gave embeddings of shape {made.x.shape} for {len(requests)} prompts of {self.plan.dim} dimensions"
@@ -340,9 +352,9 @@ class LoadedBundle(PlannedBundle):
         policy: Policy,
         overrides: RequestOverrides,
         again: EmbedRows | None = None,
-        texts: Sequence[str] | None = None,
+        requests: Sequence[TextOrRequest] | None = None,
     ) -> Decisions:
-        """Decide as `decide` does, and leave in `made_on` what was decided on, for records; texts: what was encoded, where known."""
+        """Decide as `decide` does, and leave in `made_on` what was decided on, for records; requests: what was encoded, where known."""
         x = list(encoded.x)
 
         def embed(rows: Rows) -> Encoded:
@@ -353,21 +365,9 @@ class LoadedBundle(PlannedBundle):
             return made
 
         decisions = self.decide(encoded, policy, overrides, None if again is None else embed)
+        texts = None if requests is None else [self.shown_texts(request) for request in requests]
         decisions.made_on = MadeOn(encoded, overrides, texts, x)
         return decisions
-
-    def embed_texts(self, texts: list[str], tasks: Sequence[AskedTask | None] | None = None) -> EmbedRows | None:
-        """Return what `decide` takes as `again` for these prompts, which are for these tasks; None in a bundle of one tier."""
-        second = self.second
-        if second is None:
-            return None
-
-        def embed(rows: Rows) -> Encoded:
-            at = rows.tolist()
-            made = second.encode([texts[row] for row in at])
-            return made if tasks is None else with_tasks(second.task_columns, made, [tasks[row] for row in at])
-
-        return embed
 
     def _escalate(
         self, first: Decisions, again: EmbedRows, tokens_out: npt.NDArray[np.float32] | None = None

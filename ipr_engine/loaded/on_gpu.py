@@ -10,7 +10,9 @@ import numpy.typing as npt
 from ipr_engine._C import DecideResult, Router
 from ipr_engine._profiling import span
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.conversation import Conversation
 from ipr_engine.encoders.base import Encoder
+from ipr_engine.encoders.conversations import encoded_texts, whole_counts
 from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.policy.policy import Policy
@@ -38,6 +40,7 @@ class DecidesOnGpu(Protocol):
     """A loaded bundle that `DecidesOnGpu`; the attributes are those of `PlannedBundle`."""
 
     bundle: Bundle
+    conversation: Conversation
     encoder: Encoder
     router: Router
 
@@ -59,7 +62,10 @@ def route_on_gpu(
     batch, good = len(intake.requests), intake.good
     counts, truncated = np.zeros(batch, np.int64), np.zeros(batch, np.bool_)
     with span("tokenize"):
-        ids, counts[good], truncated[good] = gpu.stream.read([intake.requests[row].encoded for row in good])
+        read = [intake.requests[row] for row in good]
+        texts = encoded_texts(bundle.encoder, read, bundle.conversation)
+        ids, counts[good], truncated[good] = gpu.stream.read(texts)
+        counts[good] = whole_counts(bundle.encoder, read, counts[good])
         bills = bill_all(bundle.encoder, intake, counts)
     kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
     rows = np.array([row for row, _ in kept], np.int64)

@@ -23,15 +23,18 @@ from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import PARTS, DecidePlan
 from ipr_engine.encoders.base import Encoded, Encoder, record_graphs
+from ipr_engine.encoders.conversations import TextOrRequest, shown_text
 from ipr_engine.encoders.load_options import LoadOptions, on_gpu
 from ipr_engine.encoders.registry import make_encoder
 from ipr_engine.encoders.same_model import same_model
+from ipr_engine.encoders.task_columns import with_tasks
 from ipr_engine.errors import EncoderMismatchError
 from ipr_engine.policy.calibrated import Calibrations, DriftFlag
 from ipr_engine.policy.cost_weights import Figures
 from ipr_engine.policy.in_use import PoliciesInUse
 from ipr_engine.policy.policy import Policy
 from ipr_engine.policy.rules import UNSUPPORTED
+from ipr_engine.request.intake import encode_requests
 from ipr_engine.request.kept_limits import KeptLimits
 
 if TYPE_CHECKING:
@@ -42,21 +45,22 @@ EmbedRows = Callable[[Rows], Encoded]  # the given rows of a batch, by the secon
 
 
 class SecondTier:
-    """A `SecondTier` is the second heads of a bundle, planned: their encoder, its identity and columns of tasks, the packed heads, a
-    router without support."""
+    """A `SecondTier` is the second heads of a bundle, planned: their encoder, its identity and columns of tasks, what of a conversation
+    they are given, the packed heads, a router without support."""
 
-    __slots__ = ("encoder", "identity", "plan", "router", "task_columns")
+    __slots__ = ("conversation", "encoder", "identity", "plan", "router", "task_columns")
 
     def __init__(self, bundle: BundleSpec, heads: HeadsSpec, options: LoadOptions, encoder: Encoder | None) -> None:
         """Plan the second heads. encoder: one already loaded with the identity that the heads name, or None."""
         self.encoder = make_encoder(bundle, heads.encoder, options) if encoder is None else encoder
         self.identity = self.encoder.identity
+        self.conversation = heads.conversation
         self.task_columns = bundle.encoder(heads.encoder).task_columns
         self.plan = plan_heads(bundle, heads, options)
         self.router = make_router(bundle, heads, self.plan, None)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        return replace(self.encoder.encode(texts), encoder=self.identity)
+    def encode(self, requests: Sequence[TextOrRequest]) -> Encoded:
+        return replace(encode_requests(self.encoder, requests, self.conversation), encoder=self.identity)
 
 
 class PlannedBundle:
@@ -68,6 +72,7 @@ class PlannedBundle:
     Attributes:
         bundle, hash: the bundle and its hash.
         encoder, encoder_identity: the prompt encoder of its heads, and its name. task_columns: task -> its column in that one's x.
+        conversation: what of several turns of a user its first heads are given.
         plan: the packed heads.
         calibrations: its maps, with what is known of their validity.
         policies: those compiled for it, with the figures of candidates that they weigh.
@@ -83,6 +88,7 @@ class PlannedBundle:
         "__weakref__",
         "bundle",
         "calibrations",
+        "conversation",
         "cpu_fallback",
         "encoder",
         "encoder_identity",
@@ -122,6 +128,7 @@ class PlannedBundle:
         self.hash = bundle.hash
         self.encoder: Encoder = make_encoder(bundle, heads.encoder, options) if kept is None else kept
         self.encoder_identity = self.encoder.identity
+        self.conversation = heads.conversation
         self.task_columns = bundle.encoder(heads.encoder).task_columns
         self.plan = plan_heads(bundle, heads, options)
         self.router = make_router(bundle, heads, self.plan, self.encoder)
@@ -198,6 +205,26 @@ class PlannedBundle:
             estimated = (billed[:, None] * ratios).astype(np.float32)
         return np.where(np.isnan(given), estimated, given)
 
+    def embed_again(
+        self, requests: Sequence[TextOrRequest], tasks: Sequence[AskedTask | None] | None = None
+    ) -> EmbedRows | None:
+        """Return what `decide` takes as `again` for these prompts, which are for these tasks; None in a bundle of one tier."""
+        second = self.second
+        if second is None:
+            return None
+
+        def embed(rows: Rows) -> Encoded:
+            at = rows.tolist()
+            made = second.encode([requests[row] for row in at])
+            return made if tasks is None else with_tasks(second.task_columns, made, [tasks[row] for row in at])
+
+        return embed
+
+    def shown_texts(self, request: TextOrRequest) -> tuple[str, ...]:
+        """Return what was encoded of a request, by whichever tier: its words may be read out of a decision's figures."""
+        tiers = {self.conversation} if self.second is None else {self.conversation, self.second.conversation}
+        return tuple(shown_text(request, conversation) for conversation in tiers)
+
     def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
         """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""
         below = policy.escalate_below
@@ -242,6 +269,7 @@ def make_router(bundle: BundleSpec, heads: HeadsSpec, plan: DecidePlan, encoder:
         most_output(bundle.candidates, heads).tolist(),
         None if support is None else support.centroids,
         None if support is None else support.distances,
+        conversation=heads.conversation,
         **own,
     )
 

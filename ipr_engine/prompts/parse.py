@@ -10,7 +10,7 @@ from ipr_engine._validate import MOST_TOKENS, shown
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.prompts.objects import as_fields, kind_of, to_json
 from ipr_engine.prompts.parsed import ParsedRequest, checked_text
-from ipr_engine.prompts.turns import Found, is_message, is_there, read_content, read_turns
+from ipr_engine.prompts.turns import BETWEEN, Found, is_message, is_there, read_content, read_turns
 
 Prompt: TypeAlias = str | Sequence[Any] | Mapping[str, Any] | ParsedRequest
 
@@ -227,12 +227,16 @@ def _check_limit(value: object, where: str) -> None:
 def _checked(request: ParsedRequest, where: str) -> ParsedRequest:
     """Return the request, which anyone may have made; InvalidInputError where its fields are not what they are said to be."""
     checked_text(request.encoded, f"{where}.encoded")
-    for name in ("billed_only", "uncountable"):
+    for name in ("billed_only", "uncountable", "turns"):
         texts = getattr(request, name)
         if not isinstance(texts, tuple):
             raise InvalidInputError(f"{where}.{name}: expected a tuple of strings, got {kind_of(texts)}")
         for number, text in enumerate(texts):
             checked_text(text, f"{where}.{name}[{number}]")
+    if request.turns and (len(request.turns) == 1 or BETWEEN.join(request.turns) != request.encoded):
+        raise InvalidInputError(
+            f"{where}.turns: expected none, or several texts that a blank line each joins to encoded"
+        )
     features = request.features
     if not isinstance(features, Mapping) or not all(
         isinstance(part, str) for pair in features.items() for part in pair
@@ -255,11 +259,12 @@ def _finished(found: Found, limit: int | None, answers: int, where: str) -> Pars
         raise InvalidInputError(f"{where}: expected at least one message with text, got none")
     spoken, rest = (found.user, found.other) if found.user else (found.other, [])
     return ParsedRequest(
-        "\n\n".join(spoken),
+        BETWEEN.join(spoken),
         (*rest, *found.definitions),
         tuple(found.uncountable),
         found.features,
         limit,
         answers,
         found.images,
+        tuple(found.user) if len(found.user) > 1 else (),
     )

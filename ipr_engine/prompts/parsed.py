@@ -42,8 +42,8 @@ class ParsedRequest:
     """A `ParsedRequest` is what `parse_request` returns; `Engine.route` and all like it take it in place of the request.
 
     Attributes:
-        encoded: the text that the encoder sees: all texts of the user in order, joined by blank lines. Where the request has
-            none, every other text of the conversation; "" where it has no text at all.
+        encoded: the text that is encoded, where a bundle does not tell turns apart: all texts of the user in order, joined by blank
+            lines. Where the request has none, every other text of the conversation; "" where it has no text at all.
         billed_only: every other text: system, assistant, tool calls and results, reasoning, tool definitions, schemas.
         uncountable: kinds of the parts whose tokens cannot be counted here, such as "image_url".
         features: feature that a candidate must have -> the first part that needs it. Features: "tools", "vision", "audio",
@@ -51,6 +51,8 @@ class ParsedRequest:
         max_output_tokens: most output tokens that the request allows, None where it does not say.
         answers: how many answers it asks for, OpenAI's `n`; each of them is billed.
         images: how many it holds, for prices per image.
+        turns: of several messages of the user the text of each, oldest first, which `encoded` joins; empty where it is one, or none. A
+            bundle's `conversation` says what of them is encoded.
     """
 
     encoded: str
@@ -60,6 +62,7 @@ class ParsedRequest:
     max_output_tokens: int | None = None
     answers: int = 1
     images: int = 0
+    turns: tuple[str, ...] = ()
 
     @classmethod
     def of_text(cls, text: str, where: str = "prompt") -> ParsedRequest:
@@ -72,7 +75,7 @@ class ParsedRequest:
         return (
             f"ParsedRequest(encoded={len(self.encoded)} characters, billed_only={sum(map(len, self.billed_only))} characters, "
             f"uncountable={self.uncountable!r}, features={dict(self.features)!r}, max_output_tokens={self.max_output_tokens!r}, "
-            f"answers={self.answers!r}, images={self.images!r})"
+            f"answers={self.answers!r}, images={self.images!r}, turns={len(self.turns) or 1})"
         )
 
     @property

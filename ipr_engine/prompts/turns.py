@@ -28,6 +28,7 @@ from ipr_engine.prompts.objects import (
 )
 from ipr_engine.prompts.parsed import checked_text
 
+BETWEEN = "\n\n"  # the texts that are encoded as one
 MOST_PLACE = 256
 """Characters of a place from which on what lies deeper is not named: each of many parts would copy it."""
 
@@ -36,7 +37,7 @@ class Found:
     """A `Found` collects what a request holds while it is read.
 
     Attributes:
-        user, other: texts of the user, and every other one of the conversation.
+        user, other: texts of the user, one a message, and every other one of the conversation.
         definitions: texts that are no part of the conversation: tools, schemas.
         uncountable, features: those of `ParsedRequest`.
         images: how many the conversation holds.
@@ -217,7 +218,13 @@ def _read_message(found: Found, message: Mapping[str, Any], where: str, turn: ob
         found.asked = True
     if role in ("tool", "function"):
         found.need("tools", f"role {role}")
-    read_content(found, content, f"{where}['content']", found.user if role == "user" else found.other)
+    if role == "user":
+        parts: list[str] = []
+        read_content(found, content, f"{where}['content']", parts)
+        if parts:
+            found.user.append(parts[0] if len(parts) == 1 else BETWEEN.join(parts))
+    else:
+        read_content(found, content, f"{where}['content']", found.other)
     if (
         len(message) == 2 and "content" in message
     ):  # a role and its content, as most messages are: nothing else is looked for

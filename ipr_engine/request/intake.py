@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from ipr_engine._C import TEXT_TERMS, count_texts
 from ipr_engine.bundle import BundleSpec
+from ipr_engine.bundle.conversation import ALL, Conversation
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.encoders.base import Encoded, Encoder
+from ipr_engine.encoders.conversations import TextOrRequest, encode_conversations
 from ipr_engine.errors import InvalidInputError
 from ipr_engine.policy.policy import Policy
 from ipr_engine.prompts import Needs, ParsedRequest, is_one_prompt, kind_of, parse_request
@@ -151,18 +153,29 @@ def check_features(needs: Needs, name: str, bundle: BundleSpec, policy: Policy) 
         )
 
 
-def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
+def encode_requests(encoder: Encoder, requests: Sequence[TextOrRequest], conversation: Conversation) -> Encoded:
+    """Embed what heads are given of each request: of several turns of a user all, the last or each alone; bills are of all.
+
+    Raises:
+        InvalidInputError: as `Encoder.encode`; `recency` of an encoder that does not tell turns apart.
+    """
+    if conversation == ALL or not any(isinstance(request, ParsedRequest) and request.turns for request in requests):
+        return encoder.encode([request if isinstance(request, str) else request.encoded for request in requests])
+    return encode_conversations(encoder, requests, conversation)
+
+
+def encode_all(encoder: Encoder, identity: str, intake: Intake, conversation: Conversation = ALL) -> Encoded:
     """Embed the good prompts, and bill them; rows of bad ones have x NaN, and their errors beside.
 
-    identity: the encoder's.
+    identity: the encoder's. conversation: what the heads are given of several turns.
     """
     batch, good = len(intake.requests), intake.good
     try:
-        made = encoder.encode([intake.requests[row].encoded for row in good])
+        made = encode_requests(encoder, [intake.requests[row] for row in good], conversation)
     except InvalidInputError:  # of one row, not told which: with errors kept, the others must not fail with it
         if not intake.keep_errors:
             raise
-        good, made = _one_by_one(encoder, intake)
+        good, made = _one_by_one(encoder, intake, conversation)
     x, counts, truncated = made.x, made.billed_tokens, made.truncated
     if len(good) < batch:  # bad prompts were not encoded: their rows are put in between
         x, truncated = np.full((batch, encoder.dim), np.nan, np.float32), np.zeros(batch, np.bool_)
@@ -179,12 +192,12 @@ def encode_all(encoder: Encoder, identity: str, intake: Intake) -> Encoded:
     return Encoded(x, bills, truncated, identity, needs if any(needs) else None, dict(intake.errors), terms)
 
 
-def _one_by_one(encoder: Encoder, intake: Intake) -> tuple[list[int], Encoded]:
+def _one_by_one(encoder: Encoder, intake: Intake, conversation: Conversation) -> tuple[list[int], Encoded]:
     """Return the rows that can be encoded: the encoder blames one of them, and says not which in a way that can be relied on."""
     made: dict[int, Encoded] = {}
     for row in intake.good:
         try:
-            made[row] = encoder.encode([intake.requests[row].encoded])
+            made[row] = encode_requests(encoder, [intake.requests[row]], conversation)
         except InvalidInputError as error:
             intake.attribute(row, InvalidInputError(str(error).replace("prompts[0]", intake.names[row], 1)))
     none = Encoded(np.empty((0, encoder.dim), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))

@@ -107,7 +107,7 @@ class Decider:
             if parsed.uncountable:
                 given, assumed = await self._given(parsed, given, said_in(question))
             # a text alone is decided in one C++ call
-            plain = not (parsed.billed_only or parsed.uncountable) and parsed.needs is None
+            plain = not (parsed.billed_only or parsed.uncountable or parsed.turns) and parsed.needs is None
             prompt: Any = parsed.encoded if plain else parsed
             id = self.new_id()
             draw = None if self.explorer is None else self._draw(self.explorer, question, counts)

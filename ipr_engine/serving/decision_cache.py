@@ -57,6 +57,9 @@ class DecisionCache:
             data = part.encode()
             digest.update(len(data).to_bytes(8, "little"))  # so that parts cannot run into each other
             digest.update(data)
+        if text.turns:  # what is encoded of them may not be what is encoded of one text
+            lengths = b"".join(len(turn).to_bytes(8, "little") for turn in text.turns)
+            digest.update(b"turns" + len(lengths).to_bytes(8, "little") + lengths)  # no part begins so, as below
         if task is not None:
             data = task.encode()
             digest.update(b"task" + len(data).to_bytes(8, "little") + data)  # no part begins so: its length does not

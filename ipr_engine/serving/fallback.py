@@ -133,7 +133,7 @@ class StaticFallback:
             request.text, {"billed_tokens": request.billed_tokens, "task": request.task}, policy=policy
         )
         overrides = request.overrides.on(here.bundle.names)
-        decisions = here.decide_keeping(encoded, policy, overrides, None, [request.text.encoded])  # never escalates
+        decisions = here.decide_keeping(encoded, policy, overrides, None, [request.text])  # never escalates
         made = checked_rows(decisions, "raise")[0]
         if made.model not in loaded.bundle.names:
             raise InvalidInputError(f"fallback: chose {made.model!r}, which the bundle that serves now lacks")

@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from ipr_engine._C import clock_ns
+from ipr_engine.bundle.conversation import LAST
 from ipr_engine.decision.decision import Decision
 from ipr_engine.encoders.base import Encoded
+from ipr_engine.encoders.conversations import encoded_texts
 from ipr_engine.errors import BackendUnavailableError, DeviceLostError, InvalidInputError, IprError
 from ipr_engine.loaded.loaded_bundle import LoadedBundle
 from ipr_engine.policy.policy import Policy
@@ -281,7 +283,9 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
     """
     encoder = loaded.encoder
     try:
-        counted = encoder.count_tokens(request.text.encoded)
+        counted = read = encoder.count_tokens(request.text.encoded)
+        if request.text.turns and loaded.conversation == LAST:
+            read = encoder.count_tokens(encoded_texts(encoder, [request.text], LAST)[0])
     except IprError as error:
         return error
     except BaseException as error:  # an encoder of anyone's making; a panic of Rust's is no Exception
@@ -290,7 +294,7 @@ def measure(loaded: LoadedBundle, request: QueuedRequest) -> Exception | None:
         require_token(request.text, "prompt", counted)
     except InvalidInputError as error:
         return error
-    request.tokens = max(1, min(counted, encoder.max_tokens))
+    request.tokens = max(1, min(read, encoder.max_tokens))
     request.encoder = loaded.encoder_identity
     return None
 
@@ -366,8 +370,9 @@ def _decide(
     while waiting:
         rows = waiting.pop(0)
         first, policy = ready[rows[0]]
-        texts = [ready[row][0].text.encoded for row in rows]
-        embed = loaded.embed_texts(texts, None if encoded.tasks is None else [encoded.tasks[row] for row in rows])
+        texts = [ready[row][0].text for row in rows]
+        tasks = None if encoded.tasks is None else [encoded.tasks[row] for row in rows]
+        embed = None if loaded.second is None else loaded.embed_again(texts, tasks)
         again = None if embed is None else guarded(embed, loaded.cpu_fallback is not None)
         try:
             chosen = encoded if len(rows) == len(ready) else encoded[rows]  # a group keeps the order of its rows

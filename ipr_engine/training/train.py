@@ -158,6 +158,7 @@ def train(
         width = judged.embedding.shape[1] - judged.head_dim
         support = fit_support(encoded.x[:, :width], heads.folds, centroids, seed)
     made = heads_source(heads, frozen.id, names, rows, given[0] if given else key_of_root(root))
+    made = replace(made, conversation=frozen.conversation)
     path = fitted_path_rows(heads, names, rows, at_home, bills, own, seed)
     progress(f"{0 if path is None else len(path.quality)} prompts stay as path rows, without their text ...")
     folder = write_bundle(

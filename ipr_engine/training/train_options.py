@@ -12,6 +12,7 @@ from ipr_engine._validate import random_seed
 from ipr_engine.audit.owner_key import Key
 from ipr_engine.bundle import Bundle, ConcatenatedSource, EncoderSource, SurfaceSource, TaskSource, TransformerSource
 from ipr_engine.bundle.checks import require_day, require_text
+from ipr_engine.bundle.conversation import ALL, CONVERSATIONS, RECENCY, Conversation
 from ipr_engine.bundle.encoder_source import AnySource
 from ipr_engine.bundle.load import DEFAULT_BUNDLE
 from ipr_engine.bundle.surface_lexicon import DEFAULT_LEXICON
@@ -43,13 +44,14 @@ Folder = str | os.PathLike[str]
 class TrainingEncoder:
     """A `TrainingEncoder` is an open encoder, the id that heads name it by, and the entries that write it into a bundle, parts first.
 
-    surface_dim: how many of its last columns are surface features.
+    surface_dim: how many of its last columns are surface features. conversation: what heads on it are given of several turns.
     """
 
     encoder: Encoder
     id: str
     sources: tuple[AnySource, ...]
     surface_dim: int = 0
+    conversation: Conversation = ALL
 
     @classmethod
     def side_by_side(cls, opened: Sequence[tuple[Encoder, AnySource]]) -> TrainingEncoder:
@@ -68,13 +70,15 @@ class TrainingEncoder:
         opened = list(zip(parts, self.sources, strict=False))  # the entry of the whole is last
         at = len(opened) - bool(self.surface_dim)
         tasks = TaskColumns(names)
-        return self.side_by_side([*opened[:at], (tasks, TaskSource(id=TASKS, names=tasks.names)), *opened[at:]])
+        made = self.side_by_side([*opened[:at], (tasks, TaskSource(id=TASKS, names=tasks.names)), *opened[at:]])
+        return replace(made, conversation=self.conversation)
 
     def without_surface(self) -> TrainingEncoder:
         """Return the same without surface features."""
         if not isinstance(self.encoder, ConcatenatedEncoder) or not self.surface_dim:
             return self
-        return self.side_by_side(list(zip(self.encoder.encoders[:-1], self.sources, strict=False)))
+        made = self.side_by_side(list(zip(self.encoder.encoders[:-1], self.sources, strict=False)))
+        return replace(made, conversation=self.conversation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,8 @@ class EncoderChoice:
             which is so, others not.
         contained: whether the bundle holds a transformer's files, which needs an export; else it references the model by its
             identity, and whoever loads the bundle says where it is.
+        conversation: what of several turns of a user is encoded: "all" as one text, "last", or "recency", each alone and weighing
+            half of the next. None: "recency" of tables, "all" where one encoder is a transformer.
     """
 
     folders: Folder | Sequence[Folder] | None = None
@@ -106,6 +112,7 @@ class EncoderChoice:
     head_tokens: int = 0
     fold_width: bool | None = None
     contained: bool = True
+    conversation: Conversation | None = None
 
     def with_surface(self) -> EncoderChoice:
         """Return the choice with surface features beside the default table; itself where encoders are named."""
@@ -116,8 +123,8 @@ class EncoderChoice:
 
         Raises:
             InvalidInputError: two parts are one encoder, "surface" stands alone, a transformers folder is to be contained, a
-                transformer is to have a head view, one has more tokens than its table reads of a prompt, or width is to be folded
-                where there is no table.
+                transformer is to have a head view or to weigh turns, a head view has more tokens than its table reads of a prompt, or
+                width is to be folded where there is no table.
             BackendUnavailableError: what runs a transformer is missing.
         """
         folders = DEFAULT_ENCODER if self.folders is None else self.folders
@@ -158,7 +165,20 @@ class EncoderChoice:
         if len(set(identities)) < len(identities):
             names = ", ".join(Path(folder).name for folder in listed)
             raise InvalidInputError(f"encoder: expected different encoders side by side, got one twice among {names}")
-        return TrainingEncoder.side_by_side(opened)
+        return replace(TrainingEncoder.side_by_side(opened), conversation=self._conversation(tables))
+
+    def _conversation(self, tables: bool) -> Conversation:
+        """Return what of several turns is encoded. tables: whether every encoder is one, surface features aside."""
+        said = self.conversation
+        if said is None:
+            return RECENCY if tables else ALL
+        if said not in CONVERSATIONS:
+            raise InvalidInputError(f"conversation: expected one of {', '.join(CONVERSATIONS)}, got {said!r}")
+        if said == RECENCY and not tables:
+            raise InvalidInputError(
+                "conversation: recency is of tables alone, and one encoder here is a transformer; choose last or all, or leave it out"
+            )
+        return said
 
     def _open_one(self, folder: Folder, ids: set[str], *, alone: bool, head_tokens: int) -> tuple[Encoder, AnySource]:
         """Open one encoder, and make its entry under an id that is not among `ids`. alone: no other one could heed an option."""

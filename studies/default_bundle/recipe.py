@@ -101,7 +101,10 @@ def build(
         elif (table / CURRENT).is_file() or (table / MANIFEST).is_file():
             before = Bundle.load(table)
             table = _table_of(before, Path(scratch) / "table")
-        encoder, choice = _encoder_record(table), EncoderChoice(folders=table, fold_width=FOLD_WIDTH)
+        encoder, choice = (
+            _encoder_record(table),
+            EncoderChoice(folders=table, fold_width=FOLD_WIDTH, conversation="all"),
+        )
         loaded = [load_outcomes(folder) for folder in outcomes]
         if keep_heads:
             if before is None:

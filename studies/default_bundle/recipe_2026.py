@@ -84,7 +84,7 @@ def build(
                 outcomes=list(outcomes),
                 candidates=candidates,
                 split=None,
-                encoder=EncoderChoice(folders=ENCODERS, fold_width=FOLD_WIDTH),
+                encoder=EncoderChoice(folders=ENCODERS, fold_width=FOLD_WIDTH, conversation="all"),
             )
             target = BundleTarget(root=root / place, name=NAME, created=created, key=PUBLISHED)
             return Bundle.load(train(data, target, fit=fit, progress=progress).folder)

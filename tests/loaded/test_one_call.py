@@ -20,9 +20,10 @@ from ipr_engine.request.kept_limits import MOST_KEPT, KeptLimits
 from ipr_engine.request.route_request import RouteRequest
 from ipr_engine.request.row_inputs import request_limits
 from ipr_engine.serving import BatchingEngine
-from tests.support.bundles import make_bundle
+from tests.support.bundles import bundle_parts, make_bundle
+from tests.support.conversations import given_turns
 from tests.support.decide_requests import bytes_of
-from tests.support.surface_bundles import make_surface_bundle
+from tests.support.surface_bundles import make_surface_bundle, surface_parts
 from tests.support.tokenized_bundles import limited
 from tests.support.two_tier_bundles import join, make_tiers
 
@@ -50,6 +51,9 @@ def engines(tmp_path_factory):
     made = {f"own {isa}": Engine(bundle, isa=isa) for isa in available_isas()}
     features = Bundle.load(make_surface_bundle(folder / "surface"))
     made |= {f"surface {isa}": Engine(features, isa=isa) for isa in available_isas()}
+    weighed = Bundle.load(given_turns(folder / "weighed", surface_parts(folder / "turns"), "recency"))
+    made |= {f"recency {isa}": Engine(weighed, isa=isa) for isa in available_isas()}
+    made["last"] = Engine.load(given_turns(folder / "last", bundle_parts(folder / "alone", models=4), "last"))
     made["plain"] = Engine.load(make_bundle(folder / "plain", models=3, support=False))
     made["forest"] = Engine.load(make_bundle(folder / "forest", models=4, trees=9))
     made["two tiers"] = Engine(join(folder / "tiers", make_tiers(folder / "tiers", models=4), gap=0.05))
@@ -121,7 +125,7 @@ def outcome(call):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 8))
+@given(prompt=prompts, at=st.integers(0, 4), name=st.integers(0, 12))
 @example(prompt="write code", at=0, name=-2)
 @example(prompt={"messages": [USER], "max_tokens": 3000}, at=3, name=0)
 @example(prompt={"messages": [USER], "tools": [TOOL]}, at=3, name=0)

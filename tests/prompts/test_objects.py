@@ -61,7 +61,7 @@ class Dumps:
 def test_objects_of_sdks_stand_for_mappings(message):
     conversation = [USER, message, USER]
     assert is_one_prompt(conversation)
-    assert parse_request(conversation) == ParsedRequest("why\n\nwhy", ("391",))
+    assert parse_request(conversation) == ParsedRequest("why\n\nwhy", ("391",), turns=("why", "why"))
     assert is_one_prompt([message, USER])
     assert not is_one_prompt([conversation, conversation])
 

@@ -160,6 +160,7 @@ TAKEN_APART = [
     ParsedRequest("why"),
     ParsedRequest("", ("é", ""), ("image_url",), {}, MOST_TOKENS),
     parse_request({"messages": [SYSTEM, USER], "max_tokens": 5}),
+    parse_request([USER, SYSTEM, {"role": "user", "content": ""}, {"role": "user", "content": "\n\né"}]),
 ]
 MADE_OTHERWISE: list[Any] = [
     {"encoded": "\ud800"},
@@ -180,6 +181,13 @@ MADE_OTHERWISE: list[Any] = [
     {"answers": 10**30},
     {"images": 1},
     {"images": False},
+    {"turns": ["why"]},
+    {"turns": ("why",)},
+    {"turns": ("wh", "y")},
+    {"turns": ("why", "")},
+    {"turns": ("why", 3)},
+    {"encoded": "why\n\nnot", "turns": ("why", "nota")},
+    {"encoded": "why\n\nnot", "turns": ("why", Loud("not"))},
 ]
 
 
@@ -321,7 +329,9 @@ def test_garbage_that_changes_a_request_while_it_is_read_leaves_it_whole() -> No
             made = plain(body)
             gc.disable()
             read.add(made is not None)
-            assert made is None or made == ParsedRequest("\n\n".join([f"why {threshold}?"] * 5), ("a" * 50,))
+            assert made is None or made == ParsedRequest(
+                "\n\n".join([f"why {threshold}?"] * 5), ("a" * 50,), turns=(f"why {threshold}?",) * 5
+            )
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()

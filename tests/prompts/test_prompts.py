@@ -29,7 +29,25 @@ def test_user_texts_are_encoded_in_order_and_the_rest_is_billed():
         {"role": "user", "content": [{"type": "text", "text": "second"}, {"type": "text", "text": "third"}]},
         {"role": "developer", "content": "note"},
     ]
-    assert parse_request(prompt) == ParsedRequest("first\n\nsecond\n\nthird", ("be brief", "reply", "note"))
+    parsed = parse_request(prompt)
+    assert parsed == ParsedRequest(
+        "first\n\nsecond\n\nthird", ("be brief", "reply", "note"), turns=("first", "second\n\nthird")
+    )
+    assert parse_request(parsed) is parsed
+    assert "turns=2" in repr(parsed)
+
+
+def test_turns_are_told_of_several_messages_of_the_user_alone():
+    image = {"role": "user", "content": [{"type": "image_url"}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "content": "42"}]}
+    for one in ("why", [USER], [image, USER, result], [{"role": "assistant", "content": "since"}, USER]):
+        assert parse_request(one).turns == ()
+    for alone in (
+        [{"role": "system", "content": "describe"}, {"role": "assistant", "content": "what"}, image],
+        [image],
+    ):
+        assert parse_request(alone).turns == ()
+    assert parse_request({"input": [USER, result, image, USER]}).turns == (USER["content"],) * 2
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,11 @@ def test_tools_are_given_once():
         ({"max_output_tokens": 5.5}, r"prompt.max_output_tokens: expected a whole number of tokens >= 0, got 5.5"),
         ({"max_output_tokens": -5}, r"prompt.max_output_tokens: .* got -5"),
         ({"max_output_tokens": 10**30}, r"prompt.max_output_tokens: .* got 10+"),
+        ({"turns": ["why"]}, r"prompt.turns: expected a tuple of strings, got list of str"),
+        (
+            {"turns": ("why", "not")},
+            r"prompt.turns: expected none, or several texts that a blank line each joins to encoded",
+        ),
     ],
 )
 def test_a_parsed_request_that_somebody_made_is_checked(fields, message):

@@ -19,7 +19,8 @@ from ipr_engine.decision.written_policy import WrittenPolicy
 from ipr_engine.policy.best_position import best_position
 from ipr_engine.request.controls import NO_CONTROLS
 from tests.support import skips
-from tests.support.bundles import make_bundle
+from tests.support.bundles import bundle_parts, make_bundle
+from tests.support.conversations import given_turns
 from tests.support.decide_requests import bytes_of
 from tests.support.tokenized_bundles import MOST, PROFILES, WINDOWS, limited
 from tests.support.two_tier_bundles import join, make_tiers
@@ -69,6 +70,10 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
         "own tokenizers, no bound": Engine(limited(folder / "unbound", wide, unknown)),
         "none of them": Engine(limited(folder / "none", wide, MOST, unknown)),
         "none, no windows": Engine(limited(folder / "nothing", unknown, unknown, unknown, support=False)),
+        **{
+            name: Engine.load(given_turns(folder / name, bundle_parts(folder / f"of {name}", models=5), name))
+            for name in ("last", "recency")
+        },
     }
 
 
@@ -89,7 +94,7 @@ requests = st.builds(lambda said, most: {"messages": said, "max_tokens": most}, 
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(request=requests, tau=st.sampled_from((0.0, 0.3, 1.0)), name=st.integers(0, 4))
+@given(request=requests, tau=st.sampled_from((0.0, 0.3, 1.0)), name=st.integers(0, 6))
 def test_a_plain_request_is_decided_as_the_engine_does(
     engines: dict[str, Engine], request: dict[str, Any], tau: float, name: int
 ) -> None:
@@ -125,7 +130,8 @@ def test_a_plain_request_is_decided_as_the_engine_does(
 
 
 def test_each_bound_is_as_the_decision_tells_it(engines: dict[str, Engine]) -> None:
-    for name, engine in engines.items():
+    for name in WAYS:
+        engine = engines[name]
         asked = asked_of(engine, tau=0.3)
         plain, ways = plain_of(engine, asked), set()
         for words in (1, 8, 40, 90, 300, 1300, 3000):
@@ -238,5 +244,5 @@ def test_headers_are_found_by_name_and_by_what_they_begin_with() -> None:
 
 
 def test_the_profiles_of_these_candidates_are_their_own(engines: dict[str, Engine]) -> None:
-    assert [engine.loaded.router.has_tokenizers for engine in engines.values()] == [True, True, True, False, False]
+    assert [engines[name].loaded.router.has_tokenizers for name in WAYS] == [True, True, True, False, False]
     assert len(PROFILES) == 5

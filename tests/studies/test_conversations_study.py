@@ -58,6 +58,8 @@ def test_the_page_has_every_view_of_every_kind(tmp_path, monkeypatch):
     assert main(["study", "conversations", "--outcomes", str(tmp_path), "--out", str(out), "--draws", "20"]) == 0
     figures = json.loads((out / "conversations.json").read_text())["conversations"]
     assert len(figures) == 6
+    assert (out / "conversations.png").stat().st_size > 0
+    assert "](conversations.png)" in (out / "conversations.md").read_text()
     for kind, of in figures.items():
         assert len(of["squared_error"]) == 7
         assert len(of["area"]) == (0 if "another instruction" in kind else 7)

@@ -63,6 +63,7 @@ def folder(files, tmp_path_factory):
     source, candidates = files
     out = tmp_path_factory.mktemp("root")
     given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "estimator": "forest", "options": OPTIONS}
+    given["conversation"] = "all"  # which bundles say by no key
     return train(source, candidates, out, **given).folder
 
 

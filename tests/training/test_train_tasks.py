@@ -141,7 +141,7 @@ def test_one_task_for_all_tells_nothing_apart(files, tmp_path):
     made = fit(files, tmp_path, "plain", task_column="dataset", progress=told.append)
     assert made.tasks == {}
     assert any("no tasks are told apart: every prompt is for 'set'" in line for line in told)
-    assert json.loads((made.folder / "bundle.json").read_text())["schema_version"] < 9
+    assert "task" not in {entry["kind"] for entry in json.loads((made.folder / "bundle.json").read_text())["encoders"]}
 
 
 def test_tasks_of_few_prompts_get_no_column():

@@ -12,6 +12,9 @@
 // Its bill is the sum over all of them. So are the terms that own tokens are estimated from, added in float64 in the
 // order of the texts, the encoded one first.
 //
+// A request of several turns is encoded as the router's Conversation says (ipr/static_encoder.h). Its bill and terms
+// are those of its turns in one text, whatever of them is encoded.
+//
 // A request's input tokens are counted once by the bundle's tokenizer ("billed"), and, where candidates name tokenizers
 // of their own, estimated for each of these ("own"). Candidate m can serve a request where input and output tokens are
 // together at most its context window; the input is its own count, or billed * token_ratio[m].
@@ -72,14 +75,6 @@ struct RequestLimits {
   const int64_t* answers;
 };
 
-// UTF-8 texts, each as WordPiece wants it.
-struct Texts {
-  // (count): where each text begins, and how many bytes it has. A text is read in place and never copied whole.
-  const char* const* utf8;
-  const size_t* bytes;
-  int64_t count;
-};
-
 // The texts of each request.
 struct Prompts {
   // What is encoded, one text a request: its count is the batch.
@@ -91,6 +86,11 @@ struct Prompts {
   // (batch): the column of x that is set to 1, since the request is for that column's task; -1 for none. Null: nobody
   // names a task. A recorded route (ipr/recorded_route.h) takes null alone.
   const int64_t* task_column = nullptr;
+
+  // (batch): the turns of the user that `encoded` joins, oldest first; none where it is one turn. Null: nobody has
+  // several. A router whose conversation is kAll does not read them, and a recorded route takes no request that has
+  // any.
+  const Texts* turns = nullptr;
 };
 
 // The bill has a floor of one token for so many bytes of each text: a word of over 100 characters (base64, say) is one
@@ -121,7 +121,7 @@ class Router {
   // Throws InvalidInput for lists of other sizes than the plan's, values that are not as above, an encoder of another
   // dim, and a profile that the estimator lacks.
   Router(const DecidePlan& plan, const StaticEncoder* encoder, ContextLimits limits, std::optional<Support> support,
-         std::optional<OwnTokenizers> tokenizers);
+         std::optional<OwnTokenizers> tokenizers, Conversation conversation = Conversation::kAll);
 
   // Encodes, bills and decides every prompt, some at a time, so that their embeddings stay in the cache; limits as of
   // `decide`. Throws InvalidInput where there is no encoder or what is encoded of a prompt has no token, and as
@@ -164,6 +164,7 @@ class Router {
   const DecidePlan& plan() const { return plan_; }
   const std::optional<OwnTokenizers>& tokenizers() const { return tokenizers_; }
   const std::optional<Support>& support() const { return support_; }
+  Conversation conversation() const { return conversation_; }
 
  private:
   // Decides one row again where its output, known now, does not fit a context window or is over max_tokens (-1: none),
@@ -187,6 +188,7 @@ class Router {
   double fits_all_, fits_all_own_;
   std::optional<Support> support_;
   std::optional<OwnTokenizers> tokenizers_;
+  Conversation conversation_;
 };
 
 }  // namespace ipr

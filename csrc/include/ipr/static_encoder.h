@@ -10,9 +10,12 @@
 // Where the config has a head view, a second mean stands behind the first: that of the prompt's first head_tokens known
 // tokens, taken before anything is cut and scaled as the first is. Where the config has task columns, they stand behind
 // the means, 0 each: a text does not tell its task. Where the config has surface features, these come last, of the
-// whole text whatever was cut. The table is read in place, so it may be a file that is mapped into memory. Billing and
-// embedding see different tokens: EncodeInfo::tokens counts all of the text, before anything is dropped or cut, since
-// an LLM reads all of it.
+// whole text whatever was cut.
+//
+// Of a conversation, several turns of the user, encode_turns tells one turn from the other, where encode reads them as
+// the one text that a caller made of them (Conversation). The table is read in place, so it may be a file that is
+// mapped into memory. Billing and embedding see different tokens: EncodeInfo::tokens counts all of the text, before
+// anything is dropped or cut, since an LLM reads all of it.
 //
 // Numbers: float32. Every sum starts at +0 and takes the rows in their order, by fused multiply-add with the row's
 // weight; the norm's sum of squares keeps 16 partial sums. Every instruction set gives the same bits.
@@ -46,6 +49,24 @@ struct StaticTable {
   TableType type = TableType::kFloat32;
   size_t rows = 0, dim = 0;
 };
+
+// UTF-8 texts, each as WordPiece wants it.
+struct Texts {
+  // (count): where each text begins, and how many bytes it has. A text is read in place and never copied whole.
+  const char* const* utf8;
+  const size_t* bytes;
+  int64_t count;
+};
+
+// What of a conversation is encoded: all turns of the user as one text; the last one that has a token; or every turn
+// alone, each mean weighing kFading of the next one's.
+enum class Conversation : uint8_t { kAll, kLast, kRecency };
+
+// A power of two, so that a weight and its product are exact.
+constexpr float kFading = 0.5f;
+
+// The most turns that are weighed, newest first: what older ones weigh together is below 2^-16 of the whole.
+constexpr int64_t kMostFadingTurns = 16;
 
 // What an encoder is made of. The encoder takes all of it over and checks it once, so that a prompt is encoded without
 // a check of its ids.
@@ -111,14 +132,28 @@ class StaticEncoder {
   // the bytes, and in the tokens times dim.
   EncodeInfo encode(const char* utf8, size_t bytes, float* x) const;
 
-  // The same from ids below token_count(), each word's first one with kWordStart; that is not checked. For callers that
+  // Writes x (dim) of the turns of a conversation, oldest first, at least one; kAll is the caller's to join. EncodeInfo
+  // counts the tokens of all turns, and of those that are in the mean it tells how many are kept and whether any was
+  // cut. kLast: x of the newest turn that has a token. kRecency: the mean over the newest kMostFadingTurns turns that
+  // have a known token of what each one's first mean is alone, the newest weighing 1 and each other one kFading of the
+  // next, summed in that order, divided by the sum of weights and scaled to length 1 where the config asks for it; the
+  // head view and surface features are those of the newest turn that has a token. x of one such turn is x of its text,
+  // bit by bit.
+  EncodeInfo encode_turns(const Texts& turns, Conversation what, float* x) const;
+
+  // The second half of kRecency: x (table_dim()) of `means` (count, table_dim()), newest first, count at most
+  // kMostFadingTurns. For callers that tokenize by other means.
+  void fade(const float* means, int64_t count, float* x) const;
+
+  // encode from ids below token_count(), each word's first one with kWordStart; that is not checked. For callers that
   // tokenize by other means. Writes the means alone, embedding_dim() floats: ids do not tell what the text looks like.
   EncodeInfo encode_ids(const uint32_t* ids, size_t count, float* x) const;
 
-  // Columns of x; those of them that are means of rows; the config's own max_tokens; the config's tokenizer, null where
-  // there is none, and whether there is one, so that encode may be called.
+  // Columns of x; those of them that are means of rows; those of one mean; the config's own max_tokens; the config's
+  // tokenizer, null where there is none, and whether there is one, so that encode may be called.
   size_t dim() const { return embedding_dim() + config_.task_columns + (config_.surface ? config_.surface->dim() : 0); }
   size_t embedding_dim() const { return config_.table.dim * (config_.head_tokens > 0 ? 2 : 1); }
+  size_t table_dim() const { return config_.table.dim; }
   size_t max_tokens() const { return config_.max_tokens; }
   const WordPiece* tokenizer() const { return config_.tokenizer.get(); }
   bool has_tokenizer() const { return config_.tokenizer != nullptr; }
@@ -130,6 +165,13 @@ class StaticEncoder {
   size_t token_count() const;
 
  private:
+  // What encode_ids does; without the head view where `head` is null.
+  EncodeInfo embed(const uint32_t* ids, size_t count, float* mean, float* head) const;
+
+  // Adds a turn's mean to the sum in x of `before` newer ones; the first is copied. Then what is left to do with it.
+  void add_faded(const float* mean, int64_t before, float* x) const;
+  void finish_faded(int64_t count, float* x) const;
+
   // Writes the mean of the rows of `size` known ids, table.dim floats.
   void mean_of(const uint32_t* known, size_t size, float* x) const;
 
