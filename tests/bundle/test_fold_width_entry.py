@@ -44,7 +44,8 @@ def test_a_bundle_that_folds_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"fold_width": "no"}, {"fold_width": 1}, {"fold_width": None}, {"head_tokens": "3"}, {"head_tokens": None}]
+    "wrong",
+    [{"fold_width": "no"}, {"fold_width": 1}, {"fold_width": None}, {"head_tokens": "3"}, {"head_tokens": None}],
 )
 def test_an_option_of_a_table_that_is_neither_on_nor_off_is_not_taken_for_one_of_them(tmp_path, wrong):
     parts = bundle_parts(tmp_path / "sources", models=4)
