@@ -280,8 +280,9 @@ def encoder_json(add: Callable[[str, Path], dict[str, Any]], encoder: AnySource)
         "pooling": encoder.pooling,
         "normalize": config_normalize(read_regular(encoder.config, str(encoder.config)), str(encoder.config)),
         "files": files,
-        **({"head_tokens": encoder.head_tokens} if encoder.head_tokens else {}),
-        **({"fold_width": True} if encoder.fold_width else {}),
+        # what is neither on nor off is written too, and refused where the entry is read
+        **({} if encoder.head_tokens == 0 else {"head_tokens": encoder.head_tokens}),
+        **({} if encoder.fold_width is False else {"fold_width": encoder.fold_width}),
     }
 
 

@@ -87,6 +87,7 @@ def collected_facts(made: Any, plan: Any) -> dict[str, Any]:
         "answers_of_logs": made.taken.answers,
         "labels": made.taken.labels,
         "tasks": dict(made.taken.tasks),
+        "conversations": made.taken.conversations,
         "budget_usd": plan.budget_usd,
         "spent_usd": round(made.spent_usd, 9),
         "charged_without_an_answer_usd": round(made.unbilled_usd, 9),
@@ -209,6 +210,11 @@ def _of_prompts(made: Any, plan: Any) -> list[str]:
         more = " ..." if len(taken.tasks) > MOST_TASKS_TOLD else ""
         told.append(
             f"{sum(taken.tasks.values()):,} of {taken.prompts:,} prompts say what they are for: {named}{more}; column task"
+        )
+    if taken.conversations:
+        told.append(
+            f"{taken.conversations:,} of {taken.prompts:,} prompts hold several turns of a user, which the tables hold as one text: "
+            "so does a bundle of --conversation all encode them"
         )
     told += [
         f"{count:,} labels are of {shown(name)}, which is no candidate of the plan"

@@ -199,7 +199,13 @@ def _run_collecting(arguments: argparse.Namespace, project: Path) -> int:
     with Ledger(
         plan.out_folder / LEDGER
     ):  # who holds it is alone in the project: split, bundles and report are one run's
-        router = first_router(plan, project, tau=arguments.tau, say=lambda message: _tell([message]))
+        router = first_router(
+            plan,
+            project,
+            tau=arguments.tau,
+            conversations=made.taken.conversations,
+            say=lambda message: _tell([message]),
+        )
     _tell(write_upstreams(plan, project))
     serve = shlex.join(
         (

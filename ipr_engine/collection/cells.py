@@ -42,7 +42,8 @@ class TakenIn:
     Attributes:
         answers: of the plan's candidates, read from logs. labels: of them, given by their owner.
         strange_labels: name that is no candidate -> labels of it. unreferenced: grader that needs a reference -> prompts without one.
-        tasks: what prompts say that they are for -> so many.
+        tasks: what prompts say that they are for -> so many. conversations: prompts with several turns of a user, which are one text of the
+            tables.
     """
 
     prompts: int = 0
@@ -51,6 +52,7 @@ class TakenIn:
     strange_labels: Counter[str] = field(default_factory=Counter)
     unreferenced: Counter[str] = field(default_factory=Counter)
     tasks: Counter[str] = field(default_factory=Counter)
+    conversations: int = 0
 
 
 def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question], run: int) -> TakenIn:
@@ -64,7 +66,7 @@ def take_in(ledger: Ledger, plan: CollectionPlan, questions: Iterable[Question],
     while page := list(islice(rest, PAGE)):
         for question in page:
             _check_body(question)
-            _check_parts(question, plan)
+            _look_at_turns(question, plan, taken)
             _look_at_grades(question, plan, taken)
             _look_at_task(question, taken)
         rows = [_row(question, plan, run) for question in page]
@@ -116,14 +118,15 @@ def _check_body(question: Question) -> None:
         raise InvalidInputError(f"prompt {question.prompt_id!r}: body.{own[0]}: is set with each call; leave it out")
 
 
-def _check_parts(question: Question, plan: CollectionPlan) -> None:
-    if plan.part_tokens is None:
-        parts = parse_request(question.body, where=f"prompt {question.prompt_id!r}").uncountable
-        if parts:
-            raise InvalidInputError(
-                f"part_tokens: is missing; prompt {question.prompt_id!r} holds {parts[0]}, whose input tokens cannot be counted: "
-                "state the most that one can be billed for"
-            )
+def _look_at_turns(question: Question, plan: CollectionPlan, taken: TakenIn) -> None:
+    """Count a prompt with several turns of a user, and refuse parts whose tokens nobody states."""
+    parsed = parse_request(question.body, where=f"prompt {question.prompt_id!r}")
+    taken.conversations += len(parsed.turns) > 1
+    if plan.part_tokens is None and parsed.uncountable:
+        raise InvalidInputError(
+            f"part_tokens: is missing; prompt {question.prompt_id!r} holds {parsed.uncountable[0]}, whose input tokens cannot be "
+            "counted: state the most that one can be billed for"
+        )
 
 
 def _row(question: Question, plan: CollectionPlan, run: int) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ def encode_conversations(encoder: Encoder, requests: Sequence[TextOrRequest], co
         made = encoder.encode_turns([turns_of(request) for request in requests])
     else:
         made = encoder.encode(encoded_texts(encoder, requests, conversation))
-    return replace(made, billed_tokens=whole_counts(encoder, requests, made.billed_tokens))
+    return replace(made, billed_tokens=whole_counts(encoder, requests, made.billed_tokens, conversation))
 
 
 def turns_of(request: TextOrRequest) -> tuple[str, ...]:
@@ -78,9 +78,14 @@ def encoded_texts(encoder: Encoder, requests: Sequence[TextOrRequest], conversat
 
 
 def whole_counts(
-    encoder: Encoder, requests: Sequence[TextOrRequest], counts: npt.NDArray[np.int64]
+    encoder: Encoder, requests: Sequence[TextOrRequest], counts: npt.NDArray[np.int64], conversation: Conversation
 ) -> npt.NDArray[np.int64]:
-    """Return (rows,) the tokens of all turns of each request as one text; counts: (rows,) of what was encoded of it."""
+    """Return (rows,) the tokens of all turns of each request as one text; counts: (rows,) of what was encoded of it.
+
+    Under `all` that was this text, and no text is counted again.
+    """
+    if conversation == ALL:
+        return counts
     several = [row for row, request in enumerate(requests) if len(turns_of(request)) > 1]
     whole = counts.copy() if several else counts
     for row in several:

@@ -44,16 +44,22 @@ def same_request(body: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
 
 def controls_in(body: Mapping[str, Any]) -> Said:
     """Return what a request says of its decision: by headers, by objects of its body, and by the task of its metadata."""
-    request = body.get("proxy_server_request") or {}
-    metadata = body.get("metadata") or {}
-    said = (request.get("body") or {}).get("metadata") or metadata
+    request = _object(body.get("proxy_server_request"))
+    metadata = _object(body.get("metadata"))
+    # As it was sent; metadata that was sent as JSON in a text is what the proxy read out of it.
+    said = _object(_object(request.get("body")).get("metadata")) or metadata
     objects = [("ipr", body["ipr"])] if "ipr" in body else []
-    if isinstance(said, Mapping) and "ipr" in said:
+    if "ipr" in said:
         objects.append(("metadata.ipr", said["ipr"]))
     named = []
-    if isinstance(said, Mapping) and TASK_OF_METADATA in said:
+    if TASK_OF_METADATA in said:
         named.append((TASK, f"metadata.{TASK_OF_METADATA}", said[TASK_OF_METADATA]))
     return Said(request.get("headers") or metadata.get("headers"), objects, named)
+
+
+def _object(given: object) -> Mapping[str, Any]:
+    """Return an object of a body; empty where it is none."""
+    return given if isinstance(given, Mapping) else {}
 
 
 def take_out_controls(body: dict[str, Any]) -> None:

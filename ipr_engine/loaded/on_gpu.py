@@ -65,7 +65,7 @@ def route_on_gpu(
         read = [intake.requests[row] for row in good]
         texts = encoded_texts(bundle.encoder, read, bundle.conversation)
         ids, counts[good], truncated[good] = gpu.stream.read(texts)
-        counts[good] = whole_counts(bundle.encoder, read, counts[good])
+        counts[good] = whole_counts(bundle.encoder, read, counts[good], bundle.conversation)
         bills = bill_all(bundle.encoder, intake, counts)
     kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
     rows = np.array([row for row, _ in kept], np.int64)

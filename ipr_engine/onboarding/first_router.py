@@ -14,6 +14,7 @@ from ipr_engine._files import temporary_folder
 from ipr_engine._validate import shown, shown_each
 from ipr_engine.audit.owner_key import OwnerKey, key_of_root
 from ipr_engine.bundle import CalibrationMap, with_calibrations
+from ipr_engine.bundle.conversation import ALL
 from ipr_engine.calibration.calibrate import CandidateSet, CertifyOptions, Disjointness, calibrate
 from ipr_engine.calibration.promises import TAUS
 from ipr_engine.collection.collection_plan import CollectionPlan
@@ -32,7 +33,7 @@ from ipr_engine.onboarding.kept_router import KEPT, keep, let_go, made_of, read_
 from ipr_engine.onboarding.needed_prompts import TAUS as NEEDED_AT
 from ipr_engine.onboarding.needed_prompts import NeededPrompts, needed_prompts
 from ipr_engine.training.train import train
-from ipr_engine.training.train_options import BundleTarget, FitOptions, TrainingData
+from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 from ipr_engine.training.training_inputs import FEWEST_JUDGED
 
 SHARES = {"train": 0.6, "calibration": 0.2, "test": 0.2}
@@ -71,14 +72,24 @@ class FirstRouter:
 
 
 def first_router(
-    plan: CollectionPlan, project: Path, *, tau: float = TAU, say: Say = lambda message: None
+    plan: CollectionPlan,
+    project: Path,
+    *,
+    tau: float = TAU,
+    conversations: int = 0,
+    say: Say = lambda message: None,
 ) -> FirstRouter:
     """Split, train, calibrate and evaluate on the outcomes that the plan's tables hold.
+
+    Args:
+        conversations: prompts with several turns of a user. The tables hold them as one text, so where there are any, one text is what
+            the router encodes of such requests too: what is certified is what serves.
 
     Raises:
         InvalidInputError: too few outcomes; says of whom, and how many there are.
     """
-    digest, root, split = made_of(plan, tau), project / BUNDLES, project / SPLIT
+    conversation = ALL if conversations else None
+    digest, root, split = made_of(plan, tau, conversation), project / BUNDLES, project / SPLIT
     kept = read_kept(project, digest, root, split, project / REPORT / "report.md")
     if kept is not None:
         say(f"nothing changed since the bundle was made: it stands (take {project / KEPT} away to make it anew)")
@@ -97,7 +108,13 @@ def first_router(
     column = TASK if shared.tasks else None
     if column is not None:
         say(f"prompts say what they are for: heads are fitted with their tasks (--task-column {column})")
-    data, key = TrainingData(outcomes=split, candidates=candidates, task_column=column), key_of_root(root)
+    if conversation is not None:
+        say(
+            "some prompts hold several turns of a user: the router encodes all of them as one text (--conversation all)"
+        )
+    encoder = EncoderChoice(conversation=conversation)
+    data = TrainingData(outcomes=split, candidates=candidates, encoder=encoder, task_column=column)
+    key = key_of_root(root)
     with temporary_folder(root) as staging:
         target = BundleTarget(root=staging, name=name, created=created, activate=False, key=key)
         fit = FitOptions(allow_constant=True, seed=plan.seed, standing=True)

@@ -11,6 +11,7 @@ from ipr_engine._files import file_sha256, sha256_hex, write_atomically
 from ipr_engine._validate import shown_each
 from ipr_engine._version import __version__
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.conversation import Conversation
 from ipr_engine.collection.collection_plan import CollectionPlan
 from ipr_engine.collection.outcome_tables import CANDIDATES
 from ipr_engine.data.outcome_files import OUTCOMES, PROMPTS
@@ -19,9 +20,10 @@ from ipr_engine.errors import BundleError, InvalidInputError
 KEPT = "router.json"
 
 
-def made_of(plan: CollectionPlan, tau: float) -> str:
-    """Return a digest of all that the steps after the collection read: tables, candidates, seed, tau and this version."""
-    settings = json.dumps([plan.seed, tau, __version__])
+def made_of(plan: CollectionPlan, tau: float, conversation: Conversation | None = None) -> str:
+    """Return a digest of all that the steps after the collection read: tables, candidates, seed, tau, this version, and what of several
+    turns is to be encoded, where that is stated."""
+    settings = json.dumps([plan.seed, tau, __version__, *([] if conversation is None else [conversation])])
     return sha256_hex(*_digests(plan.out_folder), settings.encode())
 
 

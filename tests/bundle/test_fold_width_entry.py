@@ -43,6 +43,17 @@ def test_a_bundle_that_folds_is_read_as_it_was_written(tmp_path):
     assert spec.identity == StaticEncoder.from_folder(tmp_path / "sources" / "encoder", fold_width=True).identity
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"fold_width": "no"}, {"fold_width": 1}, {"fold_width": None}, {"head_tokens": "3"}, {"head_tokens": None}],
+)
+def test_an_option_of_a_table_that_is_neither_on_nor_off_is_not_taken_for_one_of_them(tmp_path, wrong):
+    parts = bundle_parts(tmp_path / "sources", models=4)
+    table = replace(parts["encoders"][0], **wrong)
+    with pytest.raises(BundleFormatError, match=rf"encoders\[0\].{next(iter(wrong))}: expected"):
+        write_bundle(tmp_path / "bundles", BundleParts(**{**parts, "encoders": [table]}))
+
+
 def test_bundles_that_do_not_fold_keep_their_version_and_their_keys(tmp_path):
     folder = make_bundle(tmp_path)
     manifest = json.loads((folder / "bundle.json").read_text())

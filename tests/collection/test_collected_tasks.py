@@ -52,6 +52,20 @@ def test_a_task_that_is_taken_away_or_stated_later_is_that_of_the_last_run(tmp_p
     assert [row["task"] for row in rows] == ["chat", None]
 
 
+def test_prompts_with_several_turns_of_a_user_are_counted(tmp_path):
+    single, chat, parted = questions(3)
+    turn = {"role": "user", "content": "and of it?"}
+    answered = {"role": "assistant", "content": "it is so"}
+    chat = replace(
+        chat, body={"messages": [*chat.body["messages"], answered, turn]}, prompt=f"{chat.prompt}\n\nand of it?"
+    )
+    parts = [{"type": "text", "text": text} for text in ("one", "two")]
+    parted = replace(parted, body={"messages": [{"role": "user", "content": parts}, answered]})
+    taken, rows = tables(tmp_path, [single, chat, parted])
+    assert taken.conversations == 1
+    assert rows[1]["prompt"].endswith("\n\nand of it?")
+
+
 @pytest.mark.parametrize("task", ["", "x" * 201, ["sql"]])
 def test_a_question_of_ones_own_with_no_name_for_a_task_is_refused(tmp_path, task):
     with pytest.raises(InvalidInputError, match=r"prompt 'q00000': task: expected a text of 1 to 200 characters"):

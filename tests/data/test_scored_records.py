@@ -71,8 +71,20 @@ def test_an_outcome_is_of_who_was_asked(log, tmp_path):
     assert explored > 0
     assert report.to_dict() == {
         "records": 5, "joined": 3, "explored": explored, "unscored": 1, "strangers": 1,
-        "without_id": 1, "undecided": 0, "without_prompt": 0, "sealed": 0,
+        "without_id": 1, "undecided": 0, "without_prompt": 0, "sealed": 0, "conversations": 0,
     }  # fmt: skip
+    assert "turns" not in report.notice
+
+
+def test_prompts_of_several_turns_are_one_text_and_that_is_told(log, tmp_path):
+    turns = [{"role": "user", "content": text} for text in ("why is the sky blue", "and the sea")]
+    prompts = write(tmp_path / "prompts.jsonl", [{"id": "d0", "prompt": turns}, {"id": "d1", "prompt": turns[:1]}])
+    report = JoinReport()
+    given = scores(tmp_path, {"id": "d0", "quality": 1}, {"id": "d1", "quality": 1})
+    made = import_records(log, scores=given, prompts=prompts, report=report)
+    assert made.prompts[0] == "why is the sky blue\n\nand the sea"
+    assert report.conversations == 1
+    assert "; 1 hold several turns of a user, which are one text of the table" in report.notice
 
 
 def test_who_answered_in_place_of_who_was_asked_has_the_outcome(engine, log, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine import _C
 from ipr_engine._C import MOST_FADING_TURNS, available_isas
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
-from ipr_engine.encoders.conversations import shown_text
+from ipr_engine.encoders.conversations import shown_text, whole_counts
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.task_columns import TaskColumns
@@ -211,3 +211,14 @@ def test_c_plus_plus_refuses_what_is_no_conversation(rng, tmp_path):
         native.fade(np.zeros((MOST_FADING_TURNS + 1, 17), np.float32))
     with pytest.raises(InvalidInputError, match="without a tokenizer"):
         _C.StaticEncoder(np.zeros((1, 1), np.float32)).encode_turns([("ab",)], "last")
+
+
+def test_tokens_are_counted_again_only_where_less_than_all_turns_were_encoded(rng, tmp_path, monkeypatch):
+    encoder, asked = open_table(rng, tmp_path), [request(("ab cd", "ef")), request(("ef",))]
+    again, count = [], encoder.count_tokens
+    monkeypatch.setattr(encoder, "count_tokens", lambda text: again.append(text) or count(text), raising=False)
+    counts = np.array([count(one.encoded) for one in asked])
+    for conversation, texts in (("all", []), ("last", [asked[0].encoded])):
+        again.clear()
+        assert whole_counts(encoder, asked, counts, conversation).tolist() == counts.tolist()
+        assert again == texts

@@ -11,6 +11,7 @@ import pytest
 from ipr_engine import AsyncEngine, Engine, InvalidInputError, RowError
 from ipr_engine.errors import BundleError, BundleNotFoundError
 from ipr_engine.integrations import shared_engine as sharing
+from ipr_engine.integrations.litellm_request import controls_in
 from ipr_engine.integrations.seat import Said, Seat, told
 from ipr_engine.policy.rules import DEFAULT_TAU
 from ipr_engine.request.wrong_control import WrongControlError
@@ -265,3 +266,19 @@ def test_what_is_no_task_is_refused_by_its_place_and_so_is_one_that_may_not_be_s
         seat.task(Said(None, (), [("task", "metadata.ipr_task", task)]))
     with pytest.raises(WrongControlError, match="x-ipr-task: may not be set here"):
         Seat(TIERS, {"tau": 0.3}, bundle=engine, controls=("tau",)).task(Said({"x-ipr-task": "sql"}))
+
+
+def test_metadata_that_litellm_read_out_of_a_text_is_heard(seat):
+    """A form's metadata is JSON in a text: the proxy reads it, and keeps the body as it was sent beside."""
+    metadata = {"ipr_task": "sql", "ipr": {"tau": 0.5}, "headers": {"x-ipr-rule": "minmax"}}
+    sent = {"body": {"metadata": '{"ipr_task": "sql"}'}}
+    said = controls_in({"metadata": metadata, "proxy_server_request": sent})
+    assert (seat.task(said), said.objects) == ("sql", [("metadata.ipr", {"tau": 0.5})])
+    assert said.headers == {"x-ipr-rule": "minmax"}
+
+
+@pytest.mark.parametrize("odd", ["text", ["x"], 5])
+def test_metadata_and_bodies_that_are_no_objects_say_nothing(seat, odd):
+    for body in ({"metadata": odd}, {"proxy_server_request": odd}, {"proxy_server_request": {"body": odd}}):
+        assert controls_in(body) == Said(None, [], [])
+        assert seat.task(controls_in(body)) is None

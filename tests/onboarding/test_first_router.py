@@ -62,6 +62,7 @@ def test_models_and_prompts_become_a_bundle_a_report_and_what_serves_it(tmp_path
     assert f"- served: {made['report']}" in (tmp_path / "router" / "report" / "report.md").read_text()
     assert made["serve"].startswith("ipr serve --bundle ")
     engine = Engine.load(tmp_path / "router" / "bundles")
+    assert engine.bundle.quality_heads.conversation == "recency"
     assert engine.route("Please add the numbers 7 and 12 and tell the sum.", tau=0.2).model == "small"
     assert engine.route("Please add the numbers 812345 and 12 and tell the sum.", tau=0.2).model == "big"
     config = read_config(str(tmp_path / "router" / "upstreams.yaml"))
@@ -116,6 +117,27 @@ def test_prompts_that_say_what_they_are_for_become_heads_that_tell_tasks_apart(t
     out, err = capsys.readouterr()
     assert json.loads(out)["router"] == made["router"]
     assert f"ipr init: {made['router']['standing'][-1]}" in err  # told again with the figures
+
+
+@pytest.mark.slow
+def test_a_router_is_given_all_turns_as_one_text_where_prompts_hold_several(tmp_path, paid, capsys):
+    """Tables hold them as one text, and so does what is certified: another encoding of such requests would be certified on none."""
+    rows = [json.loads(line) for line in write_prompts(tmp_path, 240).read_text().splitlines()]
+    for row in rows[::12]:
+        turns = ("user", "I have some sums."), ("assistant", "Go on."), ("user", row.pop("prompt"))
+        row["messages"] = [{"role": role, "content": content} for role, content in turns]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
+    assert run_init(tmp_path, "--yes") == 0
+    told = "20 of 240 prompts hold several turns of a user, which the tables hold as one text"
+    err = capsys.readouterr().err
+    assert told in err
+    assert "encodes all of them as one text (--conversation all)" in err
+    engine = Engine.load(tmp_path / "router" / "bundles")
+    assert engine.bundle.quality_heads.conversation == "all"
+    row = rows[0]["messages"]
+    joined = f"{row[0]['content']}\n\n{row[2]['content']}"
+    assert engine.encode([{"messages": row}]).x.tobytes() == engine.encode([joined]).x.tobytes()
 
 
 def test_a_plan_that_somebody_edited_stays(tmp_path):

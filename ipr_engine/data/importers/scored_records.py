@@ -21,7 +21,7 @@ from ipr_engine.data.score_table import NO_CANDIDATE, Score, ScoreTable
 from ipr_engine.data.table_files import read_table
 from ipr_engine.data.tables import BadRows
 from ipr_engine.errors import InvalidInputError, KeyMismatchError, RecordError
-from ipr_engine.prompts import parse_request
+from ipr_engine.prompts import ParsedRequest, parse_request
 
 
 @dataclass
@@ -32,7 +32,7 @@ class JoinReport:
         records: lines that hold one. joined: those that became outcomes. explored: of these, the ones that chance sent elsewhere.
         unscored: records without a score. strangers: scores without a record. without_id: records that nothing can be joined to.
         undecided: scored records in which nobody was chosen. without_prompt: scored records whose prompt is nowhere. sealed: of these,
-            the ones that a key would open.
+            the ones that a key would open. conversations: joined records with several turns of a user, which are one text here.
     """
 
     records: int = 0
@@ -44,6 +44,7 @@ class JoinReport:
     undecided: int = 0
     without_prompt: int = 0
     sealed: int = 0
+    conversations: int = 0
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -60,7 +61,13 @@ class JoinReport:
         left = "".join(f", {count:,} {what}" for what, count in said.items() if count)
         sealed = f" ({self.sealed:,} sealed: give --key)" if self.sealed else ""
         strangers = f"; {self.strangers:,} scores of no record" if self.strangers else ""
-        return f"{self.joined:,} of {self.records:,} records joined, {self.explored:,} of them explored{left}{sealed}{strangers}"
+        turns = (
+            f"; {self.conversations:,} hold several turns of a user, which are one text of the table, as a bundle of "
+            "--conversation all encodes them"
+            if self.conversations
+            else ""
+        )
+        return f"{self.joined:,} of {self.records:,} records joined, {self.explored:,} of them explored{left}{sealed}{strangers}{turns}"
 
 
 def import_records(
@@ -103,8 +110,9 @@ def import_records(
             if prompt is None:
                 report.without_prompt += 1
                 report.sealed += opener is None and record.sealed is not None
-            elif _add(builder, at, record, score, asked, prompt):
+            elif (parsed := _add(builder, at, record, score, asked, prompt)) is not None:
                 report.joined += 1
+                report.conversations += len(parsed.turns) > 1
                 report.explored += record.exploration is not None and record.exploration.model != record.outcome.model
     report.strangers = table.strangers
     if not report.joined:
@@ -153,24 +161,26 @@ def _opened(record: Record, key: OwnerKey | None, where: str) -> Record:
         raise
 
 
-def _add(builder: SourceBuilder, where: str, record: Record, score: Score, asked: str, prompt: Any) -> bool:
-    """Add one record's prompt and outcome; return whether both are good."""
+def _add(
+    builder: SourceBuilder, where: str, record: Record, score: Score, asked: str, prompt: Any
+) -> ParsedRequest | None:
+    """Add one record's prompt and outcome; return the prompt as it was read, None where one of them is not good."""
     id = str(record.id)
     try:
-        text = parse_request(prompt).encoded
+        parsed = parse_request(prompt)
     except InvalidInputError as error:
         builder.bad.add(where, f": {error}")
-        return False
+        return None
     model = asked if score.model is None else score.model
     if model not in record.candidates:
         builder.bad.add(score.where, f", column 'model': {NO_CANDIDATE}")
-        return False
+        return None
     # turns of one conversation stay together in splits and folds
     key = None if score.conversation is None else sha256(f"conversation {score.conversation}".encode()).hexdigest()
-    builder.add_prompt(id, text, where=where, key=key, task=None if record.task is None else record.task.name)
+    builder.add_prompt(id, parsed.encoded, where=where, key=key, task=None if record.task is None else record.task.name)
     quality = None if score.quality != score.quality else score.quality
     builder.add_outcome(id, model, quality, where=score.where, **score.measures)
-    return True
+    return parsed
 
 
 def _prompts(path: Path, bad: BadRows) -> dict[str, tuple[str, Any]]:
