@@ -122,7 +122,7 @@ def shared_engine(bundle: BundleSource, watch_s: float | None) -> SharedEngine:
     def load() -> ServingEngine:
         serving: ServingEngine = faces.AsyncEngine.load(path)
         if path is not None and watch_s is not None:
-            serving.engine.watch(path, interval_s=watch_s)
+            serving.engine.watch(path, interval_s=watch_s, allow_other_encoder=True)  # a seat takes texts alone
         return serving
 
     key = (None if path is None else str(path), watch_s)

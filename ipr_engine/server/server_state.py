@@ -209,6 +209,7 @@ class ServerState:
             interval_s=self.config.server.follow_s,
             on_swap=self._swapped,
             on_error=lambda _: self.metrics.swap_failed(),
+            allow_other_encoder=True,  # nobody keeps embeddings of a server: it takes texts and gives decisions
         )
 
     def _swapped(self, _: Bundle) -> None:

@@ -225,6 +225,10 @@ def test_current_is_followed_where_asked(tmp_path):
     assert decide(seat).decision.bundle_hash == first.name
     current.write_text(second.name)
     until(lambda: decide(seat).decision.bundle_hash == second.name)
+    other = make_bundle(tmp_path / "other", models=5, dim=8)  # another encoder: nobody keeps embeddings of a seat
+    other.rename(first.parent / other.name)
+    current.write_text(other.name)
+    until(lambda: decide(seat).decision.bundle_hash == other.name)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from ipr_engine import Engine
 from ipr_engine.bundle import activate
 from ipr_engine.cli import main
-from tests.support.bundles import NAMES, make_siblings
+from tests.support.bundles import NAMES, make_bundle, make_siblings
 from tests.support.server_configs import CHAT, PATHS, body_of
 from tests.support.server_process import ServerProcess, until
 from tests.support.upstream_stub import UpstreamStub
@@ -122,6 +123,20 @@ def test_a_damaged_current_changes_nothing_and_is_counted(followed: ServerProces
     finally:
         current.write_bytes(kept)
     until(lambda: "swap" not in followed.get("/ready").body)
+
+
+def test_a_bundle_on_another_encoder_is_followed(followed: ServerProcess, siblings: list[Path], tmp_path: Path) -> None:
+    root = siblings[0].parent
+    other = make_bundle(tmp_path, models=5, dim=8)
+    there = shutil.copytree(other, root / other.name)
+    try:
+        activate(root, other.name)
+        until(lambda: followed.get("/ready").body["bundle"] == other.name)
+        assert followed.post(PATHS[CHAT], body_of(CHAT)).told["bundle"] == other.name[:16]
+    finally:
+        activate(root, siblings[0].name)
+        until(lambda: followed.get("/ready").body["bundle"] == siblings[0].name)
+        shutil.rmtree(there)
 
 
 def test_records_replay(
