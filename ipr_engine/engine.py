@@ -274,8 +274,9 @@ class Engine(BundleHolder):
             keep_prompts: whether the prompt itself is part of the record: sealed where there is a key, else in clear.
             keep_x: whether its embedding is, from which most of its words can be read; needs a key.
             key: the owner's, a file that `ipr key` made or 32 bytes; it seals prompts and embeddings, and the figures of brief prompts.
-            min_words: a prompt of fewer different words (None: 8) is brief: without a key its record holds the choice and no figure,
-                and cannot be replayed. Of embeddings, whose text is not known, the billed tokens count. 0 keeps all figures in clear.
+            min_words: a prompt of fewer different words (None: 8), or whose newest turn has fewer, is brief: without a key its record
+                holds the choice and no figure, and cannot be replayed. Of embeddings, whose text is not known, the billed tokens count. 0
+                keeps all figures in clear.
         Raises:
             InvalidInputError: an argument is not as above. BackendUnavailableError: a key, and the extra [records] is missing.
         """

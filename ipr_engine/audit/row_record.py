@@ -46,7 +46,8 @@ def row_records(loaded: PlannedBundle, decisions: Decisions, made_on: MadeOn, mi
 
     Args:
         loaded: the bundle that decided. made_on: what it decided on.
-        min_words: a prompt of which fewer different words were encoded is brief; of embeddings without texts the billed tokens count.
+        min_words: a prompt of which fewer different words were encoded, or whose newest turn has fewer, is brief; of embeddings without
+            texts the billed tokens count.
     """
     bundle, policy, second = loaded.bundle, decisions.policy, loaded.second
     encoded, overrides, batch, models = made_on.encoded, made_on.overrides, len(decisions), len(loaded.bundle.names)

@@ -46,7 +46,7 @@ STATIC_FILES = {"table": "model.safetensors", "tokenizer": "tokenizer.json", "co
 # Arithmetics whose embeddings are, or may be, further from float32's than a cosine of 0.9999: part of the identity.
 DTYPES = ("int8", "bfloat16", "bfloat16-mixed")
 # Keys of a table that does such a thing, and of no other; the first schema_version that has them.
-OF_SOME_TABLES, TABLE_OPTIONS = ("head_tokens", "fold_width"), 9
+TABLE_OPTIONS, TABLE_OPTIONS_VERSION = ("head_tokens", "fold_width"), 9
 _STATIC = ("id", "kind", "dim", "max_tokens", "pooling", "normalize", "files")
 _TRANSFORMER = (*_STATIC, "dtype", "identity", "source")
 _CONCATENATED = ("id", "kind", "parts")
@@ -81,7 +81,7 @@ def parse_encoders(entries: Field, folder: Path, version: int) -> tuple[EncoderS
 
 def _static(entry: Field, folder: Path, version: int) -> EncoderSpec:
     """Return a table's encoder; its entry must say what the table and its config say. Its dim there is the table's."""
-    told = [key for key in OF_SOME_TABLES if version >= TABLE_OPTIONS and key in entry.mapping()]
+    told = [key for key in TABLE_OPTIONS if version >= TABLE_OPTIONS_VERSION and key in entry.mapping()]
     keys = entry.object((*_STATIC, *told))
     viewed, fold_width = "head_tokens" in told, "fold_width" in told
     head_tokens = keys["head_tokens"].integer(at_least=1, at_most=2**31 - 1) if viewed else 0

@@ -17,7 +17,7 @@ from typing import Any
 from ipr_engine._files import as_path, sync_folder, temporary_folder, writable_folder, write_atomically, write_new
 from ipr_engine.bundle.bundle_files import is_plain_relative, read_regular, sha256_of
 from ipr_engine.bundle.candidate_entry import PRICES, candidate_json, price_version, prices_bytes, version_of
-from ipr_engine.bundle.encoder_entry import OF_SOME_TABLES, TABLE_OPTIONS, encoder_json
+from ipr_engine.bundle.encoder_entry import TABLE_OPTIONS, TABLE_OPTIONS_VERSION, encoder_json
 from ipr_engine.bundle.encoder_source import AnySource, EncoderSource, SurfaceSource, TaskSource
 from ipr_engine.bundle.fields import Field, is_hex64, json_bytes, parse_json
 from ipr_engine.bundle.fitted_entries import (
@@ -235,8 +235,8 @@ def _version(parts: BundleParts) -> int:
         (any(isinstance(encoder, SurfaceSource) for encoder in parts.encoders), 8),
         (any(isinstance(encoder, TaskSource) for encoder in parts.encoders), 9),
         (
-            any(getattr(encoder, key, None) for encoder in parts.encoders for key in OF_SOME_TABLES),
-            TABLE_OPTIONS,
+            any(getattr(encoder, key, None) for encoder in parts.encoders for key in TABLE_OPTIONS),
+            TABLE_OPTIONS_VERSION,
         ),
         (parts.unsupported is not None, UNSUPPORTED_VERSION),
         (True, max(version_of(parts.candidates), price_version(parts.prices), rows_version(parts.path_rows))),

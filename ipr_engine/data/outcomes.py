@@ -226,13 +226,14 @@ class Outcomes:
         index = np.arange(len(self), dtype=np.int64)[np.asarray(rows)]
         if (np.diff(index) <= 0).any():
             raise InvalidInputError("rows: expected a mask or rising indices, so that rows stay sorted by prompt_id")
+        tasks = _at(self.tasks, index) if self.tasks else ()
         return replace(
             self,
             prompt_ids=_at(self.prompt_ids, index),
             prompts=_at(self.prompts, index),
             splits=_at(self.splits, index),
             datasets=_at(self.datasets, index),
-            tasks=_at(self.tasks, index) if self.tasks else (),
+            tasks=tasks if any(tasks) else (),
             question_keys=_at(self.question_keys, index),
             quality=self.quality[index],
             input_tokens=self.input_tokens[index],

@@ -50,7 +50,7 @@ class MadeOn(NamedTuple):
 
     Attributes:
         encoded: by the first encoder. x: of each row the embedding that was decided on, the second encoder's where the row escalated.
-        texts: what was encoded of each prompt, by each tier that may have decided; None where embeddings were given.
+        texts: what was encoded of each prompt, by each tier that may have decided, and its newest turn; None where embeddings were given.
         overrides: what the caller gave.
     """
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ipr_engine._C import TEXT_TERMS, DecideResult, Router, decide_result
 from ipr_engine.bundle import Bundle, Performance
 from ipr_engine.bundle.context_windows import ContextWindows, capped_heads, most_output
+from ipr_engine.bundle.conversation import LAST
 from ipr_engine.bundle.spec import BundleSpec, HeadsSpec
 from ipr_engine.bundle.task_names import AskedTask
 from ipr_engine.decide.contract import PARTS, DecidePlan
@@ -221,9 +222,12 @@ class PlannedBundle:
         return embed
 
     def shown_texts(self, request: TextOrRequest) -> tuple[str, ...]:
-        """Return what was encoded of a request, by whichever tier: its words may be read out of a decision's figures."""
-        tiers = {self.conversation} if self.second is None else {self.conversation, self.second.conversation}
-        return tuple(shown_text(request, conversation) for conversation in tiers)
+        """Return the texts of a request whose words may be read out of a decision's figures: what was encoded, by whichever tier.
+
+        The newest turn is among them: embeddings are means, so who has the figures of the turns before finds its own.
+        """
+        again = () if self.second is None else (self.second.conversation,)
+        return tuple({shown_text(request, conversation) for conversation in (LAST, self.conversation, *again)})
 
     def escalates(self, result: DecideResult, policy: Policy, row: int = 0) -> bool:
         """Return whether a row that the first heads decided is decided again: its gap is small, and its support is not."""

@@ -105,7 +105,7 @@ def first_router(
     write_outcomes(shared, split, format=plan.format)
     candidates = plan.out_folder / CANDIDATES
     name, created = project.absolute().name or "first", time.strftime("%Y-%m-%d")
-    column = TASK if shared.tasks else None
+    column = TASK if shared.of_split("train").tasks else None  # heads cannot learn what held out prompts alone state
     if column is not None:
         say(f"prompts say what they are for: heads are fitted with their tasks (--task-column {column})")
     if conversation is not None:

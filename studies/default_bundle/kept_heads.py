@@ -13,7 +13,7 @@ from typing import Any
 
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.conversation import ALL
-from ipr_engine.bundle.encoder_entry import TABLE_OPTIONS, encoder_json
+from ipr_engine.bundle.encoder_entry import TABLE_OPTIONS_VERSION, encoder_json
 from ipr_engine.bundle.encoder_source import EncoderSource
 from ipr_engine.bundle.fitted_entries import CONVERSATION
 from ipr_engine.bundle.load import raised
@@ -41,7 +41,7 @@ def with_kept_heads(bundle: Bundle, choice: EncoderChoice, prompts: Sequence[str
         raise InvalidInputError("heads: the table reads a prompt of theirs otherwise than before; fit them anew")
     draft, document = begin_rewrite(bundle.path, root)
     draft.keep(document, bundle.path)
-    manifest = raised(document.value, TABLE_OPTIONS)
+    manifest = raised(document.value, TABLE_OPTIONS_VERSION)
     files = {file["path"]: file for file in manifest["encoders"][0]["files"].values()}
 
     def kept(relative: str, path: Path) -> dict[str, Any]:

@@ -277,6 +277,8 @@ def test_wide_keeps_tasks_up_to_a_split(tmp_path):
     assert outcomes.tasks == ("sql", "") * 4
     again = load_outcomes(write_outcomes(outcomes, tmp_path / "out", format="csv"))
     assert split_outcomes(again, {"train": 0.5, "test": 0.5})[0].tasks == outcomes.tasks
+    assert outcomes.take([0, 1]).tasks == ("sql", "")
+    assert outcomes.take([1, 3]).tasks == ()  # of rows that say nothing there is no column
 
 
 def test_wide_models_can_be_named(tmp_path):

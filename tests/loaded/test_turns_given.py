@@ -137,17 +137,37 @@ def test_a_swap_may_change_what_heads_are_given(engines):
     assert engine.decide(kept, tau=0.3)[0].status == "ok"  # one encoder: what was kept can be decided on
 
 
-def test_a_record_of_a_brief_last_turn_holds_no_figure_where_that_alone_is_encoded(tmp_path):
-    """Few words can be read out of the figures that are made of them alone, however many stand before them."""
+def test_a_record_of_a_brief_last_turn_holds_no_figure(tmp_path):
+    """Few words can be read out of the figures that are made of them alone, or that other turns' figures are taken from."""
     parts, words = bundle_parts(tmp_path / "sources"), " ".join(f"w{n}" for n in range(60))
     for conversation, engine in engines_of(tmp_path, parts).items():
         lines = []
         with engine.recorder(lines.append) as recorder:
             recorder.route(chat((words, "yes")), tau=0.3)
+            recorder.route(chat((words, "yes", " ")), tau=0.3)
             recorder.route(chat((words, words + " more")), tau=0.3)
-        short, long = (Record.from_line(line) for line in lines)
-        assert short.withheld == (conversation == "last"), conversation
-        assert not long.withheld
+            recorder.route(words, tau=0.3)
+        withheld = [Record.from_line(line).withheld for line in lines]
+        assert withheld == [True, True, False, False], conversation
+
+
+def test_a_newest_turn_is_found_from_the_figures_before_it():
+    """Why its record is brief: two records of one conversation differ by that turn alone, and one word is found by trying words."""
+    words = ["kidney", "divorce", "london", "tensor", "poem", "lake", "tree", "bird"]
+    engine = Engine.load()
+    bias = np.asarray(engine.bundle.quality_heads.tensors["bias"], np.float64)
+
+    def logits(prompts):
+        quality = engine.route_many(prompts, tau=0.2).qualities.astype(np.float64)
+        return np.log(quality / (1 - quality)) - bias
+
+    before = "Could you please explain to me how the water cycle works in nature, and why rain falls over mountains?"
+    (first,), tried = logits([before]), logits(words)
+    found = []
+    for then in logits([chat((before, word)) for word in words]):
+        left = [np.linalg.lstsq(np.stack([first, own], 1), then, rcond=None)[1][0] for own in tried]
+        found.append(words[int(np.argmin(left))])
+    assert sum(np.array(found) == words) >= 6
 
 
 def test_a_kept_decision_is_not_that_of_other_turns(engines):

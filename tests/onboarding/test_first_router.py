@@ -140,6 +140,22 @@ def test_a_router_is_given_all_turns_as_one_text_where_prompts_hold_several(tmp_
     assert engine.encode([{"messages": row}]).x.tobytes() == engine.encode([joined]).x.tobytes()
 
 
+@pytest.mark.slow
+def test_tasks_that_only_prompts_held_out_state_are_not_fitted_with(tmp_path, paid, capsys):
+    lines = [json.loads(line) for line in write_prompts(tmp_path, 240).read_text().splitlines()]
+    for n, line in enumerate(lines):
+        line["split"] = ("train", "train", "test", "calibration")[n % 4]
+        if n == 2:
+            line["task"] = "sums"
+    (tmp_path / "prompts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "models.yaml").write_text(MODELS.format(base_url=paid.base_url))
+    assert run_init(tmp_path, "--yes", "--json") == 0
+    out, err = capsys.readouterr()
+    assert "splits are those that the prompts state" in err
+    assert "heads are fitted with their tasks" not in err
+    assert json.loads(out)["router"]["tasks"] == {}
+
+
 def test_a_plan_that_somebody_edited_stays(tmp_path):
     (tmp_path / "models.yaml").write_text(MODELS.format(base_url="http://127.0.0.1:9/v1"))
     prompts = write_prompts(tmp_path, 3)
