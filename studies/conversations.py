@@ -86,10 +86,11 @@ def run(study: Study) -> list[Path]:
     title = "What of a conversation is encoded"
     page = study.page("conversations", title)
     page.say(
-        f"""The engine encodes all texts of the user, joined by blank lines. Conversations are built here: the last turn is a prompt of a
-        source with its recorded outcomes (at most {MOST}), before it stand {EARLIER[0]} to {EARLIER[1]} prompts drawn from the same
-        dataset, or from other datasets of the source. The outcome is taken to be that of the last turn asked alone: **the earlier turns
-        do not matter for it**, which no real conversation promises. So a third kind is constructed: a document under one instruction,
+        f"""A bundle says what of several turns of a user is encoded ([encoders.md](../encoders.md#conversations)). *All joined* is one
+        text, with blank lines between turns: the other views are held against it. Conversations are built here: the last turn is a
+        prompt of a source with its recorded outcomes (at most {MOST}), before it stand {EARLIER[0]} to {EARLIER[1]} prompts drawn from the
+        same dataset, or from other datasets of the source. The outcome is taken to be that of the last turn asked alone: **the earlier
+        turns do not matter for it**, which no real conversation promises. So a third kind is constructed: a document under one instruction,
         and then another instruction alone (studies/instructions.py), whose outcome depends on the document and on the last instruction.
         *Last, earlier cut*: earlier turns cut to {CUT} words. *Recency-weighted*: the embeddings of turns, each weighing {FADING:g} of the
         next. *Newest first*: all joined, in reverse, which a mean does not see and a head view of {HEAD} tokens does. Estimator

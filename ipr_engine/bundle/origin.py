@@ -15,6 +15,8 @@ CONSTANT = "constant"
 FIRST_ALONE = "path_rows"
 PRICE_DATES = "price_dates"
 TASK_COLUMN = "task_column"  # of the prompts' table that the fit read tasks from
+# Said of "no head" where every one is constant. It may still give prompts different numbers: what is not shown is that they mean anything.
+SHOWN_BLIND = "is shown to read the prompt: beyond prices and lengths, chance may decide"
 
 
 def price_dates(bundle: BundleSpec) -> dict[str, str]:
@@ -122,7 +124,7 @@ def task_column(bundle: BundleSpec) -> str | None:
 def constant_notice(constant: Mapping[str, str], candidates: int) -> str:
     """Return one line that names the constant heads, and says what follows where there are no others."""
     stated = f"constant heads (they tell prompts apart no better than a mean): {', '.join(constant)}"
-    return stated + ("; no head reads the prompt: only prices and lengths route" if len(constant) == candidates else "")
+    return stated + (f"; no head {SHOWN_BLIND}" if len(constant) == candidates else "")
 
 
 def _is_flat(heads: HeadsSpec, row: int) -> bool:

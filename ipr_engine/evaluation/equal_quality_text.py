@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipr_engine.bundle.origin import SHOWN_BLIND
 from ipr_engine.evaluation.equal_quality import COIN, HULL, SHARES, lines_at
 from ipr_engine.evaluation.markdown import digits_off, number, table
 
@@ -61,8 +62,7 @@ def _of_mixes(
     said = []
     if blind:
         said.append(
-            "No head of this router reads the prompt: it chooses by prices and lengths alone, so nothing can be said of what "
-            "looking at the prompt saves."
+            f"No head of this router {SHOWN_BLIND}. So nothing can be said of what looking at the prompt saves."
         )
     hull, coin = lines.get(HULL), lines.get(COIN)
     if hull is not None:

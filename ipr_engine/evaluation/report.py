@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Bundle
-from ipr_engine.bundle.origin import prior_of
+from ipr_engine.bundle.origin import SHOWN_BLIND, prior_of
 from ipr_engine.data import Outcomes
 from ipr_engine.evaluation.costs import CostBasis
 from ipr_engine.evaluation.equal_quality_text import render_equal_quality
@@ -94,11 +94,7 @@ def _head(f: Mapping[str, Any]) -> str:
         *_rows(f),
         *([f"- **areas are undefined** (-): {f['axis']['degenerate']}"] if f["axis"]["degenerate"] else []),
         *(f"- **constant head** of {name}: {why}" for name, why in f["constant"].items()),
-        *(
-            ["- **no head reads the prompt**: the router chooses by prices and lengths alone"]
-            if len(f["constant"]) == len(f["candidates"])
-            else []
-        ),
+        *([f"- **no head** {SHOWN_BLIND}"] if len(f["constant"]) == len(f["candidates"]) else []),
         f"- worths swept: 0, then {f['worths']['settings'] - 1} from {f['worths']['least']:g} to {f['worths']['most']:g} USD",
         f"- operating points chosen on: {f['validation']}",
         f"- brackets: 95 % paired bootstrap intervals over questions, {f['draws']} draws, seed {f['seed']}",

@@ -194,13 +194,16 @@ def winner(scores: Sequence[EstimatorScore]) -> str:
     return max(scores, key=lambda score: score.area).estimator
 
 
-def refuse_constant(constant: Mapping[str, str], candidates: int) -> None:
-    """Raise InvalidInputError where a head is constant."""
+def refuse_constant(constant: Mapping[str, str], candidates: int, *, tasks: bool = False) -> None:
+    """Raise InvalidInputError where a head is constant. tasks: whether heads were fitted with tasks, which may be what made it so."""
     if constant:
         first, reason = next(iter(constant.items()))
+        without = (
+            "fit without --task-column (task_column=None), for which there may be too few prompts; " if tasks else ""
+        )
         raise InvalidInputError(
             f"outcomes: {len(constant)} of {candidates} heads are constant: out of fold they tell prompts apart no better than the "
             f"candidate's mean quality does: {', '.join(map(repr, constant))}. Of {first!r}: {reason}. Give more prompts, or prompts "
             "that differ for these candidates; see that question_key and splits are right (`ipr data check`); leave the candidates "
-            "out; or deliver the heads marked as constant with --allow-constant (allow_constant=True)"
+            f"out; {without}or deliver the heads marked as constant with --allow-constant (allow_constant=True)"
         )

@@ -35,6 +35,7 @@ PARTS = (4, 2)  # fits on a quarter and on half of the prompts
 DRAWN = 2  # such parts, whose figures are averaged
 FEWEST_PART = 40  # prompts of the smallest part
 FEWEST_JUDGED = 20  # questions, of every candidate; and in the smallest part
+WIDTHS = (0, 17, 21, 17, 0)  # of the table's columns, at least: the same from run to run but for wide intervals
 ROUTER, CLUSTERS, HULL, COIN = "router", "k-means", "hull of singles", "random mix"
 
 
@@ -103,14 +104,24 @@ class Standing:
         """Return the table and the sentences, a line each."""
         if not self.lines:
             return list(self.says)
-        width = max(len(line.name) for line in self.lines)
-        head = f"{'':<{width}}  {f'cost at {SHARE:.0%}':<19}{'router minus it':<23}{'area':<19}router minus it"
-        rows = [
-            f"{line.name:<{width}}  {line.cost.shown():<19}{_or_nothing(line.cost_behind):<23}{line.area.shown():<19}"
-            f"{_or_nothing(line.area_behind)}".rstrip()
-            for line in self.lines
+        cells = [
+            ("", f"cost at {SHARE:.0%}", "router minus it", "area", "router minus it"),
+            *(
+                (
+                    line.name,
+                    line.cost.shown(),
+                    _or_nothing(line.cost_behind),
+                    line.area.shown(),
+                    _or_nothing(line.area_behind),
+                )
+                for line in self.lines
+            ),
         ]
-        return [head, *rows, *self.says]
+        widths = [max(least, *map(len, column)) for least, column in zip(WIDTHS, zip(*cells, strict=True), strict=True)]
+        table = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        return [*table, *self.says]
 
 
 def stand(

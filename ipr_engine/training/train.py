@@ -144,7 +144,7 @@ def train(
             names, heads.out_of_fold_quality, rows.quality, rows.keys, calibration_rows(rows.quality, at_home), source
         )
         if not fit.allow_constant:
-            refuse_constant(constant, len(names))
+            refuse_constant(constant, len(names), tasks=bool(tasks))
         for candidate, reason in constant.items():
             progress(f"constant head of {candidate}: {reason}")
         where = None

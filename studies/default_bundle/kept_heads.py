@@ -1,7 +1,7 @@
-"""`with_kept_heads` writes a default bundle again with the options that its table has today; heads, support and path rows stay as they are.
+"""`with_kept_heads` writes a default bundle again with the options of today; heads, support and path rows stay as they are.
 
-It is for an option that changes no prompt that was fitted on, as the folding of width changes none in plain ASCII: a fit would move
-decisions for reasons of its own.
+It is for options that change no prompt that was fitted on, as the folding of width changes none in plain ASCII, and what is encoded of
+several turns changes none of one: a fit would move decisions for reasons of its own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ipr_engine.bundle import Bundle
+from ipr_engine.bundle.conversation import ALL
 from ipr_engine.bundle.encoder_entry import TABLE_OPTIONS, encoder_json
 from ipr_engine.bundle.encoder_source import EncoderSource
+from ipr_engine.bundle.fitted_entries import CONVERSATION
 from ipr_engine.bundle.load import raised
 from ipr_engine.bundle.write import begin_rewrite
 from ipr_engine.encoders.registry import make_encoder
@@ -22,7 +24,7 @@ from ipr_engine.training.train_options import EncoderChoice
 
 
 def with_kept_heads(bundle: Bundle, choice: EncoderChoice, prompts: Sequence[str], root: Path) -> Path:
-    """Write the bundle with the encoder of `choice` in the place of its own, under `root`; returns the new folder.
+    """Write the bundle with encoder and conversation of `choice` in the place of its own, under `root`; returns the new folder.
 
     Args:
         bundle: of one encoder, a table. choice: of the same table.
@@ -46,4 +48,8 @@ def with_kept_heads(bundle: Bundle, choice: EncoderChoice, prompts: Sequence[str
         return dict(files[relative])
 
     manifest["encoders"] = [encoder_json(kept, replace(source, id=own.id))]
+    for heads in manifest["heads"]:
+        heads.pop(CONVERSATION, None)
+        if frozen.conversation != ALL:
+            heads[CONVERSATION] = frozen.conversation
     return draft.publish(manifest, activate=True)

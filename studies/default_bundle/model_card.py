@@ -122,7 +122,8 @@ def _recipe(
     steps = [
         f"""**Encoder**: {encoder["source"]} distilled by model2vec into {encoder["rows"]} tokens x {encoder["dim"]} dimensions,
         {encoder["dtype"]} (cosine to float32 over {cosine["probes"]} random sentences: mean {cosine["mean"]:.6f}, least
-        {cosine["least"]:.6f}). It reads full width forms as the ASCII that they stand for (docs/encoders.md).""",
+        {cosine["least"]:.6f}). It reads full width forms as the ASCII that they stand for.
+        Of several turns of a user each is encoded alone, and weighs half of the next (docs/encoders.md).""",
         f"""**Rows**: {prompts} training prompts of {", ".join(made["outcomes"])}; {made["dropped"]} left out{leaked}. A
         prompt counts for the candidates judged on it: all of them on every prompt{f", but {partly}" if partly else ""}.{hashed}""",
         f"""**Quality**: `{estimator}`{f" ({_ESTIMATORS[estimator]})" if estimator in _ESTIMATORS else ""}; penalties and

@@ -103,7 +103,7 @@ def build(
             table = _table_of(before, Path(scratch) / "table")
         encoder, choice = (
             _encoder_record(table),
-            EncoderChoice(folders=table, fold_width=FOLD_WIDTH, conversation="all"),
+            EncoderChoice(folders=table, fold_width=FOLD_WIDTH, conversation="recency"),
         )
         loaded = [load_outcomes(folder) for folder in outcomes]
         if keep_heads:

@@ -261,7 +261,7 @@ def test_heads_whose_predictions_do_not_move_are_named_and_their_ece_is_not_show
     told = summarised(train, test, constant={"a": "said by the bundle"}).figures
     assert told["constant"] == {"a": "said by the bundle"}
     every = summarised(train, test, constant=dict.fromkeys("abcd", "told")).figures
-    assert "**no head reads the prompt**" in report.render(every)
+    assert "- **no head** is shown to read the prompt: beyond prices" in report.render(every)
 
 
 def test_the_bundles_own_marks_reach_the_report(outcomes, work):

@@ -294,7 +294,9 @@ def test_no_saving_no_knowledge_and_no_reading_of_prompts_are_said():
         "measured on 4,048 prompts (whether it was fitted on some of them is not known)."
     )
     blind = said(constant={"a": "flat", "b": "flat"})
-    assert blind[1].startswith("No head of this router reads the prompt")
+    assert blind[1].startswith(
+        "No head of this router is shown to read the prompt: beyond prices and lengths, chance may decide."
+    )
     assert blind[2].endswith("so this router saves a further 18.0 % [9.0, 25.0].")
     dear = said(hull=(0.3, 1.4, 1.2, 1.6), constant={"a": "flat", "b": "flat"})
     assert dear[2].endswith("times that, so this router saves nothing here.")

@@ -150,7 +150,7 @@ def test_an_evaluation_on_real_outcomes_tells_the_priors(small_source, tmp_path,
     assert main(["eval", *given, *maps, "--out", str(tmp_path / "report")]) == 0
     report = (tmp_path / "report" / "report.md").read_text()
     assert "- without outcomes of their own: gpt-4o, prior from public scores of gpt-4o-2024-08-06" in report
-    assert "no head reads the prompt" in report
+    assert "**no head** is shown to read the prompt" in report
 
 
 def test_nothing_is_promised_or_certified(project):

@@ -275,7 +275,7 @@ def test_constant_heads_alone_are_not_certified(source, tmp_path, capsys):
         "plain",
     ]
     assert main(["train", *base, *file, "--allow-constant"]) == 0
-    assert "no head reads the prompt" in capsys.readouterr().out
+    assert "no head is shown to read the prompt: beyond prices and lengths" in capsys.readouterr().out
     asked = ["--bundle", str(tmp_path / "b"), *base, "--split", "calibration", "--out", str(tmp_path / "b")]
     assert main(["calibrate", *asked]) == 1
     assert "every operating point rests on constant heads alone" in capsys.readouterr().err

@@ -151,6 +151,19 @@ def test_nothing_is_said_where_nothing_can_be_traded(request):
     assert "40 prompts have a quality and a cost of every candidate, fewer than 50" in short.text()[0]
 
 
+def test_columns_stand_apart_where_intervals_are_wide():
+    wide, usual = Estimate(-0.02, -15.93, 0.43), Estimate(0.5, 0.4, 0.6)
+    lines = (
+        Line(standing.ROUTER, usual, usual),
+        Line(HULL, usual, wide, wide, wide),
+        Line(COIN, usual, usual, usual, usual),
+    )
+    head, *rows = standing.Standing(100, "dear", (), lines).text()
+    starts = [head.index("router minus it"), head.index("area"), head.rindex("router minus it")]
+    assert all(row[at - 2 : at] == "  " for row in rows for at in starts if len(row) > at)
+    assert [rows[1][at : at + 5] for at in starts] == ["-0.02", "-0.02", "-0.02"]
+
+
 def test_many_prompts_are_judged_on_some_of_whole_questions(request, monkeypatch):
     monkeypatch.setattr(standing, "MOST_ROWS", 150)
     told: list[str] = []

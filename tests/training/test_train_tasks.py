@@ -164,6 +164,14 @@ def test_a_column_that_is_not_there_is_refused_by_name(files, tmp_path):
         load_outcomes(bare).tasks_by("task")
 
 
+def test_heads_refused_as_constant_may_be_fitted_without_tasks(files, tmp_path):
+    with pytest.raises(InvalidInputError, match=r"are constant: .*; fit without --task-column \(task_column=None\)"):
+        fit(files, tmp_path, "plain", allow_constant=False)
+    with pytest.raises(InvalidInputError, match="are constant: ") as refused:
+        fit(files, tmp_path, "plain", allow_constant=False, task_column=None)
+    assert "--task-column" not in str(refused.value)
+
+
 def test_the_command_tells_its_tasks(files, tmp_path, capsys):
     folder, candidates, _ = files
     given = ["--outcomes", str(folder), "--candidates", str(candidates), "--out", str(tmp_path), "--no-standing"]
