@@ -49,7 +49,7 @@ def encode_conversations(encoder: Encoder, requests: Sequence[TextOrRequest], co
         made = encoder.encode_turns([turns_of(request) for request in requests])
     else:
         made = encoder.encode(encoded_texts(encoder, requests, conversation))
-    return replace(made, billed_tokens=whole_counts(encoder, requests, made.billed_tokens, conversation))
+    return replace(made, billed_tokens=counts_of_all_turns(encoder, requests, made.billed_tokens, conversation))
 
 
 def turns_of(request: TextOrRequest) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def encoded_texts(encoder: Encoder, requests: Sequence[TextOrRequest], conversat
     return texts
 
 
-def whole_counts(
+def counts_of_all_turns(
     encoder: Encoder, requests: Sequence[TextOrRequest], counts: npt.NDArray[np.int64], conversation: Conversation
 ) -> npt.NDArray[np.int64]:
     """Return (rows,) the tokens of all turns of each request as one text; counts: (rows,) of what was encoded of it.

@@ -12,7 +12,7 @@ from ipr_engine._profiling import span
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.conversation import Conversation
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.conversations import encoded_texts, whole_counts
+from ipr_engine.encoders.conversations import encoded_texts, counts_of_all_turns
 from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.policy.policy import Policy
@@ -65,7 +65,7 @@ def route_on_gpu(
         read = [intake.requests[row] for row in good]
         texts = encoded_texts(bundle.encoder, read, bundle.conversation)
         ids, counts[good], truncated[good] = gpu.stream.read(texts)
-        counts[good] = whole_counts(bundle.encoder, read, counts[good], bundle.conversation)
+        counts[good] = counts_of_all_turns(bundle.encoder, read, counts[good], bundle.conversation)
         bills = bill_all(bundle.encoder, intake, counts)
     kept = [(row, own) for row, own in zip(good, ids, strict=True) if row not in intake.errors]
     rows = np.array([row for row, _ in kept], np.int64)
