@@ -12,7 +12,7 @@ from ipr_engine._profiling import span
 from ipr_engine.bundle import Bundle
 from ipr_engine.bundle.conversation import Conversation
 from ipr_engine.encoders.base import Encoder
-from ipr_engine.encoders.conversations import encoded_texts, counts_of_all_turns
+from ipr_engine.encoders.conversations import counts_of_all_turns, encoded_texts
 from ipr_engine.gpu_router.route_plan import GpuRoutePlan
 from ipr_engine.gpu_router.route_rows import RouteRows
 from ipr_engine.policy.policy import Policy

@@ -8,7 +8,7 @@ import pytest
 from ipr_engine import _C
 from ipr_engine._C import MOST_FADING_TURNS, available_isas
 from ipr_engine.encoders.concatenated import ConcatenatedEncoder
-from ipr_engine.encoders.conversations import shown_text, whole_counts
+from ipr_engine.encoders.conversations import counts_of_all_turns, shown_text
 from ipr_engine.encoders.static import StaticEncoder
 from ipr_engine.encoders.surface import SurfaceEncoder
 from ipr_engine.encoders.task_columns import TaskColumns
@@ -220,5 +220,5 @@ def test_tokens_are_counted_again_only_where_less_than_all_turns_were_encoded(rn
     counts = np.array([count(one.encoded) for one in asked])
     for conversation, texts in (("all", []), ("last", [asked[0].encoded])):
         again.clear()
-        assert whole_counts(encoder, asked, counts, conversation).tolist() == counts.tolist()
+        assert counts_of_all_turns(encoder, asked, counts, conversation).tolist() == counts.tolist()
         assert again == texts
