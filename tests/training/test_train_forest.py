@@ -32,6 +32,17 @@ PROMPTS = ["river poem banana", "prove integral triangle prove", "python loop", 
 OPTIONS = {"trees": 10, "depth": 4, "caps": 8}
 
 
+GIVEN = {
+    "name": "t",
+    "created": "2026-11-24",
+    "allow_constant": True,
+    "estimator": "forest",
+    "options": OPTIONS,
+    "conversation": "all",  # bundles say neither this nor that width is not folded: theirs is the version of a forest
+    "fold_width": False,
+}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Return outcomes of 200 prompts, in which the small candidate fails on hard words, and the candidates' file."""
@@ -62,9 +73,7 @@ def files(tmp_path_factory):
 def folder(files, tmp_path_factory):
     source, candidates = files
     out = tmp_path_factory.mktemp("root")
-    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "estimator": "forest", "options": OPTIONS}
-    given["conversation"] = "all"  # which bundles say by no key
-    return train(source, candidates, out, **given).folder
+    return train(source, candidates, out, **GIVEN).folder
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +98,7 @@ def test_the_bundle_holds_the_forest_and_says_how_it_was_fitted(folder, engine):
 
 def test_training_twice_gives_the_same_weights(files, folder, tmp_path):
     source, candidates = files
-    given = {"name": "t", "created": "2026-11-24", "allow_constant": True, "estimator": "forest", "options": OPTIONS}
-    again = train(source, candidates, tmp_path, key=folder.parent / "owner.key", **given).folder
+    again = train(source, candidates, tmp_path, key=folder.parent / "owner.key", **GIVEN).folder
     assert again.name == folder.name
 
 
