@@ -23,7 +23,7 @@ from ipr_engine.training.fitted_parts import fit_support, nearest_distance
 from studies.crossed import FOLDS, folds_of
 from studies.forest import CLUSTERS, Believed, Source, seen_with_surface, source_of, worth_curve
 from studies.study import Study
-from studies.trials import NANO, shown, shown_difference
+from studies.trials import NANO, shown, shown_difference, shown_percent
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
@@ -264,13 +264,9 @@ def _support_of(x: Array, keys: Sequence[str]) -> Callable[[Array], Array]:
 def _suffix_cells(found: Mapping[str, Any]) -> list[str]:
     plain = found["plain"]
     return [
-        f"{_percent(found['raised'])} ({found['raised_where_supported']['value']:+.0%})",
+        f"{shown_percent(found['raised'])} ({found['raised_where_supported']['value']:+.0%})",
         f"{found['unsupported']:.0%}",
         f"{plain['flipped']['value']:.1%}; {plain['lost']['value']:+.4f}; {plain['raised']['value']:+.0%}",
-        _percent(found["behind"]),
-        _percent(found["before"]),
+        shown_percent(found["behind"]),
+        shown_percent(found["before"]),
     ]
-
-
-def _percent(figure: Mapping[str, Any]) -> str:
-    return f"{figure['value']:+.0%} [{figure['low']:+.0%}, {figure['high']:+.0%}]"

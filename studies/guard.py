@@ -17,11 +17,12 @@ from ipr_engine.measures.routing import SHARES, bounded_arqgc
 from ipr_engine.measures.sweeps import worth_sweep
 from ipr_engine.training.fitted_heads import FittedHeads, HeadRows, fit_heads, predict
 from studies.crossed import FOLDS, folds_of
+from studies.edits import cut_of
 from studies.equal_cost import EqualCost
 from studies.forest import Believed, Source, seen_with_surface, source_of
 from studies.plots import intervals
 from studies.study import Study
-from studies.trials import NANO, shown, shown_difference
+from studies.trials import NANO, shown, shown_difference, shown_percent
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.integer]
@@ -39,17 +40,12 @@ ARMS: Mapping[str, tuple[str, bool]] = {  # name -> estimator, whether fitted on
 }
 
 
-def without_last(prompt: str) -> str:
-    """Return the prompt without its last words; of no more words than these as it is."""
-    return " ".join(prompt.split()[:-WORDS]) or prompt
-
-
 def without_first(prompt: str) -> str:
     """Return the prompt without its first words; of no more words than these as it is."""
     return " ".join(prompt.split()[WORDS:]) or prompt
 
 
-READINGS: tuple[Callable[[str], str], ...] = (str, without_last, without_first)
+READINGS: tuple[Callable[[str], str], ...] = (str, cut_of, without_first)
 GUARDS: Mapping[str, int] = {"whole": 1, "behind": 2, "both ends": 3}  # name -> how many of the readings are decided
 
 
@@ -110,7 +106,7 @@ def run(study: Study) -> list[Path]:
     page.table(
         header,
         [
-            [source, name, guard, *(_percent(found[key]) for key in ("behind", "before", "longer"))]
+            [source, name, guard, *(shown_percent(found[key]) for key in ("behind", "before", "longer"))]
             for source, of in searched.items()
             for name, guards in of.items()
             for guard, found in guards.items()
@@ -227,7 +223,3 @@ def _searched(study: Study, source: Source, judge: EqualCost, arm: Guarded) -> d
 
 def _estimate(figure: Mapping[str, Any]) -> Estimate:
     return Estimate(figure["value"], figure["low"], figure["high"])
-
-
-def _percent(figure: Mapping[str, Any]) -> str:
-    return f"{figure['value']:+.0%} [{figure['low']:+.0%}, {figure['high']:+.0%}]"

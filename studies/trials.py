@@ -110,6 +110,11 @@ def shown(figures: Array | Estimate, *, digits: int = 3) -> str:
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
+def shown_percent(figure: Mapping[str, Any]) -> str:
+    """Return a relative change with its interval, from what `Estimate.to_json` gives."""
+    return f"{figure['value']:+.0%} [{figure['low']:+.0%}, {figure['high']:+.0%}]"
+
+
 def shown_difference(figures: Array, baseline: Array, *, digits: int = 3) -> str:
     """Return the paired difference with its interval, bold where it is above or below zero throughout; - where it is undefined."""
     d = difference(figures, baseline)

@@ -40,8 +40,8 @@ def test_the_choice_of_the_reading_that_costs_least_by_the_whole_stands():
 
 def test_a_prompt_keeps_its_words_where_no_more_than_an_end_are_there():
     short, longer = "one " * 25, " ".join(map(str, range(26)))
-    assert guard.without_last(short) == guard.without_first(short) == short
-    assert (guard.without_last(longer), guard.without_first(longer)) == ("0", "25")
+    assert guard.cut_of(short) == guard.without_first(short) == short
+    assert (guard.cut_of(longer), guard.without_first(longer)) == ("0", "25")
 
 
 def test_no_suffix_of_no_words():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,15 @@ from ipr_engine.training.train import Trained
 from ipr_engine.training.train import train as fit_bundle
 from ipr_engine.training.train_options import BundleTarget, EncoderChoice, FitOptions, TrainingData
 from tests.support.seeds import seeded
+
+HOUSE = tuple(f"house/{m}" for m in range(4))
+PROMPTS = (
+    "prove the sum of it",
+    "write a story of code",
+    "explain python code",
+    "how many is the river?",
+    "what is it",
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ def make_bent(*seed: object, rows: int = 1200, dim: int = 8, models: int = 4, mi
     return Bent(x, quality, np.arange(rows) % 4)
 
 
-def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_per_split: int = 80) -> Path:
+def write_source(folder: Path, models: Sequence[str], prompts: Sequence[str], *, rows_per_split: int = 80) -> Path:
     """Write a two-table source folder with the models named, both splits, and outcomes that depend on the prompt's length."""
     import pyarrow
     from pyarrow import parquet
@@ -89,6 +100,17 @@ def write_source(folder: Path, models: list[str], prompts: list[str], *, rows_pe
     parquet.write_table(pyarrow.table(table), folder / "prompts.parquet")
     parquet.write_table(pyarrow.table(outcomes), folder / "outcomes.parquet")
     return folder
+
+
+def write_candidates(path: Path, names: Sequence[str]) -> Path:
+    """Write a candidates' file: the outcomes' models m0, m1, ... under these names, each at half the price of the one before."""
+    entries = [
+        {"name": name, "source": f"m{m}", "family": "house", "provider": "test", "context_window": 4096}
+        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
+        for m, name in enumerate(names)
+    ]
+    path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
+    return path
 
 
 def _split(options: dict[str, Any], kind: type) -> dict[str, Any]:

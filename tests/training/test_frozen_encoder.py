@@ -18,7 +18,7 @@ from ipr_engine.errors import InvalidInputError
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support.bundles import make_encoder
 from tests.support.evaluation_data import evaluate_engine
-from tests.support.training_data import add_model, train, write_source
+from tests.support.training_data import add_model, train, write_candidates, write_source
 from tests.support.transformer_folders import (
     import_torch,
     make_bare_transformer,
@@ -45,19 +45,7 @@ def source(tmp_path_factory):
 
 
 def listed(path, count):
-    entries = [
-        {
-            "name": (*NAMES, "house/new")[m],
-            "source": f"m{m}",
-            "family": "house",
-            "provider": "test",
-            "context_window": 4096,
-        }
-        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
-        for m in range(count)
-    ]
-    path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
-    return path
+    return write_candidates(path, (*NAMES, "house/new")[:count])
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -18,17 +16,10 @@ from ipr_engine.training.fitted_heads import predict
 from ipr_engine.training.train_options import EncoderChoice
 from tests.support import skips
 from tests.support.bundles import make_encoder
-from tests.support.training_data import add_model, train, write_source
+from tests.support.training_data import HOUSE, PROMPTS, add_model, train, write_candidates, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 
-PROMPTS = [
-    "prove the sum of it",
-    "write a story of code",
-    "explain python code",
-    "how many is the river?",
-    "what is it",
-]
 DIM = 16
 
 
@@ -43,13 +34,7 @@ def table(tmp_path_factory):
 
 
 def listed(path, count):
-    entries = [
-        {"name": f"house/{m}", "source": f"m{m}", "family": "house", "provider": "test", "context_window": 4096}
-        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
-        for m in range(count)
-    ]
-    path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
-    return path
+    return write_candidates(path, HOUSE[:count])
 
 
 @pytest.fixture(scope="module")

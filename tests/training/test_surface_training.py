@@ -25,7 +25,7 @@ from tests.support import skips
 from tests.support.bundles import make_encoder
 from tests.support.decide_requests import bytes_of
 from tests.support.evaluation_data import evaluate_engine
-from tests.support.training_data import add_model, train, write_source
+from tests.support.training_data import add_model, train, write_candidates, write_source
 
 pytest.importorskip("threadpoolctl", reason="needs extra [train]: a repeatable fit")
 pytest.importorskip("sklearn", reason=skips.TREES)
@@ -45,13 +45,7 @@ def table(tmp_path_factory):
 
 
 def listed(path, count):
-    entries = [
-        {"name": NAMES[m], "source": f"m{m}", "family": "house", "provider": "test", "context_window": 4096}
-        | {"input_usd_per_1m": 4.0 / 2**m, "output_usd_per_1m": 8.0 / 2**m, "features": []}
-        for m in range(count)
-    ]
-    path.write_text(json.dumps({"date": "2026-11-24", "candidates": entries}))
-    return path
+    return write_candidates(path, NAMES[:count])
 
 
 def fit(source, root, encoder, **more):
